@@ -1,0 +1,29 @@
+"""The library's errors. Each is also the builtin error that a caller would expect, so `except ValueError` works."""
+
+
+class L3RSError(Exception):
+    """Base class of every error that hf_l3rs raises on purpose."""
+
+
+class ConfigError(L3RSError, ValueError):
+    """A configuration value is missing, of the wrong type or out of its range."""
+
+
+class ArtifactError(L3RSError, OSError):
+    """A folder or Hub repository is not a readable L3RS: a file is missing, truncated, too new or does not fit."""
+
+
+class BindingError(L3RSError, RuntimeError):
+    """Optimizer and model do not go together: not bound, nothing to train, other layers than the checkpoint's."""
+
+
+class UnsupportedSetupError(L3RSError, RuntimeError):
+    """The training set-up cannot work with L3RS (DeepSpeed, FSDP, sparse gradients, several devices in one model)."""
+
+
+class DataError(L3RSError, ValueError):
+    """A data set lacks what was asked of it: a split, a column, a class, enough images."""
+
+
+class CheckpointError(L3RSError, RuntimeError):
+    """A checkpoint cannot be written or does not belong to this run."""

@@ -1,0 +1,103 @@
+"""How the training loss reaches the optimizer: reported, or read from the model's output by a forward hook."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class LossObserver:
+    """
+    Collects the losses of the micro-batches that make up one optimizer step.
+
+    Args:
+        synchronize (`bool`, *optional*, defaults to `True`):
+            Whether the loss is averaged over the processes of `torch.distributed`, where that is initialised. All
+            processes must then step together; candidates of meta-training do not.
+    """
+
+    def __init__(self, synchronize: bool = True) -> None:
+        self.synchronize = synchronize
+        self._losses: list[torch.Tensor] = []
+        self._is_sum = False
+        self._hook: Any = None
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def add(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
+        """
+        Adds the loss of one micro-batch.
+
+        Args:
+            loss (`torch.Tensor` or `float`): A scalar.
+            is_share (`bool`, *optional*, defaults to `False`):
+                Whether it is a share of the whole step's loss, to be summed, rather than a mean, to be averaged.
+        """
+        loss = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
+        self._losses.append(loss.reshape(()).float())
+        self._is_sum = is_share
+
+    def clear(self) -> None:
+        """Forgets the losses of a step that did not happen."""
+        self._losses.clear()
+
+    def take(self, device: torch.device) -> torch.Tensor | None:
+        """Returns the step's loss, 0-dimensional, averaged over processes; `None` if no loss was seen."""
+        if not self._losses:
+            return None
+        losses = torch.stack([loss.to(device, non_blocking=True) for loss in self._losses])
+        self._losses.clear()
+        loss = losses.sum() if self._is_sum else losses.mean()
+        return _mean_over_processes(loss) if self.synchronize else loss
+
+    def watch(self, model: nn.Module, share_scale: float = 1.0) -> None:
+        """
+        Reads the loss from the output of every training forward pass of `model`, in place of any model before.
+
+        Args:
+            model (`nn.Module`): A model that returns a loss when it gets labels, as those of transformers do.
+            share_scale (`float`, *optional*, defaults to `1.0`):
+                Factor on losses that the model has normalised over the whole step, told by `num_items_in_batch`.
+        """
+        self.unwatch()
+        self._hook = model.register_forward_hook(_LossHook(self, share_scale), with_kwargs=True)
+
+    def unwatch(self) -> None:
+        """Stops reading from the model."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+
+class _LossHook:
+    """Holds the observer weakly, and copies or pickles as a hook without one: a copied model feeds nobody."""
+
+    def __init__(self, observer: LossObserver | None, share_scale: float) -> None:
+        self._observer = None if observer is None else weakref.ref(observer)
+        self._share_scale = share_scale
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LossHook, (None, self._share_scale)
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        observer = None if self._observer is None else self._observer()
+        if observer is None or not (module.training and torch.is_grad_enabled()):
+            return
+        loss = output.get("loss") if isinstance(output, dict) else output[0] if isinstance(output, tuple) else None
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            return
+        is_share = kwargs.get("num_items_in_batch") is not None
+        observer.add(loss.detach() * self._share_scale if is_share else loss, is_share=is_share)
+
+
+def _mean_over_processes(loss: torch.Tensor) -> torch.Tensor:
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return loss
+    loss = loss.clone()
+    distributed.all_reduce(loss)
+    return loss / distributed.get_world_size()

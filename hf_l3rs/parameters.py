@@ -1,0 +1,71 @@
+"""What L3RS accepts to train: named parameters in groups, and the set-ups that are refused before training."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
+from hf_l3rs.layers import canonical_name, named_trainable_parameters
+
+
+def named_groups(params: Any) -> list[dict[str, Any]]:
+    """Brings whatever `L3RS(params)` allows to groups with `params` and canonical `param_names`."""
+    if params is None:
+        return []
+    if isinstance(params, nn.Module):
+        params = named_trainable_parameters(params)
+    items = list(params)
+    groups = items if items and all(isinstance(item, dict) for item in items) else [{"params": items}]
+    named = []
+    for group in groups:
+        pairs = list(group["params"].named_parameters() if isinstance(group["params"], nn.Module) else group["params"])
+        if not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+            raise BindingError("L3RS needs the names of the parameters; pass the model or model.named_parameters().")
+        pairs = [(canonical_name(name), param) for name, param in pairs if param.requires_grad]
+        names, tensors = [name for name, _ in pairs], [param for _, param in pairs]
+        for name, param in pairs:
+            _refuse_parameter(name, param)
+        named.append({**group, "params": tensors, "param_names": names})
+    return named
+
+
+def all_named(groups: list[dict[str, Any]]) -> list[tuple[str, torch.Tensor]]:
+    return [pair for group in groups for pair in zip(group["param_names"], group["params"])]
+
+
+def _refuse_parameter(name: str, param: torch.Tensor) -> None:
+    if type(param).__name__ == "DTensor" or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
+        raise UnsupportedSetupError(
+            f"L3RS needs whole layers, but parameter {name!r} is sharded or flattened; use DDP in place of FSDP or "
+            "tensor parallelism."
+        )
+    if not param.is_floating_point():
+        raise UnsupportedSetupError(f"L3RS trains real floating-point parameters, but {name!r} is {param.dtype}.")
+
+
+def refuse_sharding() -> None:
+    """Trainer and Accelerate both announce these engines by environment variables before anything is prepared."""
+    for engine in ("DeepSpeed", "FSDP"):
+        if os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in (
+            "true",
+            "1",
+        ):
+            raise UnsupportedSetupError(
+                f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
+                "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."
+            )
+
+
+def check_lr(lr: float) -> None:
+    if not isinstance(lr, (int, float)) or isinstance(lr, bool) or not 0 <= lr < math.inf:
+        raise ConfigError(f"lr is a multiplier on the learned step and must be in [0, inf), got {lr!r}; try 1.0.")
+
+
+def check_num_training_steps(steps: int | None) -> None:
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise ConfigError(f"num_training_steps must be a whole number of at least 1, got {steps!r}.")

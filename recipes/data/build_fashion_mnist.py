@@ -4,8 +4,8 @@
 
 `SOURCE_FOLDER` holds `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`, `t10k-images-idx3-ubyte.gz` and
 `t10k-labels-idx1-ubyte.gz`: https://github.com/zalandoresearch/fashion-mnist has them, and so has the Debian package
-`dataset-fashion-mnist`. The result, `recipes/data/fashion_mnist/`, is a complete data set repository: one parquet file a
-split, a card and the licence. The same input gives the same bytes.
+`dataset-fashion-mnist`. The result, `recipes/data/fashion_mnist/`, is a complete data set repository: one parquet file
+a split, a card and the licence. The same input gives the same bytes.
 """
 
 import argparse
@@ -33,8 +33,8 @@ CLASS_NAMES = (
 BASE_CLASSES = range(0, 5)  # what the base model is trained on
 TASK_CLASSES = range(5, 10)  # what it is then fine-tuned on
 
-# split -> (official file, classes, images a class). Splits of one official file and class are consecutive, disjoint pieces
-# of one random order.
+# split -> (official file, classes, images a class). Splits of one official file and class are consecutive, disjoint
+# pieces of one random order.
 SPLITS = {
     "pretrain": ("train", BASE_CLASSES, 2000),
     "pretrain_test": ("t10k", BASE_CLASSES, 500),
@@ -62,18 +62,20 @@ The MIT License (MIT)
 
 Copyright © 2017 Zalando SE, https://tech.zalando.com
 
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
-files (the “Software”), to deal in the Software without restriction, including without limitation the rights to use, copy,
-modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
-Software is furnished to do so, subject to the following conditions:
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the “Software”), to deal in the Software without restriction, including without
+limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the
+Software, and to permit persons to whom the Software is furnished to do so, subject to the following
+conditions:
 
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
+The above copyright notice and this permission notice shall be included in all copies or substantial portions
+of the Software.
 
-THE SOFTWARE IS PROVIDED “AS IS”, WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
-ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+THE SOFTWARE IS PROVIDED “AS IS”, WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED
+TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL
+THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER
+DEALINGS IN THE SOFTWARE.
 """
 
 CARD = """\
@@ -107,9 +109,9 @@ dataset_info:
 
 # Fashion-MNIST, split for meta-training
 
-A class-balanced part of [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist) (28x28 grey-scale images of ten
-kinds of clothing), cut into disjoint splits so that a base model, a learned optimizer, the search for baselines and the
-final measurement never share an image.
+A class-balanced part of [Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist) (28x28 grey-scale images
+of ten kinds of clothing), cut into disjoint splits so that a base model, a learned optimizer, the search for baselines
+and the final measurement never share an image.
 
 | split | classes | images a class | images | official file | use |
 |---|---|---|---|---|---|
@@ -149,7 +151,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """A `(height, width)` `uint8` image as PNG, left uncompressed for the parquet codec to compress all images together."""
+    """A `(height, width)` `uint8` image as PNG, uncompressed: the parquet codec compresses all images together."""
     from PIL import Image
 
     buffer = io.BytesIO()

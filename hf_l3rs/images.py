@@ -1,6 +1,6 @@
 """Image-classification data sets as tensors, prepared by the model's own image processor.
 
-Meta-training visits the same few thousand images thousands of times, so images are decoded once and kept as one tensor.
+Meta-training visits the same few thousand images over and over, so images are decoded once and kept in one tensor.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def load_image_dataset(
 
     Args:
         path (`str` or `os.PathLike`):
-            A Hub id, a local data set repository (a folder whose README.md lists the splits), a local folder of images in
-            one folder a class, or a `.parquet` file.
+            A Hub id, a local data set repository (a folder whose README.md lists the splits), a local folder of images
+            in one folder a class, or a `.parquet` file.
         name (`str`, *optional*):
             Configuration of the data set.
         split (`str`, *optional*, defaults to `"train"`):
@@ -131,8 +131,8 @@ def load_image_dataset(
         ) from error
     except DatasetNotFoundError as error:
         raise DataError(
-            f"There is neither a local folder nor a readable Hub data set {path!r}; check the spelling, and log in if it"
-            f" is private or gated ({error})"
+            f"There is neither a local folder nor a readable Hub data set {path!r}; check the spelling, and log in if"
+            f" it is private or gated ({error})"
         ) from error
     except ValueError as error:
         message = str(error)

@@ -4,7 +4,7 @@
     python recipes/pretrain.py --architecture vit --output_dir recipes/base_models/vit-tiny-fashion
     python recipes/pretrain.py --architecture resnet --output_dir /tmp/resnet --smoke
 
-The output folder is a complete model repository: config.json, model.safetensors, preprocessor_config.json and README.md.
+The output folder is a complete model repository: config.json, model.safetensors, preprocessor_config.json, README.md.
 Every argument of `transformers.TrainingArguments` is accepted; `DEFAULTS` below has the values used without any.
 """
 
@@ -149,6 +149,10 @@ def write_card(
 
     dataset = Path(data.dataset_name).name if Path(data.dataset_name).exists() else data.dataset_name
     pretty_name = "Fashion-MNIST" if dataset == "fashion_mnist" else dataset
+    network = "ResNet" if architecture == "resnet" else "ViT"
+    changes = ", shifted and flipped at random" if data.augment else ""
+    schedule = f"{args.lr_scheduler_type.value} after {args.warmup_steps:g} steps of warm-up"
+    torch_version = torch.__version__.split("+")[0]
     card_data = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
@@ -170,7 +174,7 @@ def write_card(
     text = f"""
 # {folder.name}
 
-A small {"ResNet" if architecture == "resnet" else "ViT"} ({parameters:,} parameters, {IMAGE_SIZE}x{IMAGE_SIZE} RGB images) that tells apart the classes
+A small {network} ({parameters:,} parameters, {IMAGE_SIZE}x{IMAGE_SIZE} RGB images) that tells apart the classes
 {", ".join(class_names)} of {pretty_name}. It is a base model for meta-training learned optimizers
 on tasks that tests and demonstrations can afford; it is of little use by itself.
 
@@ -179,9 +183,9 @@ on tasks that tests and demonstrations can afford; it is of little use by itself
 | {pretty_name} | `{data.test_split}` | {metrics["eval_accuracy"]:.4f} | {metrics["eval_loss"]:.4f} |
 
 Made from scratch on the split `{data.train_split}` with {args.max_steps:,} steps of AdamW: batches of
-{args.train_batch_size} images{", shifted and flipped at random" if data.augment else ""}, learning rate {args.learning_rate:g} ({args.lr_scheduler_type.value} after
-{args.warmup_steps:g} steps of warm-up), weight decay {args.weight_decay:g}, seed {args.seed}; torch {torch.__version__.split("+")[0]},
-transformers {transformers.__version__}:
+{args.train_batch_size} images{changes}, learning rate {args.learning_rate:g}
+({schedule}), weight decay {args.weight_decay:g}, seed {args.seed};
+torch {torch_version}, transformers {transformers.__version__}:
 
 ```bash
 python recipes/pretrain.py {shlex.join(argv)}

@@ -1,9 +1,422 @@
-"""The artefact on disk and on the Hub."""
+"""The artefact on disk and on the Hub: names, strict loading, atomic saving, push and pull."""
 
-from huggingface_hub import ModelHubMixin
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import safetensors.torch
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+
+from hf_l3rs.config import L3RSConfig
+from hf_l3rs.errors import ArtifactError, L3RSError
+from hf_l3rs.files import write_files
+from hf_l3rs.hub_errors import hub_errors, one_line
+from hf_l3rs.network import L3RSNetwork
 
 
-class L3RSHubMixin(ModelHubMixin):
-    """Placeholder."""
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
-    _hub_mixin_config = {}
+    from hf_l3rs.model_card import Results
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+README = "README.md"
+RESULTS_NAME = "results.json"
+
+PathLike = str | os.PathLike[str]
+Optimizer = TypeVar("Optimizer", bound="L3RSHubMixin")
+
+
+def save_network(network: L3RSNetwork, folder: PathLike) -> None:
+    """
+    Writes `config.json` and `model.safetensors`: the same bytes for the same network, and never half of a file.
+
+    Args:
+        network ([`L3RSNetwork`]): What to save.
+        folder (`str` or `os.PathLike`): Made if absent.
+    """
+    write_files(folder, _network_files(network))
+
+
+def _network_files(network: L3RSNetwork) -> dict[str, bytes]:
+    config = network.config.replace(library_version=_library_version())
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return {
+        WEIGHTS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+        CONFIG_NAME: (json.dumps(config.to_dict(), indent=2) + "\n").encode(),
+    }
+
+
+def _library_version() -> str | None:
+    try:
+        return version("hf_l3rs")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return None
+
+
+def load_network(folder: PathLike) -> L3RSNetwork:
+    """
+    Reads what [`save_network`] wrote, strictly. Nothing is unpickled and no code is run.
+
+    Args:
+        folder (`str` or `os.PathLike`): Holds `config.json` and `model.safetensors`.
+
+    Returns:
+        [`L3RSNetwork`]
+
+    Raises:
+        ArtifactError: If the folder or a file is missing, unreadable or of something else, or tensors do not fit.
+        ConfigError: If the config is of a newer format, or a field is unknown, missing or out of range.
+    """
+    return _load_files(Path(folder), str(folder))
+
+
+def _load_files(folder: Path, source: str) -> L3RSNetwork:
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise ArtifactError(f"{source} {kind}; pass the folder that L3RS.save_pretrained wrote.")
+    network = L3RSNetwork(_read_config(folder / CONFIG_NAME, source))
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise ArtifactError(f"{source} has no {WEIGHTS_NAME}; save or download the L3RS again.")
+    try:
+        tensors = safetensors.torch.load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{WEIGHTS_NAME} in {source} is truncated or not a safetensors file ({one_line(error)}); save or download "
+            "the L3RS again."
+        ) from error
+    network.load_tensors(tensors, f"{WEIGHTS_NAME} of {source}")
+    return network
+
+
+def _read_config(file: Path, source: str) -> L3RSConfig:
+    if not file.is_file():
+        raise ArtifactError(f"{source} has no {CONFIG_NAME}; pass the folder that L3RS.save_pretrained wrote.")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ArtifactError(
+            f"{CONFIG_NAME} in {source} is not JSON ({one_line(error)}); save or download the L3RS again."
+        ) from error
+    if not isinstance(values, dict) or "format_version" not in values:
+        is_model = isinstance(values, dict) and ("model_type" in values or "architectures" in values)
+        raise ArtifactError(
+            f"{source} holds {'a transformers model' if is_model else 'something else'}, not an L3RS: its "
+            f"{CONFIG_NAME} has no format_version; pass the folder or Hub id of a learned optimizer."
+        )
+    try:
+        return L3RSConfig.from_dict(values)
+    except L3RSError as error:
+        raise type(error)(f"{CONFIG_NAME} of {source}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:  # a value of a kind that no check foresees
+        raise ArtifactError(
+            f"{CONFIG_NAME} of {source} has a value of a wrong type ({one_line(error)}); save or download the L3RS "
+            "again."
+        ) from error
+
+
+def load(
+    pretrained_model_name_or_path: PathLike,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: PathLike | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> tuple[L3RSNetwork, str | None]:
+    """
+    Loads the meta-weights of a folder or of a Hub repository; see [`~L3RSHubMixin.from_pretrained`].
+
+    Returns:
+        `tuple[L3RSNetwork, str | None]`: The network, and the commit that it is of, `None` for a folder.
+    """
+    source = os.fspath(pretrained_model_name_or_path)
+    # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
+    if os.path.exists(source) or not isinstance(pretrained_model_name_or_path, str):
+        return load_network(source), None
+    folder, commit_hash = _download_all(
+        source,
+        revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+    return _load_files(folder, source), commit_hash
+
+
+def _download_all(repo_id: str, revision: str | None, **options: Any) -> tuple[Path, str]:
+    """Downloads config and weights of one commit, even while somebody pushes. Returns their folder and the commit."""
+    with hub_errors(repo_id, revision, CONFIG_NAME, options["local_files_only"]):
+        folder = Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision, **options)).parent
+    commit_hash = folder.name
+    with hub_errors(repo_id, revision, WEIGHTS_NAME, options["local_files_only"]):
+        hf_hub_download(repo_id, WEIGHTS_NAME, revision=commit_hash, **options)
+    return folder, commit_hash
+
+
+def _download_optional(repo_id: str, filename: str, revision: str | None, token: str | bool | None) -> Path | None:
+    with hub_errors(repo_id, revision, filename):
+        try:
+            return Path(hf_hub_download(repo_id, filename, revision=revision, token=token))
+        except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means that the Hub did not answer
+            raise
+        except EntryNotFoundError:
+            return None
+
+
+def pull(
+    repo_id: str,
+    folder: PathLike,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    overwrite: bool = False,
+) -> str:
+    """
+    Copies an L3RS from the Hub into a folder, after checking that it loads.
+
+    Args:
+        repo_id (`str`): Hub id, `"user/name"`.
+        folder (`str` or `os.PathLike`): Made if absent.
+        revision (`str`, *optional*): Branch, tag or commit; the branch `main` by default.
+        token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to replace files in `folder` that differ.
+
+    Returns:
+        `str`: The commit that was copied.
+
+    Raises:
+        ArtifactError: If it cannot be had or is not a readable L3RS, or `folder` holds other files of those names.
+    """
+    cached, commit_hash = _download_all(repo_id, revision, token=token, local_files_only=False)
+    _load_files(cached, repo_id)
+    files = {WEIGHTS_NAME: cached / WEIGHTS_NAME, CONFIG_NAME: cached / CONFIG_NAME}
+    for name in (README, RESULTS_NAME):
+        file = _download_optional(repo_id, name, commit_hash, token)
+        if file is not None:
+            files[name] = file
+    contents = {name: file.read_bytes() for name, file in files.items()}
+    for name, data in contents.items():
+        target = Path(folder, name)
+        if not overwrite and target.is_file() and target.read_bytes() != data:
+            raise ArtifactError(f"{target} exists and differs from that of {repo_id}; pull into another folder.")
+    write_files(folder, contents)
+    return commit_hash
+
+
+def push(
+    folder: PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload L3RS",
+    create_pr: bool = False,
+) -> str:
+    """
+    Uploads the L3RS in a folder in one commit: config, weights, measured results and card. What a person wrote into
+    the card is kept: the folder's own text if it has any, else that on the Hub.
+
+    Args:
+        folder (`str` or `os.PathLike`): What [`~L3RSHubMixin.save_pretrained`] wrote.
+        repo_id (`str`): Hub id, `"user/name"`; the repository is made if absent.
+        private (`bool`, *optional*): Whether a new repository is private.
+        token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
+        revision (`str`, *optional*): Branch, made if absent; `main` by default.
+        commit_message (`str`, *optional*, defaults to `"Upload L3RS"`): First line of the commit.
+        create_pr (`bool`, *optional*, defaults to `False`): Whether to open a pull request instead.
+
+    Returns:
+        `str`: URL of the commit.
+
+    Raises:
+        ArtifactError: If the folder is not a readable L3RS, its results are of other meta-weights, or the Hub refuses.
+    """
+    from hf_l3rs.model_card import combine_cards, generate_model_card, read_card
+
+    folder = Path(folder)
+    network = load_network(folder)
+    own_results = _matching_results(folder / RESULTS_NAME, network, strict=True)
+    api = HfApi(token=token)
+    with hub_errors(repo_id, revision, README):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+    remote_card, remote_results = (
+        _download_optional(repo_id, name, revision, token) for name in (README, RESULTS_NAME)
+    )
+    # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
+    results = own_results or (_matching_results(remote_results, network) if remote_results else None)
+    existing = combine_cards(read_card(folder / README), read_card(remote_card))
+    card = generate_model_card(network.config, results, repo_id=repo_id, existing=existing)
+    names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if own_results else [])]
+    operations: list[Any] = [CommitOperationAdd(name, (folder / name).read_bytes()) for name in names]
+    operations.append(CommitOperationAdd(README, str(card).encode()))
+    if results is None and remote_results is not None:
+        operations.append(CommitOperationDelete(RESULTS_NAME))
+    with hub_errors(repo_id, revision, README):
+        commit = api.create_commit(
+            repo_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr
+        )
+    return commit.pr_url or commit.commit_url
+
+
+def _matching_results(file: Path, network: L3RSNetwork, strict: bool = False) -> Results | None:
+    """Reads results if they were measured with these meta-weights; others must not be shown as if they were theirs."""
+    from hf_l3rs.model_card import read_results
+
+    if not file.is_file():
+        return None
+    results = read_results(file)
+    if results.fingerprint == network.fingerprint():
+        return results
+    message = f"{file} was measured with meta-weights {results.fingerprint}, but these are {network.fingerprint()}"
+    if strict:
+        raise ArtifactError(f"{message}; measure again, or remove the file.")
+    logger.warning("%s; the card leaves it out.", message)
+    return None
+
+
+class L3RSHubMixin(
+    ModelHubMixin,
+    library_name="hf_l3rs",
+    license="apache-2.0",
+    tags=["l3rs", "learned-optimizer"],
+    paper_url="https://arxiv.org/abs/2408.09310",
+):
+    """Gives [`~hf_l3rs.L3RS`] `from_pretrained`, `save_pretrained` and `push_to_hub`."""
+
+    # Not None, so that ModelHubMixin.__new__ returns early in place of collecting the arguments of __init__: what must
+    # be stored is L3RSConfig, and model and learning rate must not be.
+    _hub_mixin_config: dict[str, Any] = {}  # type: ignore[assignment]  # noqa: RUF012
+
+    network: L3RSNetwork
+    commit_hash: str | None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls: type[Optimizer],
+        pretrained_model_name_or_path: PathLike,
+        *,
+        params: Any = None,
+        lr: float = 1.0,
+        num_training_steps: int | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: PathLike | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Optimizer:
+        """
+        Loads a meta-trained L3RS. Its `commit_hash` is the commit that was loaded.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder that `save_pretrained` wrote, or the id of a Hub repository, `"user/name"`.
+            params (`nn.Module` or an iterable of named parameters, *optional*): What to train, see [`~hf_l3rs.L3RS`].
+            lr (`float`, *optional*, defaults to `1.0`): Multiplier on the learned step, without unit.
+            num_training_steps (`int`, *optional*): Planned length of the run in optimizer steps.
+            revision (`str`, *optional*): Branch, tag or commit on the Hub; the branch `main` by default.
+            token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
+            cache_dir (`str` or `os.PathLike`, *optional*): Where downloads are kept; the Hub's cache by default.
+            local_files_only (`bool`, *optional*, defaults to `False`): Whether to use only what is in the cache.
+            force_download (`bool`, *optional*, defaults to `False`): Whether to download again what is in the cache.
+
+        Returns:
+            [`~hf_l3rs.L3RS`]
+
+        Raises:
+            ArtifactError: If it cannot be had, or is not a readable L3RS.
+            ConfigError: If its config is of a newer format or has an invalid value.
+        """
+        network, commit_hash = load(
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        make: Callable[..., Optimizer] = cls
+        optimizer = make(params, network=network, lr=lr, num_training_steps=num_training_steps)
+        optimizer.commit_hash = commit_hash
+        return optimizer
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: PathLike,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """
+        Saves config, weights and card, so that `from_pretrained` gives the same meta-weights. In a card that is
+        there already, what hf_l3rs generated is brought up to date and everything else is kept.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Made if absent.
+            repo_id (`str`, *optional*): Hub id for the card's examples and for `push_to_hub`.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder afterwards.
+            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.push`].
+
+        Returns:
+            `str` or `None`: URL of the commit if it was pushed.
+        """
+        from hf_l3rs.model_card import read_card
+
+        folder = Path(save_directory)
+        files = _network_files(self.network)
+        results = _matching_results(folder / RESULTS_NAME, self.network)
+        card = self.generate_model_card(results=results, repo_id=repo_id, existing=read_card(folder / README))
+        write_files(folder, {**files, README: str(card).encode()})
+        if not push_to_hub:
+            return None
+        return push(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload L3RS",
+        create_pr: bool = False,
+    ) -> str:
+        """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.push`], which also takes a folder."""
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            save_network(self.network, folder)
+            return push(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                commit_message=commit_message,
+                create_pr=create_pr,
+            )
+
+    def generate_model_card(  # type: ignore[override]
+        self, *, results: Results | None = None, repo_id: str | None = None, existing: ModelCard | None = None
+    ) -> ModelCard:
+        """Returns the card of this L3RS; see [`~hf_l3rs.model_card.generate_model_card`]."""
+        from hf_l3rs.model_card import generate_model_card
+
+        return generate_model_card(self.network.config, results, repo_id=repo_id, existing=existing)

@@ -1,0 +1,86 @@
+"""What can go wrong with the Hub, each in one sentence that names the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from hf_l3rs.errors import ArtifactError
+
+
+# The base class of the HTTP library's errors; which library that is depends on the version of huggingface_hub.
+HTTPError = HfHubHTTPError.__mro__[1]
+
+
+@contextmanager
+def hub_errors(repo_id: str, revision: str | None, filename: str, local_files_only: bool = False) -> Iterator[None]:
+    """
+    Turns every error that `huggingface_hub` raises inside into an `ArtifactError`.
+
+    Args:
+        repo_id (`str`): What was asked for, as the user wrote it.
+        revision (`str`, *optional*): As the user wrote it.
+        filename (`str`): The file that was wanted.
+        local_files_only (`bool`, *optional*, defaults to `False`): Whether the user ruled out downloads.
+    """
+    try:
+        yield
+    except (OSError, HFValidationError, EntryNotFoundError, HTTPError) as error:
+        message = _explain(error, repo_id, revision, filename, local_files_only)
+        if message is None:
+            raise
+        raise ArtifactError(message) from error
+
+
+def _explain(
+    error: Exception, repo_id: str, revision: str | None, filename: str, local_files_only: bool
+) -> str | None:
+    place = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
+    is_offline = local_files_only or constants.is_offline_mode()
+    if isinstance(error, HFValidationError):
+        return f'{repo_id!r} is neither a local folder nor a Hub id of the form "user/name"; check it for a typo.'
+    if isinstance(error, GatedRepoError):
+        return f"{repo_id!r} is gated: accept its terms at {constants.ENDPOINT}/{repo_id} and run `hf auth login`."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"There is neither a local folder {repo_id!r} nor a Hub repository of that id that you may read; check it "
+            "for a typo, and if it is private run `hf auth login` or pass a token."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo_id!r} has no revision {revision!r}; pass an existing branch, tag or commit."
+    if isinstance(error, LocalEntryNotFoundError) and is_offline:
+        return f"{filename} of {place} is not in the cache and downloads are off; load it once while online."
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"The Hub is off because HF_HUB_OFFLINE is set; unset it to reach {place}."
+    is_unanswered = isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError)
+    if is_unanswered or isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"The Hub ({constants.ENDPOINT}) cannot be reached and {place} is not in the cache; check the connection, "
+            "or pass a local folder."
+        )
+    if isinstance(error, EntryNotFoundError):
+        return f"{place} on the Hub has no {filename}, so it is not an L3RS; pass the id of a learned optimizer."
+    if isinstance(error, LocalTokenNotFoundError):
+        return "A token was asked for but none is stored; run `hf auth login`."
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"The Hub refused the request for {place} with HTTP {status}; check what your token may do, or retry."
+    return None
+
+
+def one_line(error: Exception) -> str:
+    """Returns the error's message without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

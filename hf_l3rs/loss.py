@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class LossObserver:
         self._losses: list[torch.Tensor] = []
         self._is_sum = False
         self._hook: Any = None
+        self._probe: Any = None
 
     def __len__(self) -> int:
         return len(self._losses)
@@ -66,8 +68,33 @@ class LossObserver:
         self.unwatch()
         self._hook = model.register_forward_hook(_LossHook(self, share_scale), with_kwargs=True)
 
+    def probe(self, model: nn.Module, report: Callable[[], None]) -> None:
+        """
+        Looks once, at the next training forward pass that is told `num_items_in_batch`, whether the model's loss is
+        normalised by it, in place of any probe before.
+
+        Args:
+            model (`nn.Module`): A classifier as those of transformers are; of others nothing is known.
+            report (`Callable`): Called during that forward pass if the loss is a plain mean all the same.
+        """
+        self._remove_probe()
+
+        def look(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            if module.training and kwargs.get("num_items_in_batch") is not None:
+                self._remove_probe()
+                if _ignores_num_items(kwargs, output):
+                    report()
+
+        self._probe = model.register_forward_hook(look, with_kwargs=True)
+
+    def _remove_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.remove()
+            self._probe = None
+
     def unwatch(self) -> None:
         """Stops reading from the model."""
+        self._remove_probe()
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
@@ -92,6 +119,20 @@ class _LossHook:
             return
         is_share = kwargs.get("num_items_in_batch") is not None
         observer.add(loss.detach() * self._share_scale if is_share else loss, is_share=is_share)
+
+
+def _ignores_num_items(kwargs: dict[str, Any], output: Any) -> bool:
+    """Whether a classifier's loss is the mean over its batch although the step, by `num_items_in_batch`, has more."""
+    labels = kwargs.get("labels")
+    loss, logits = (output.get("loss"), output.get("logits")) if isinstance(output, dict) else (None, None)
+    if not all(isinstance(value, torch.Tensor) for value in (labels, loss, logits)):
+        return False
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
+        return False
+    if float(kwargs["num_items_in_batch"]) <= len(labels):
+        return False
+    mean = nn.functional.cross_entropy(logits.detach().float(), labels)
+    return bool(torch.isclose(loss.detach().float(), mean, rtol=1e-2))
 
 
 def _mean_over_processes(loss: torch.Tensor) -> torch.Tensor:

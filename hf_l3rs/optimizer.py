@@ -130,6 +130,11 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         """Whether the optimizer has parameters to train."""
         return any(group["params"] for group in self.param_groups)
 
+    @property
+    def follows_model(self) -> bool:
+        """Whether what is trained is what is trainable in the model given to `bind`, not a choice of the caller's."""
+        return self._model is not None
+
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> L3RS:
         """
         Gives the optimizer the parameters to train, and starts to read the loss from the model's output.

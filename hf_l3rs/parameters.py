@@ -48,13 +48,14 @@ def _refuse_parameter(name: str, param: torch.Tensor) -> None:
         raise UnsupportedSetupError(f"L3RS trains real floating-point parameters, but {name!r} is {param.dtype}.")
 
 
-def refuse_sharding() -> None:
-    """Trainer and Accelerate both announce these engines by environment variables before anything is prepared."""
+def refuse_sharding(*active: str) -> None:
+    """
+    Refuses the `active` engines, of "DeepSpeed" and "FSDP", and those that Accelerate, which announces them by
+    environment variables before anything is prepared, will use.
+    """
     for engine in ("DeepSpeed", "FSDP"):
-        if os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in (
-            "true",
-            "1",
-        ):
+        announced = os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1")
+        if announced or engine in active:
             raise UnsupportedSetupError(
                 f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
                 "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."

@@ -105,6 +105,7 @@ def load_image_dataset(
         DataError: If the data set, its configuration or its split does not exist.
     """
     import datasets
+    from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     path = os.fspath(path)
@@ -124,7 +125,7 @@ def load_image_dataset(
 
     try:
         return datasets.load_dataset(source, split=split, **options)
-    except DataFilesNotFoundError as error:
+    except (DataFilesNotFoundError, EmptyDatasetError) as error:
         raise DataError(
             f"{path!r} holds no data: expected parquet files, or images in one folder a class, or a README.md whose"
             " `configs:` list the files."
@@ -304,7 +305,15 @@ def load_image_pool(
             raise DataError(
                 f"An image among rows {rows} of column {image_column!r} cannot be read: {error}"
             ) from error
-        processed = image_processor(batch, return_tensors="pt")["pixel_values"]
+        try:
+            processed = image_processor(batch, return_tensors="pt")["pixel_values"]
+        except ValueError as error:
+            if len({image.size for image in batch}) == 1:
+                raise
+            raise DataError(
+                "The image processor cannot make one tensor of images of several sizes; use one that resizes or crops"
+                " to a fixed size."
+            ) from error
         if start == 0:
             pixel_values = torch.empty((len(kept), *processed.shape[1:]), dtype=torch.float32)
         if processed.shape[1:] != pixel_values.shape[1:]:

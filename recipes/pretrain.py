@@ -22,7 +22,7 @@ logger = logging.getLogger("pretrain")
 IMAGE_SIZE = 28
 DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {"max_steps": 1200, "learning_rate": 4e-3, "weight_decay": 1e-2},
-    "vit": {"max_steps": 2500, "learning_rate": 2e-3, "weight_decay": 5e-2},
+    "vit": {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2},
 }
 COMMON_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 128,
@@ -203,6 +203,10 @@ The weights are under the Apache 2.0 licence. Fashion-MNIST is Copyright 2017 Za
     ModelCard(f"---\n{card_data.to_yaml()}\n---\n{text}").save(folder / "README.md")
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the description's lines and shows defaults."""
+
+
 def make_parser(architecture: str = "resnet"):
     """The command line's parser, with the defaults of an architecture."""
     from transformers import HfArgumentParser, TrainingArguments
@@ -210,7 +214,7 @@ def make_parser(architecture: str = "resnet"):
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, TrainingArguments),
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(**COMMON_DEFAULTS, **DEFAULTS[architecture])
     return parser

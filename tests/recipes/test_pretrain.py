@@ -1,0 +1,76 @@
+"""The pretraining recipe leaves complete, reloadable models; the embedded models are as good as their cards say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from hf_l3rs.images import ImagePool, load_image_pool
+from recipes import pretrain
+
+
+ROOT = Path(__file__).parents[2]
+CLASS_NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+FILES = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+
+
+def accuracy(model, pool) -> float:
+    with torch.no_grad():
+        return (model.eval()(pool.pixel_values).logits.argmax(-1) == pool.labels).float().mean().item()
+
+
+@pytest.fixture(scope="module")
+def test_pool():
+    """The images that the cards' accuracies are measured on."""
+    base_model = ROOT / "recipes" / "base_models" / "resnet-tiny-fashion"
+    return load_image_pool(ROOT / "recipes" / "data" / "fashion_mnist", base_model, split="pretrain_test")
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "vit"])
+def test_smoke(architecture, tmp_path):
+    folder = tmp_path / "model"
+    metrics = pretrain.main(["--architecture", architecture, "--output_dir", str(folder), "--smoke", "--use_cpu"])
+    assert {path.name for path in folder.iterdir()} == FILES
+
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert list(model.config.id2label.values()) == CLASS_NAMES
+    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    pool = load_image_pool(
+        ROOT / "recipes" / "data" / "fashion_mnist", image_processor, split="pretrain_test", max_images=512
+    )
+    assert accuracy(model, pool) == pytest.approx(metrics["eval_accuracy"])
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.eval_results[0].metric_value == pytest.approx(metrics["eval_accuracy"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet-tiny-fashion", "vit-tiny-fashion"])
+def test_embedded_models_are_as_good_as_their_cards(name, test_pool):
+    folder = ROOT / "recipes" / "base_models" / name
+    assert {path.name for path in folder.iterdir()} == FILES
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert list(model.config.id2label.values()) == CLASS_NAMES
+    claimed = ModelCard.load(folder / "README.md").data.eval_results[0].metric_value
+    assert accuracy(model, test_pool) == pytest.approx(claimed, abs=2e-3)  # other CPUs round a little differently
+
+
+def test_augmentation_moves_and_flips_whole_images():
+    pool = ImagePool(torch.arange(28.0).expand(1, 3, 28, 28), torch.tensor([7]), [])
+    images = pretrain.build_dataset(pool, torch.tensor([3, 7]), augment=True)
+    batch = images.__getitems__([0] * 64)
+    assert batch["pixel_values"].shape == (64, 3, 28, 28)
+    assert batch["labels"].tolist() == [1] * 64
+    steps = batch["pixel_values"].diff(dim=-1)[..., 2:-2]
+    assert set(steps.unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(batch["pixel_values"][:, 0], batch["pixel_values"][:, 2])
+    shifts = {row[0, 0, 5:-5].sort().values[0].item() for row in batch["pixel_values"]}
+    assert shifts == {3.0, 4.0, 5.0, 6.0, 7.0}
+
+
+def test_help_renders():
+    for architecture, defaults in pretrain.DEFAULTS.items():
+        text = pretrain.make_parser(architecture).format_help()
+        assert "--architecture" in text
+        assert f"(default: {defaults['max_steps']})" in text

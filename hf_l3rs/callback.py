@@ -123,14 +123,24 @@ class L3RSCallback(TrainerCallback):
         _replace_max_grad_norm(args, own.config.max_grad_norm)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **kwargs: Any,
     ) -> None:
         own = unwrap_optimizer(optimizer)
         if own is not None:  # the step before may have been skipped, as after an overflow in float16
             own.loss_observer.clear()
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **kwargs: Any,
     ) -> None:
         own = unwrap_optimizer(optimizer)
         if own is not None and not len(own.loss_observer) and _needs_loss(own):
@@ -162,7 +172,12 @@ class L3RSCallback(TrainerCallback):
             state.log_history[-1].update(values)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **kwargs: Any,
     ) -> None:
         _restore_max_grad_norm(args)
         own = unwrap_optimizer(optimizer)
@@ -250,8 +265,8 @@ def _hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) -
     is_default = args.lr_scheduler_type in ("linear", "constant") and not args.get_warmup_steps(max_steps)
     logger.log(
         logging.INFO if is_default else logging.WARNING,
-        "L3RS is its own learning rate schedule: lr_scheduler_type='%s' and warmup are not applied; to scale its steps "
-        "over time all the same, pass a scheduler, Trainer(optimizers=(optimizer, scheduler)).",
+        "L3RS is its own learning rate schedule: lr_scheduler_type='%s' and warmup are not applied; to scale its "
+        "steps over time all the same, pass a scheduler, Trainer(optimizers=(optimizer, scheduler)).",
         SchedulerType(args.lr_scheduler_type).value,
     )
     lr_scheduler.lr_lambdas = [_hold for _ in lr_scheduler.lr_lambdas]

@@ -212,7 +212,9 @@ def pull(
     for name, data in contents.items():
         target = Path(folder, name)
         if not overwrite and target.is_file() and target.read_bytes() != data:
-            raise ArtifactError(f"{target} exists and differs from that of {repo_id}; pull into another folder.")
+            raise ArtifactError(
+                f"{target} exists and differs from that of {repo_id}; pull into another folder, or overwrite it."
+            )
     write_files(folder, contents)
     return commit_hash
 
@@ -302,7 +304,7 @@ class L3RSHubMixin(
 
     # Not None, so that ModelHubMixin.__new__ returns early in place of collecting the arguments of __init__: what must
     # be stored is L3RSConfig, and model and learning rate must not be.
-    _hub_mixin_config: dict[str, Any] = {}  # type: ignore[assignment]  # noqa: RUF012
+    _hub_mixin_config: dict[str, Any] = {}
 
     network: L3RSNetwork
     commit_hash: str | None
@@ -356,7 +358,7 @@ class L3RSHubMixin(
         optimizer.commit_hash = commit_hash
         return optimizer
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: PathLike,
         *,
@@ -413,7 +415,7 @@ class L3RSHubMixin(
                 create_pr=create_pr,
             )
 
-    def generate_model_card(  # type: ignore[override]
+    def generate_model_card(
         self, *, results: Results | None = None, repo_id: str | None = None, existing: ModelCard | None = None
     ) -> ModelCard:
         """Returns the card of this L3RS; see [`~hf_l3rs.model_card.generate_model_card`]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -22,7 +23,7 @@ from hf_l3rs.errors import ArtifactError
 
 
 # The base class of the HTTP library's errors; which library that is depends on the version of huggingface_hub.
-HTTPError = HfHubHTTPError.__mro__[1]
+HTTPError = cast("type[Exception]", HfHubHTTPError.__mro__[1])
 
 
 @contextmanager

@@ -1,0 +1,123 @@
+"""
+The command `hf-l3rs`: looks at learned optimizers and exchanges them with the Hub.
+
+```bash
+hf-l3rs info user/name
+hf-l3rs push model_cards/l3rs-resnet-tiny-fashion user/name --private
+hf-l3rs pull user/name outputs/name --revision v1
+```
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hf_l3rs.errors import L3RSError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line; each subcommand's function is in `run`."""
+    parser = argparse.ArgumentParser(prog="hf-l3rs", description="Learned optimizers on disk and on the Hub.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    info = commands.add_parser("info", help="describe a learned optimizer")
+    info.add_argument("source", metavar="FOLDER_OR_REPO_ID", help="folder, or Hub id such as user/name")
+    info.add_argument("--revision", help="branch, tag or commit on the Hub")
+    info.set_defaults(run=_info)
+
+    push = commands.add_parser("push", help="upload a folder to the Hub in one commit")
+    push.add_argument("folder", metavar="FOLDER", help="what L3RS.save_pretrained wrote")
+    push.add_argument("repo_id", metavar="REPO_ID", help="Hub id such as user/name; made if absent")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--revision", help="branch to push to; made if absent")
+    push.add_argument("--message", default="Upload L3RS", help="commit message (default: %(default)s)")
+    push.set_defaults(run=_push)
+
+    pull = commands.add_parser("pull", help="copy a learned optimizer from the Hub into a folder")
+    pull.add_argument("repo_id", metavar="REPO_ID", help="Hub id such as user/name")
+    pull.add_argument("folder", metavar="FOLDER", help="made if absent")
+    pull.add_argument("--revision", help="branch, tag or commit on the Hub")
+    pull.add_argument("--overwrite", action="store_true", help="replace files in FOLDER that differ")
+    pull.set_defaults(run=_pull)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Runs the command line.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): Arguments; those of the process by default.
+
+    Returns:
+        `int`: The exit status: 0, or 1 after one line about what went wrong on standard error.
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        _write(arguments.run(arguments))
+    except L3RSError as error:
+        print(f"hf-l3rs: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> str:
+    from hf_l3rs.hub import load
+
+    network, commit_hash = load(arguments.source, revision=arguments.revision)
+    config = network.config
+    rows = {
+        "base model": config.base_model,
+        "model type": config.model_type,
+        "horizon (steps)": config.num_training_steps,
+        "layers": len(config.layers),
+        "directions": ", ".join(config.directions),
+        "features": ", ".join(config.features),
+        "meta-parameters": f"{network.num_meta_parameters:,}",
+        "max_grad_norm": config.max_grad_norm,
+        "hf_l3rs version": config.library_version,
+        "fingerprint": network.fingerprint(),
+        "commit": commit_hash,
+        **{f"meta-training: {key}": value for key, value in config.meta_training.items()},
+    }
+    return _table(rows)
+
+
+def _push(arguments: argparse.Namespace) -> str:
+    from hf_l3rs.hub import push
+
+    return push(
+        arguments.folder,
+        arguments.repo_id,
+        private=arguments.private or None,
+        revision=arguments.revision,
+        commit_message=arguments.message,
+    )
+
+
+def _pull(arguments: argparse.Namespace) -> str:
+    from hf_l3rs.hub import pull
+
+    commit_hash = pull(arguments.repo_id, arguments.folder, revision=arguments.revision, overwrite=arguments.overwrite)
+    return f"{arguments.folder}: {arguments.repo_id} at commit {commit_hash}"
+
+
+def _table(rows: dict[str, Any]) -> str:
+    width = max(map(len, rows))
+    texts = {
+        name: "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+        for name, value in rows.items()
+    }
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in texts.items())
+
+
+def _write(text: str) -> None:
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The inner loop: fine-tunes a model on a task with any optimizer, and scores an L3RS by where it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.layers import named_trainable_parameters
+from hf_l3rs.meta.tasks import Batch, Task
+from hf_l3rs.network import L3RSNetwork
+from hf_l3rs.optimizer import L3RS
+
+
+# How often, in steps, an inner loop looks whether it has diverged. Looking makes the host wait for the device.
+CHECK_INTERVAL = 10
+
+# A loss of that many times the loss of guessing has exploded; finishing the inner loop would be a waste.
+EXPLODED = 20.0
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+class Evaluation(NamedTuple):
+    """
+    How good a model is on an evaluation set.
+
+    Args:
+        loss (`float`): Mean cross entropy per image, in nats.
+        accuracy (`float`): Share of images classified right.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class Trajectory(NamedTuple):
+    """
+    What an inner loop gave.
+
+    Args:
+        evaluations (`dict[int, Evaluation]`): By the number of steps taken.
+        training_loss (`float`): Mean training loss over the steps taken, each before its step.
+        num_steps (`int`): Steps taken; fewer than planned if the loop diverged.
+        diverged (`bool`): Whether it was cut short because the loss was not finite, or exploded.
+    """
+
+    evaluations: dict[int, Evaluation]
+    training_loss: float
+    num_steps: int
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class MetaLoss:
+    """
+    What a candidate is judged by: the final evaluation loss (paper), or a mixture (ours).
+
+    Args:
+        trajectory_weight (`float`, *optional*, defaults to `0.0`):
+            Weight in [0, 1] of the mean training loss over the steps; the final evaluation loss has the rest.
+        accuracy_weight (`float`, *optional*, defaults to `0.0`): Weight of the final error rate, added to the loss.
+    """
+
+    trajectory_weight: float = field(default=0.0, metadata={"help": "Share of the mean training loss, in [0, 1]."})
+    accuracy_weight: float = field(default=0.0, metadata={"help": "Weight of the final error rate."})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.trajectory_weight <= 1 or self.accuracy_weight < 0:
+            raise ConfigError(
+                "trajectory_weight must be in [0, 1] and accuracy_weight at least 0, got "
+                f"{self.trajectory_weight} and {self.accuracy_weight}."
+            )
+
+    def __call__(self, trajectory: Trajectory) -> float:
+        """Returns the meta-loss; infinite for a trajectory that diverged."""
+        if trajectory.diverged:
+            return math.inf
+        final = trajectory.evaluations[trajectory.num_steps]
+        loss = (1 - self.trajectory_weight) * final.loss + self.trajectory_weight * trajectory.training_loss
+        loss += self.accuracy_weight * (1 - final.accuracy)
+        return loss if math.isfinite(loss) else math.inf
+
+
+class Rollout(NamedTuple):
+    """
+    A candidate's result on a task.
+
+    Args:
+        meta_loss (`float`): What the candidate is judged by; infinite if it diverged.
+        loss (`float`): Final evaluation loss; infinite if it diverged.
+        accuracy (`float`): Final accuracy; 0 if it diverged.
+        num_steps (`int`): Inner steps taken.
+    """
+
+    meta_loss: float
+    loss: float
+    accuracy: float
+    num_steps: int
+
+
+def rollout(
+    model: nn.Module,
+    network: L3RSNetwork,
+    task: Task,
+    *,
+    meta_loss: MetaLoss | None = None,
+    device: torch.device | str = "cpu",
+    autocast: Autocast = nullcontext,
+) -> Rollout:
+    """
+    Scores one candidate on one task with the very optimizer that ships.
+
+    Args:
+        model (`nn.Module`): Holds the weights during the inner loop; its state is overwritten.
+        network ([`L3RSNetwork`]): The candidate.
+        task ([`~hf_l3rs.meta.tasks.Task`]): What to fine-tune on.
+        meta_loss ([`MetaLoss`], *optional*): Defaults to the paper's, the final evaluation loss.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+
+    Returns:
+        [`Rollout`]
+    """
+    optimizer = L3RS(
+        named_trainable_parameters(model),
+        network=network,
+        num_training_steps=task.num_training_steps,
+        synchronize_loss=False,
+    )
+    trajectory = fine_tune(
+        model, task, optimizer, device=device, autocast=autocast, max_grad_norm=network.config.max_grad_norm
+    )
+    final = trajectory.evaluations.get(task.num_training_steps, Evaluation(math.inf, 0.0))
+    score = (meta_loss or MetaLoss())(trajectory)
+    return Rollout(score, final.loss, final.accuracy, trajectory.num_steps)
+
+
+def fine_tune(
+    model: nn.Module,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    evaluate_at: Collection[int] = (),
+    device: torch.device | str = "cpu",
+    autocast: Autocast = nullcontext,
+    max_grad_norm: float | None = None,
+) -> Trajectory:
+    """
+    Runs the inner loop of a task: `task.num_training_steps` steps from θ0, one per batch.
+
+    Args:
+        model (`nn.Module`): Returns an output with `loss` and `logits` for `pixel_values` and `labels`.
+        task ([`~hf_l3rs.meta.tasks.Task`]): What to fine-tune on.
+        optimizer (`torch.optim.Optimizer`): Of the model's parameters, in its initial state.
+        scheduler (`LRScheduler`, *optional*): Stepped after every step.
+        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+        max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
+
+    Returns:
+        [`Trajectory`]
+    """
+    model.load_state_dict(dict(task.initial_state))
+    model.train()
+    losses: list[torch.Tensor] = []
+    evaluations: dict[int, Evaluation] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)  # dropout is the same for all candidates of the task
+        for step in range(1, task.num_training_steps + 1):
+            batch = task.batches[step - 1].to(device)
+            with autocast():
+                loss = model(pixel_values=batch.pixel_values, labels=batch.labels).loss
+            loss.backward()
+            if max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+            _step(optimizer, loss)
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+            if scheduler is not None:
+                scheduler.step()
+            is_last = step == task.num_training_steps
+            if (is_last or step % CHECK_INTERVAL == 0) and _has_exploded(losses[-CHECK_INTERVAL:], task):
+                return Trajectory(evaluations, math.inf, step, diverged=True)
+            if is_last or step in evaluate_at:
+                evaluations[step] = evaluate(model, task.evaluation, device=device, autocast=autocast)
+                model.train()
+    return Trajectory(evaluations, float(torch.stack(losses).mean()), task.num_training_steps, diverged=False)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """L3RS takes the loss where torch optimizers take a closure."""
+    if isinstance(optimizer, L3RS):
+        optimizer.step(loss)
+    else:
+        optimizer.step()
+
+
+def _has_exploded(losses: list[torch.Tensor], task: Task) -> bool:
+    guessing = math.log(max(2, int(task.batches[0].labels.max()) + 1))
+    worst = float(torch.stack(losses).max())
+    return not math.isfinite(worst) or worst > EXPLODED * guessing
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], *, device: torch.device | str = "cpu", autocast: Autocast = nullcontext
+) -> Evaluation:
+    """
+    Evaluates a model; leaves it in evaluation mode.
+
+    Args:
+        model (`nn.Module`): Returns an output with `logits` for `pixel_values`.
+        batches (`Iterable[Batch]`): The evaluation set.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes.
+
+    Returns:
+        [`Evaluation`]
+    """
+    model.eval()
+    loss, correct, count = 0.0, 0, 0
+    for batch in batches:
+        batch = batch.to(device)
+        with autocast():
+            logits = model(pixel_values=batch.pixel_values).logits
+        loss += float(nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum"))
+        correct += int((logits.argmax(dim=1) == batch.labels).sum())
+        count += len(batch.labels)
+    return Evaluation(loss / count, correct / count)

@@ -1,0 +1,179 @@
+"""Builds what a meta-training run needs from its settings: model, L3RS, task distributions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from hf_l3rs.config import L3RSConfig
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.images import ImagePool, load_image_dataset, load_image_pool, load_image_processor
+from hf_l3rs.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.meta.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.meta.initial_states import RANDOM, InitialStates, State, load_image_classifier
+from hf_l3rs.meta.seeds import generator
+from hf_l3rs.meta.tasks import Horizon, TaskDistribution, TaskSource
+from hf_l3rs.network import L3RSNetwork
+
+
+# How the images of a single split are shared out, where no other splits are named.
+SHARES = {"batches": 0.5, "evaluation": 0.2, "validation_batches": 0.2, "validation_evaluation": 0.1}
+
+
+class Setup(NamedTuple):
+    """
+    The parts of a run.
+
+    Args:
+        model (`nn.Module`): What inner loops train.
+        network ([`L3RSNetwork`]): What the outer loop trains.
+        tasks ([`TaskDistribution`]): For meta-training.
+        validation_tasks ([`TaskDistribution`]): On images that meta-training never sees.
+    """
+
+    model: nn.Module
+    network: L3RSNetwork
+    tasks: TaskDistribution
+    validation_tasks: TaskDistribution
+
+
+def build(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Setup:
+    """
+    Builds the parts of a run.
+
+    Args:
+        model_args ([`ModelArguments`]): Base model and L3RS.
+        task_args ([`TaskArguments`]): Task distribution.
+        seed (`int`): Of the untrained L3RS and of the division of single splits.
+
+    Returns:
+        [`Setup`]
+    """
+    num_labels = None if model_args.reuse_head else task_args.num_classes
+    model, state = load_image_classifier(model_args.base_model, num_labels, model_args.base_model_revision)
+    states: list[State | str] = [
+        state
+        if name == model_args.base_model
+        else name
+        if name == RANDOM
+        else load_image_classifier(name, num_labels)[1]
+        for name in model_args.initial_checkpoints or [model_args.base_model]
+    ]
+    initial_states = InitialStates(model, states, new_head=not model_args.reuse_head)
+    sources = [load_sources(dataset, model_args.base_model, seed) for dataset in task_args.datasets]
+    training, validation = (
+        TaskDistribution(
+            list(part),
+            initial_states,
+            num_classes=task_args.num_classes,
+            batch_size=task_args.batch_size,
+            evaluation_size=task_args.evaluation_size,
+            horizon=Horizon(
+                task_args.min_steps,
+                task_args.max_steps or task_args.min_steps,
+                curriculum_generations if is_training else 0,
+            ),
+            augmentations=task_args.augmentations if is_training else (),
+            new_classes=not model_args.reuse_head,
+        )
+        for is_training, part, curriculum_generations in zip(
+            (True, False), zip(*sources), (task_args.curriculum_generations, 0)
+        )
+    )
+    return Setup(model, build_network(model, model_args, task_args, seed), training, validation)
+
+
+def build_network(model: nn.Module, model_args: ModelArguments, task_args: TaskArguments, seed: int) -> L3RSNetwork:
+    """Returns the L3RS that meta-training starts from: an untrained one, or that of `initial_l3rs`."""
+    provenance: dict[str, Any] = {
+        "base_model": model_args.base_model,
+        "model_type": getattr(getattr(model, "config", None), "model_type", None),
+        "num_training_steps": task_args.max_steps or task_args.min_steps,
+    }
+    if model_args.initial_l3rs is not None:
+        from hf_l3rs.optimizer import L3RS
+
+        start = L3RS.from_pretrained(model_args.initial_l3rs).network
+        network = L3RSNetwork(start.config.replace(**provenance))
+        network.load_state_dict(start.state_dict())
+        return network
+    trained = {name for name, _ in named_trainable_parameters(model)}
+    layers = [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
+    config = L3RSConfig(
+        layers=tuple(layers),
+        directions=tuple(model_args.directions),
+        hidden_sizes=tuple(model_args.hidden_sizes),
+        embedding_size=model_args.embedding_size,
+        base_step=model_args.base_step,
+        step_reference=model_args.step_reference,
+        max_grad_norm=model_args.max_grad_norm,
+        **provenance,
+    )
+    return L3RSNetwork(config, seed)
+
+
+def load_sources(dataset: DatasetArguments, base_model: str, seed: int) -> tuple[TaskSource, TaskSource]:
+    """
+    Loads a data set for meta-training and for validation.
+
+    Args:
+        dataset ([`DatasetArguments`]): Which images.
+        base_model (`str`): Whose image processor prepares them.
+        seed (`int`): Of the division of a single split.
+
+    Returns:
+        `tuple[TaskSource, TaskSource]`: For training and for validation; no image is in two of their four pools.
+    """
+    processor = load_image_processor(base_model)
+
+    def load(split: str) -> ImagePool:
+        images = load_image_dataset(dataset.path, name=dataset.name, split=split, revision=dataset.revision)
+        return load_image_pool(
+            images,
+            processor,
+            split=split,
+            image_column=dataset.image_column,
+            label_column=dataset.label_column,
+            classes=dataset.classes,
+            max_images=dataset.max_images,
+        )
+
+    splits = {role: getattr(dataset, f"{role}_split") for role in SHARES}
+    named = [split for split in splits.values() if split is not None]
+    if len(set(named)) != len(named):
+        raise ConfigError(
+            f"Data set {dataset.path} uses a split twice ({named}), but training and evaluation images must differ; "
+            "name other splits, or leave the rest out to have batches_split divided."
+        )
+    pools = {role: load(split) for role, split in splits.items() if split is not None}
+    missing = [role for role in SHARES if role not in pools]
+    if missing:
+        parts = _divide(pools["batches"], [SHARES[role] for role in ("batches", *missing)], seed)
+        pools.update(zip(("batches", *missing), parts))
+    training, validation = (
+        TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"], None, dataset.weight)
+        for prefix in ("", "validation_")
+    )
+    return training, validation
+
+
+def _divide(pool: ImagePool, shares: Sequence[float], seed: int) -> list[ImagePool]:
+    """Divides every class of a pool at random, in the given proportions."""
+    total, parts = sum(shares), [[] for _ in shares]  # type: list[list[torch.Tensor]]
+    rng = generator(seed, "division")
+    for label in sorted(set(pool.labels.tolist())):
+        rows = (pool.labels == label).nonzero().squeeze(1)
+        rows = rows[torch.randperm(len(rows), generator=rng)]
+        bounds = [round(len(rows) * sum(shares[: index + 1]) / total) for index in range(len(shares) - 1)]
+        for part, chunk in zip(parts, rows.tensor_split(bounds)):
+            part.append(chunk)
+    return [ImagePool(pool.pixel_values[rows], pool.labels[rows], pool.class_names) for rows in map(torch.cat, parts)]
+
+
+def run_settings(model_args: ModelArguments, task_args: TaskArguments) -> dict[str, Any]:
+    """Returns what a run's result depends on beside configuration and strategy, as plain JSON values."""
+    return {"model": dataclasses.asdict(model_args), "tasks": dataclasses.asdict(task_args)}

@@ -1,0 +1,396 @@
+"""Meta-training: the outer loop under Accelerate."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from tqdm.auto import tqdm
+
+from hf_l3rs.errors import CheckpointError, ConfigError, L3RSError
+from hf_l3rs.meta.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
+from hf_l3rs.meta.es import ESConfig, ESState, ask, tell
+from hf_l3rs.meta.rollout import MetaLoss, Rollout, rollout
+from hf_l3rs.meta.tasks import Task, TaskDistribution
+from hf_l3rs.network import L3RSNetwork
+
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.jsonl"
+
+# What a candidate's result is sent as between processes.
+_FIELDS = Rollout._fields
+
+
+@dataclass
+class MetaTrainingArguments:
+    """
+    How meta-training runs: what does not change its result, except validation and early stopping.
+
+    Args:
+        output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
+        task_per_pair (`bool`, *optional*, defaults to `True`):
+            Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
+        validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
+        early_stopping_patience (`int`, *optional*, defaults to `0`):
+            Validations without improvement after which training stops; 0 never stops early.
+        checkpoint_interval (`int`, *optional*, defaults to `10`): Generations between checkpoints; 0 for none.
+        keep_checkpoints (`int`, *optional*, defaults to `2`): Checkpoints to keep.
+        resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
+        num_threads (`int`, *optional*, defaults to `1`):
+            CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
+        compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
+        report_to (`str`, *optional*): A tracker that Accelerate knows, such as `"wandb"` or `"tensorboard"`.
+        project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
+    """
+
+    output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
+    task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
+    validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
+    early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
+    checkpoint_interval: int = field(default=10, metadata={"help": "Generations between checkpoints; 0: none."})
+    keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
+    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
+    num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
+    compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
+    report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
+    project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
+
+    def __post_init__(self) -> None:
+        for name in ("validation_interval", "early_stopping_patience", "checkpoint_interval"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("keep_checkpoints", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+
+class MetaTrainer:
+    """
+    Trains meta-weights by evolution. The result is a function of the settings and the seed: neither the number of
+    processes nor an interruption changes a byte.
+
+    Every process scores its share of the pairs; only their scores travel, and every process applies the same update.
+
+    Args:
+        network ([`L3RSNetwork`]): Where the search starts; in the end it holds the trained meta-weights.
+        model (`nn.Module`): The model that is fine-tuned in the inner loop; must fit one device.
+        tasks ([`TaskDistribution`]): What to train on.
+        es ([`ESConfig`]): The evolution strategy.
+        args ([`MetaTrainingArguments`]): How to run.
+        meta_loss ([`MetaLoss`], *optional*): What candidates are judged by; the paper's by default.
+        validation_tasks (`Sequence[Task]`, *optional*): Fixed tasks on other images that choose the best weights.
+        references (`dict[str, float]`, *optional*):
+            Mean validation losses to show progress against, such as a tuned Adam's.
+        accelerator (`Accelerator`, *optional*): Made from the environment by default.
+        settings (`dict`, *optional*): What else identifies the run, such as the data; checked when resuming.
+    """
+
+    def __init__(
+        self,
+        network: L3RSNetwork,
+        model: nn.Module,
+        tasks: TaskDistribution,
+        es: ESConfig,
+        args: MetaTrainingArguments,
+        *,
+        meta_loss: MetaLoss | None = None,
+        validation_tasks: Sequence[Task] = (),
+        references: dict[str, float] | None = None,
+        accelerator: Accelerator | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.accelerator = accelerator or make_accelerator(args.report_to)
+        self.network = network
+        self.model = model.to(self.accelerator.device)
+        self.tasks, self.es, self.args = tasks, es, args
+        self.meta_loss = meta_loss or MetaLoss()
+        self.validation_tasks = list(validation_tasks)
+        self.output_dir = Path(args.output_dir)
+        settings = {
+            "config": network.config.to_dict(),
+            "es": dataclasses.asdict(es),
+            "meta_loss": dataclasses.asdict(self.meta_loss),
+            "task_per_pair": args.task_per_pair,
+            **(settings or {}),
+        }
+        self.progress = Progress(ESState(network.to_vector()), settings, references=dict(references or {}))
+        self._candidate = L3RSNetwork(network.config)
+        self._stop_requested = False
+        if args.compile_model:
+            self.model.compile()
+
+    def train(self) -> L3RSNetwork:
+        """
+        Runs, or resumes, meta-training.
+
+        Returns:
+            [`L3RSNetwork`]: With the best validated meta-weights, or the last ones where nothing was validated.
+
+        Raises:
+            CheckpointError: If a checkpoint cannot be written, or the one to resume from does not fit.
+        """
+        torch.set_num_threads(self.args.num_threads)
+        self._prepare_output()
+        accelerator, progress = self.accelerator, self.progress
+        accelerator.init_trackers(self.args.project, config=_flat(progress.settings))
+        bar = tqdm(
+            total=self.es.num_generations,
+            initial=progress.state.generation,
+            desc="meta-training",
+            unit="gen",
+            disable=not accelerator.is_local_main_process,
+        )
+        with bar, self._graceful_signals():
+            while progress.state.generation < self.es.num_generations:
+                metrics = self._generation()
+                bar.set_postfix(_short(metrics))
+                bar.update()
+                if self._all_agree_to_stop() or self._patience_is_over():
+                    break
+        self._checkpoint()
+        accelerator.end_training()
+        self.network.load_vector(progress.state.mean if progress.best_mean is None else progress.best_mean)
+        return self.network
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what the model card tells about the run, as a flat dictionary of plain values."""
+        progress = self.progress
+        tasks = progress.settings.get("tasks", {})
+        return {
+            "datasets": [dataset["path"] for dataset in tasks.get("datasets", [])],
+            **{name: value for name, value in tasks.items() if name != "datasets"},
+            **dataclasses.asdict(self.es),
+            **dataclasses.asdict(self.meta_loss),
+            "task_per_pair": self.args.task_per_pair,
+            "best_generation": progress.best_generation,
+            "best_validation_loss": progress.best_loss,
+            "untrained_validation_loss": progress.references.get("untrained"),
+            **progress.cost,
+        }
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a signal ended training early; the last checkpoint resumes it."""
+        return self._stop_requested
+
+    def _generation(self) -> dict[str, float]:
+        """One ask, score, tell; returns what is logged."""
+        start, progress = time.perf_counter(), self.progress
+        generation = progress.state.generation
+        scores = self._score_candidates()
+        progress.state = tell(self.es, progress.state, scores[..., _FIELDS.index("meta_loss")])
+        self._check_processes_agree()
+        metrics = self._summarise(scores, generation, time.perf_counter() - start)
+        if self._is_due(self.args.validation_interval) and self.validation_tasks:
+            metrics |= self._validate()
+        self._log(metrics)
+        if self._is_due(self.args.checkpoint_interval):
+            self._checkpoint()
+        return metrics
+
+    def _score_candidates(self) -> torch.Tensor:
+        """Returns scores of shape `(num_pairs, 2, len(_FIELDS))`, the same on every process."""
+        state = self.progress.state
+        scores = torch.zeros(self.es.num_pairs, 2, len(_FIELDS), dtype=torch.float64)
+        for pair in self._my_share(self.es.num_pairs):
+            task = self.tasks.draw(self.es.seed, state.generation, pair if self.args.task_per_pair else 0)
+            for sign, vector in enumerate(ask(self.es, state, pair)):
+                scores[pair, sign] = torch.tensor(self._rollout(vector, task), dtype=torch.float64)
+        return self._sum_over_processes(scores)
+
+    def _rollout(self, vector: torch.Tensor, task: Task) -> Rollout:
+        self._candidate.load_vector(vector)
+        return rollout(
+            self.model,
+            self._candidate,
+            task,
+            meta_loss=self.meta_loss,
+            device=self.accelerator.device,
+            autocast=self.accelerator.autocast,
+        )
+
+    def _my_share(self, count: int) -> range:
+        return range(self.accelerator.process_index, count, self.accelerator.num_processes)
+
+    def _sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        """Each entry is zero on all processes but one, so that the sum is exact whatever their number."""
+        if self.accelerator.num_processes == 1:
+            return values
+        return self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum").cpu()
+
+    def _check_processes_agree(self) -> None:
+        if self.accelerator.num_processes == 1:
+            return
+        digest = hashlib.sha256(self.progress.state.mean.numpy().tobytes()).digest()
+        checksum = torch.tensor([int.from_bytes(digest[:7], "little")], device=self.accelerator.device)
+        checksums = self.accelerator.gather(checksum)
+        if not bool((checksums == checksums[0]).all()):
+            raise L3RSError(
+                "The processes' meta-weights differ, so they do not run the same program on the same data; use the "
+                "same versions and settings on every machine."
+            )
+
+    def _summarise(self, scores: torch.Tensor, generation: int, seconds: float) -> dict[str, float]:
+        flat = scores.flatten(0, 1)
+        finite = flat[torch.isfinite(flat[:, 0])]
+        diverged = len(flat) - len(finite)
+        inner_steps = int(flat[:, _FIELDS.index("num_steps")].sum())
+        cost = self.progress.cost
+        cost["inner_steps"] += inner_steps
+        cost["evaluations"] += len(flat)
+        cost["seconds"] += seconds
+        cost["num_diverged"] += diverged
+        mean = finite.mean(dim=0).tolist() if len(finite) else [math.nan] * len(_FIELDS)
+        return {
+            "generation": generation + 1,
+            **{name: mean[_FIELDS.index(name)] for name in ("meta_loss", "loss", "accuracy")},
+            "num_diverged": diverged,
+            "inner_steps": cost["inner_steps"],
+            "inner_steps_per_second": inner_steps / seconds,
+            "learning_rate": self.es.learning_rate_at(generation),
+            "sigma": self.es.sigma_at(generation),
+        }
+
+    def _validate(self) -> dict[str, float]:
+        """Scores the mean on the fixed tasks, and the untrained L3RS once; keeps the best mean."""
+        progress = self.progress
+        if "untrained" not in progress.references:
+            progress.references["untrained"] = self._validation_loss(L3RSNetwork(self.network.config).to_vector())
+        loss = self._validation_loss(progress.state.mean)
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_loss, progress.best_generation = loss, progress.state.generation
+            progress.best_mean = progress.state.mean.clone()
+        metrics = {"validation_loss": loss, "best_validation_loss": progress.best_loss}
+        return metrics | {f"validation_loss_{name}": value for name, value in progress.references.items()}
+
+    def _validation_loss(self, vector: torch.Tensor) -> float:
+        losses = torch.zeros(len(self.validation_tasks), dtype=torch.float64)
+        for index in self._my_share(len(self.validation_tasks)):
+            losses[index] = self._rollout(vector, self.validation_tasks[index]).loss
+        return float(self._sum_over_processes(losses).mean())
+
+    def _patience_is_over(self) -> bool:
+        progress, patience = self.progress, self.args.early_stopping_patience
+        if not patience or progress.best_generation is None:
+            return False
+        return progress.state.generation - progress.best_generation >= patience * self.args.validation_interval
+
+    def _is_due(self, interval: int) -> bool:
+        generation = self.progress.state.generation
+        return interval > 0 and (generation % interval == 0 or generation == self.es.num_generations)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        self.accelerator.log(metrics, step=int(metrics["generation"]))
+        if self.accelerator.is_main_process:
+            with open(self.output_dir / METRICS_NAME, "a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+
+    def _checkpoint(self) -> None:
+        """Written by one process; the others learn of a failure, so that all stop together."""
+        failure: Exception | None = None
+        if self.accelerator.is_main_process:
+            try:
+                save_checkpoint(self.output_dir, self.progress, self.args.keep_checkpoints)
+            except CheckpointError as error:
+                failure = error
+        failed = self._sum_over_processes(torch.tensor([float(failure is not None)]))
+        if failed.item():
+            raise failure or CheckpointError("The main process could not write its checkpoint; see its message.")
+
+    def _prepare_output(self) -> None:
+        """Resumes where asked to, and never writes over another run."""
+        checkpoints = list_checkpoints(self.output_dir)
+        resume = self.args.resume_from_checkpoint
+        if resume is None and checkpoints:
+            raise CheckpointError(
+                f"{self.output_dir} already holds {checkpoints[-1].name}; resume with resume_from_checkpoint='last', "
+                "or choose another output_dir."
+            )
+        if resume == "last" and not checkpoints:
+            logger.info("There is no checkpoint in %s yet; starting anew.", self.output_dir)
+            resume = None
+        if resume is not None:
+            folder = checkpoints[-1] if resume == "last" else Path(resume)
+            self.progress = load_checkpoint(folder, self.progress.settings)
+        if self.accelerator.is_main_process:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            _truncate_metrics(self.output_dir / METRICS_NAME, self.progress.state.generation)
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _graceful_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end training after the generation at hand; a second one ends it at once."""
+
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            self._stop_requested = True
+            signal.signal(number, previous[number])
+            logger.warning("Stopping after this generation; the checkpoint will resume from there.")
+
+        previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _all_agree_to_stop(self) -> bool:
+        requests = self._sum_over_processes(torch.tensor([float(self._stop_requested)]))
+        self._stop_requested = bool(requests.item())
+        return self._stop_requested
+
+
+def make_accelerator(report_to: str | None = None) -> Accelerator:
+    """Returns an Accelerator that also joins the processes of `torchrun` where there is no GPU; it needs to be told."""
+    return Accelerator(log_with=report_to, cpu=not torch.accelerator.is_available())
+
+
+def _truncate_metrics(path: Path, generation: int) -> None:
+    """Drops the lines of generations that will run again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _generation_of(line) <= generation]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    partial.replace(path)
+
+
+def _generation_of(line: str) -> float:
+    """A process that is killed while it writes leaves half a line; it goes."""
+    try:
+        return json.loads(line)["generation"]
+    except (ValueError, KeyError):
+        return math.inf
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Trackers take flat scalars only."""
+    flat: dict[str, int | float | str | bool] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float, str, bool)):
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _short(metrics: dict[str, float]) -> dict[str, str]:
+    """The figures that matter while waiting."""
+    names = {"meta_loss": "meta-loss", "accuracy": "acc", "best_validation_loss": "best val", "num_diverged": "div"}
+    shown = {label: f"{metrics[name]:.4g}" for name, label in names.items() if name in metrics}
+    return shown | {"steps/s": f"{metrics['inner_steps_per_second']:.0f}"}

@@ -1,0 +1,65 @@
+"""
+Meta-trains an L3RS for a pretrained image-classification model.
+
+    accelerate launch recipes/meta_train.py recipes/configs/resnet_tiny_fashion.yaml
+    torchrun --nproc_per_node 2 recipes/meta_train.py recipes/configs/resnet_tiny_fashion.yaml    # two CPU processes
+
+Settings come from the YAML file; options of the same names override them. The finished artefact is in
+OUTPUT_DIR/l3rs, ready for `L3RS.from_pretrained` and `hf-l3rs push`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from hf_l3rs.errors import L3RSError
+from hf_l3rs.hub import save_network
+from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
+from hf_l3rs.meta.es import ESConfig
+from hf_l3rs.meta.rollout import MetaLoss
+from hf_l3rs.meta.setup import build, run_settings
+from hf_l3rs.meta.trainer import MetaTrainer, MetaTrainingArguments, make_accelerator
+
+
+logger = logging.getLogger(__name__)
+
+ARGUMENTS = (ModelArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
+
+
+def main(argv: list[str] | None = None) -> Path | None:
+    """Returns the folder of the finished artefact, or `None` if training was interrupted."""
+    model_args, task_args, es, meta_loss, args = parse_arguments(ARGUMENTS, argv, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    accelerator = make_accelerator(args.report_to)
+    model, network, tasks, validation = build(model_args, task_args, es.seed)
+    trainer = MetaTrainer(
+        network,
+        model,
+        tasks,
+        es,
+        args,
+        meta_loss=meta_loss,
+        validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
+        accelerator=accelerator,
+        settings=run_settings(model_args, task_args),
+    )
+    trainer.train()
+    if trainer.was_interrupted:
+        logger.info("Interrupted; continue with --resume_from_checkpoint last.")
+        return None
+    folder = Path(args.output_dir) / "l3rs"
+    if accelerator.is_main_process:
+        network.config = network.config.replace(meta_training=trainer.summary())
+        save_network(network, folder)
+        logger.info("Saved the L3RS in %s.", folder)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")

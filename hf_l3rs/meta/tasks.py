@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -245,6 +246,12 @@ class TaskDistribution:
             evaluation=View(source.evaluation, held_out.split(EVALUATION_BATCH_SIZE), label_map, transform),
             num_training_steps=num_steps,
         )
+
+    def with_horizon(self, horizon: Horizon) -> TaskDistribution:
+        """Returns the same distribution with another horizon; images and initial states are shared."""
+        twin = copy.copy(self)
+        twin.horizon = horizon
+        return twin
 
     def _draw_labels(self, source: TaskSource, rng: torch.Generator) -> torch.Tensor:
         """Which classes the task has and which label each gets; -1 for the classes it has not."""

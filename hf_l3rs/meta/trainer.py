@@ -356,7 +356,7 @@ class MetaTrainer:
 
 
 def make_accelerator(report_to: str | None = None) -> Accelerator:
-    """Returns an Accelerator that also joins the processes of `torchrun` where there is no GPU; it needs to be told."""
+    """Returns an Accelerator that joins the processes of `torchrun` also where there is no GPU."""
     return Accelerator(log_with=report_to, cpu=not torch.accelerator.is_available())
 
 

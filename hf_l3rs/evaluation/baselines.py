@@ -1,0 +1,122 @@
+"""The hand-designed optimizers that an L3RS is measured against, each with the learning rates that are searched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.network import L3RSNetwork
+from hf_l3rs.optimizer import L3RS
+
+
+# Eleven rates over two and a half decades, about a factor 1.8 apart.
+ADAPTIVE_RATES = (1e-4, 2e-4, 4e-4, 7e-4, 1.2e-3, 2e-3, 3.5e-3, 6e-3, 1e-2, 1.8e-2, 3e-2)
+SGD_RATES = tuple(rate * 10 for rate in ADAPTIVE_RATES)
+
+Built = tuple[torch.optim.Optimizer, LRScheduler | None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """
+    An optimizer that takes part in a comparison.
+
+    Args:
+        name (`str`): In tables and plots.
+        build (`Callable`):
+            `(model, num_training_steps) -> (optimizer, scheduler or None)`, both fresh. Any torch optimizer will do.
+        learning_rate (`float`, *optional*): For the record.
+    """
+
+    name: str
+    build: Callable[[nn.Module, int], Built]
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """
+    A hand-designed optimizer whose learning rate has to be tuned.
+
+    Args:
+        name (`str`): In tables and plots.
+        make (`Callable`): `(parameters, learning_rate) -> optimizer`.
+        cosine (`bool`, *optional*, defaults to `False`):
+            Whether the learning rate falls to zero along a half cosine over the run; constant otherwise.
+        head_only (`bool`, *optional*, defaults to `False`): Whether only the head is trained (paper, fig. 3).
+        learning_rates (`tuple[float, ...]`, *optional*): What is searched.
+    """
+
+    name: str
+    make: Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
+    cosine: bool = False
+    head_only: bool = False
+    learning_rates: tuple[float, ...] = ADAPTIVE_RATES
+
+    def at(self, learning_rate: float) -> Contender:
+        """Returns the baseline with this learning rate."""
+
+        def build(model: nn.Module, num_training_steps: int) -> Built:
+            optimizer = self.make(_parameters(model, self.head_only), learning_rate)
+            if not self.cosine:
+                return optimizer, None
+            schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / num_training_steps)))
+            return optimizer, schedule
+
+        return Contender(self.name, build, learning_rate)
+
+
+def _parameters(model: nn.Module, head_only: bool) -> list[nn.Parameter]:
+    named = named_trainable_parameters(model)
+    if not head_only:
+        return [parameter for _, parameter in named]
+    roles = {layer.name: layer.role for layer in describe_layers(named)}
+    return [parameter for name, parameter in named if roles[name].startswith("head.")]
+
+
+def _torch(kind: Any, **settings: Any) -> Callable[[list[nn.Parameter], float], torch.optim.Optimizer]:
+    return lambda parameters, learning_rate: kind(parameters, lr=learning_rate, **settings)
+
+
+_ALL = (
+    Baseline("Adam constant", _torch(torch.optim.Adam)),
+    Baseline("Adam cosine", _torch(torch.optim.Adam), cosine=True),
+    Baseline("Adam constant, head only", _torch(torch.optim.Adam), head_only=True),
+    Baseline("Adam cosine, head only", _torch(torch.optim.Adam), cosine=True, head_only=True),
+    Baseline("AdamW cosine", _torch(torch.optim.AdamW, weight_decay=0.01), cosine=True),
+    Baseline("SGD constant", _torch(torch.optim.SGD, momentum=0.9), learning_rates=SGD_RATES),
+    Baseline("SGD cosine", _torch(torch.optim.SGD, momentum=0.9), cosine=True, learning_rates=SGD_RATES),
+)
+
+BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
+
+
+def select_baselines(names: Sequence[str]) -> list[Baseline]:
+    """
+    Returns baselines by name.
+
+    Raises:
+        ConfigError: If a name is unknown.
+    """
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise ConfigError(f"Unknown baselines {', '.join(unknown)}; known are {', '.join(BASELINES)}.")
+    return [BASELINES[name] for name in names]
+
+
+def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
+    """Returns an L3RS as it ships, with nothing tuned."""
+
+    def build(model: nn.Module, num_training_steps: int) -> Built:
+        named = named_trainable_parameters(model)
+        return L3RS(named, network=network, num_training_steps=num_training_steps, synchronize_loss=False), None
+
+    return Contender(name, build)

@@ -1,0 +1,149 @@
+"""
+Measures an L3RS against tuned hand-designed optimizers: the paper's figure 3 on any model, data set and optimizer.
+
+    python recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
+    torchrun --nproc_per_node 2 recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
+
+First every learning rate of every baseline is tried on validation tasks, for every length of run; then all optimizers
+run on the same unseen tasks. OUTPUT_DIR gets search.csv and rows.csv (raw), summary.md, curves.png and results.json
+(for the model card). A search that is already in OUTPUT_DIR is used again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from tqdm.auto import tqdm
+
+from hf_l3rs import L3RS, L3RSNetwork
+from hf_l3rs.errors import L3RSError
+from hf_l3rs.evaluation.baselines import BASELINES, Baseline, l3rs_contender, select_baselines
+from hf_l3rs.evaluation.benchmark import Row, Run, best_rates, comparison_runs, run_one, search_runs
+from hf_l3rs.evaluation.report import summarise, to_markdown, to_results
+from hf_l3rs.evaluation.storage import read_rows, write_rows
+from hf_l3rs.files import write_files
+from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
+from hf_l3rs.meta.setup import build
+from hf_l3rs.meta.tasks import TaskDistribution
+from hf_l3rs.meta.trainer import make_accelerator
+from hf_l3rs.model_card import Results, write_results
+from hf_l3rs.plots import plot_learning_curves
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluationArguments:
+    """What is measured, and how long."""
+
+    l3rs: str = field(metadata={"help": "Folder or Hub id of the L3RS."})
+    setting: str = field(default="in domain", metadata={"help": "How the tasks relate to meta-training."})
+    baselines: list[str] = field(default_factory=lambda: ["Adam constant", "Adam cosine"], metadata={
+        "help": f"Any of {', '.join(BASELINES)}."})  # fmt: skip
+    include_untrained: bool = field(default=True, metadata={"help": "Measure an untrained L3RS as well."})
+    horizons: list[int] = field(default_factory=lambda: [10, 20, 50, 100], metadata={"help": "Lengths of runs."})
+    num_tasks: int = field(default=16, metadata={"help": "Unseen tasks."})
+    num_search_tasks: int = field(default=8, metadata={"help": "Validation tasks of the learning-rate search."})
+    evaluate_every: int | None = field(default=None, metadata={"help": "Steps between points of the curves."})
+    seed: int = field(default=1000, metadata={"help": "Of the tasks."})
+    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Where tables and pictures go."})
+    title: str = field(default="Fine-tuning", metadata={"help": "Above the picture."})
+
+
+def main(argv: list[str] | None = None) -> str:
+    """Returns the summary as Markdown."""
+    model_args, task_args, args = parse_arguments(
+        (ModelArguments, TaskArguments, EvaluationArguments), argv, description=__doc__
+    )
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    torch.set_num_threads(1)  # of many small runs, one a process is fastest
+    accelerator = make_accelerator()
+    baselines = select_baselines(args.baselines)
+    model, _, tasks, search_tasks = build(model_args, task_args, args.seed)
+    model.to(accelerator.device)
+    network = L3RS.from_pretrained(args.l3rs).network
+    output_dir = Path(args.output_dir)
+
+    rates = best_rates(search(accelerator, model, search_tasks, baselines, args))
+    contenders = [l3rs_contender(network)]
+    if args.include_untrained:
+        contenders.append(l3rs_contender(L3RSNetwork(network.config), "L3RS, untrained"))
+    runs = comparison_runs(baselines, rates, contenders, args.num_tasks, args.horizons)
+    rows = execute(accelerator, model, tasks, args.seed, runs, "comparing", args.evaluate_every)
+
+    summaries = summarise(rows, args.baselines)
+    table = to_markdown(summaries, args.baselines)
+    if accelerator.is_main_process:
+        command = "python recipes/meta_evaluate.py " + shlex.join(sys.argv[1:] if argv is None else argv)
+        dataset = task_args.datasets[0]
+        entries = to_results(
+            summaries,
+            args.baselines,
+            dataset=dataset.path,
+            split=dataset.evaluation_split or dataset.batches_split,
+            setting=args.setting,
+            command=command,
+        )
+        write_rows(rows, output_dir / "rows.csv")
+        write_results(Results(network.fingerprint(), tuple(entries)), output_dir / "results.json")
+        write_files(output_dir, {"summary.md": f"# {args.title}\n\n{table}\n\n`{command}`\n".encode()})
+        plot_learning_curves(rows, output_dir / "curves.png", args.title)
+        sys.stdout.write(f"\n{table}\n\nTables and curves are in {output_dir}.\n")
+    return table
+
+
+def search(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tasks: TaskDistribution,
+    baselines: Sequence[Baseline],
+    args: EvaluationArguments,
+) -> list[Row]:
+    """Returns the rows of the learning-rate search, from an earlier call where they are complete."""
+    path = Path(args.output_dir) / "search.csv"
+    runs = search_runs(baselines, args.num_search_tasks, args.horizons)
+    wanted = {(run.contender.name, run.contender.learning_rate, run.task, run.num_training_steps) for run in runs}
+    if path.exists():
+        rows = read_rows(path)
+        if wanted <= {(row.optimizer, row.learning_rate, row.task, row.num_training_steps) for row in rows}:
+            logger.info("Using the learning-rate search in %s.", path)
+            return rows
+    rows = execute(accelerator, model, tasks, args.seed, runs, "searching learning rates")
+    if accelerator.is_main_process:
+        write_rows(rows, path)
+    return rows
+
+
+def execute(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tasks: TaskDistribution,
+    seed: int,
+    runs: Sequence[Run],
+    title: str,
+    evaluate_every: int | None = None,
+) -> list[Row]:
+    """Shares the runs out over processes; every process returns all rows, in the order of the runs."""
+    mine = runs[accelerator.process_index :: accelerator.num_processes]
+    results = []
+    for index, run in enumerate(tqdm(mine, desc=title, unit="run", disable=not accelerator.is_main_process)):
+        position = index * accelerator.num_processes + accelerator.process_index
+        results.append((position, run_one(model, tasks, seed, run, evaluate_every, accelerator.device)))
+    return [row for _, rows in sorted(gather_object(results), key=lambda pair: pair[0]) for row in rows]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")

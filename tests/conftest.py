@@ -1,0 +1,19 @@
+"""Settings that every test runs under. They must stand before anything imports torch or a Hugging Face library."""
+
+import os
+import tempfile
+
+
+# No test may reach the network: nothing listens on the discard port, and the Hub is off unless a test turns it on.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
+# Neither the login nor the cache of who runs the tests.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_l3rs_tests_")
+os.environ.pop("HF_TOKEN", None)
+# Small models are fastest on one thread, and sums come out the same everywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+pytest_plugins = ["tests.loopback_hub"]

@@ -1,0 +1,214 @@
+"""A Hub on the loopback interface, for pushing and pulling over real HTTP without a network."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+
+TOKEN = "hf_loopback"
+
+
+@dataclass
+class Repository:
+    """Trees by commit, commits by branch. Every commit's message is in `messages`, the first excepted."""
+
+    branches: dict[str, str]
+    trees: dict[str, dict[str, bytes]]
+    is_private: bool = False
+    is_gated: bool = False
+    messages: list[str] = field(default_factory=list)
+
+    def commit(self, branch: str, changes: dict[str, bytes | None], message: str) -> str:
+        """Adds, replaces and (for None) deletes files. Returns the new commit."""
+        parent = self.branches[branch]
+        merged = {**self.trees[parent], **changes}
+        tree = {name: data for name, data in merged.items() if data is not None}
+        commit = _sha1(parent, message, *(f"{name} {_blob_id(data)}" for name, data in sorted(tree.items())))
+        self.trees[commit] = tree
+        self.branches[branch] = commit
+        self.messages.append(message)
+        return commit
+
+
+class LoopbackHub(ThreadingHTTPServer):
+    """Answers what huggingface_hub asks for when it creates, commits to and downloads from model repositories."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories: dict[str, Repository] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def create(self, repo_id: str, **settings: Any) -> Repository:
+        root = _sha1(repo_id)
+        self.repositories[repo_id] = Repository({"main": root}, {root: {}}, **settings)
+        return self.repositories[repo_id]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub]:
+    """A running Hub without repositories, and an empty cache. Its user is logged in."""
+    server = LoopbackHub()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: LoopbackHub
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            for pattern, answer in _ROUTES:
+                match = re.fullmatch(pattern, path)
+                if match is not None:
+                    answer(self, *match.groups(), body)
+                    return
+            raise _Refusal(404, "NotImplemented", f"{self.command} {path}")
+        except _Refusal as refusal:
+            headers = {"X-Error-Code": refusal.code, "X-Error-Message": str(refusal)}
+            self.respond(refusal.status, {"error": str(refusal)}, headers)
+
+    do_HEAD = do_POST = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        """Keeps the test's output clean."""
+
+    def respond(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def repository(self, repo_id: str) -> Repository:
+        repository = self.server.repositories.get(repo_id)
+        has_token = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        if repository is None or (repository.is_private and not has_token):
+            raise _Refusal(404 if has_token else 401, "RepoNotFound", "Repository not found")
+        if repository.is_gated:
+            raise _Refusal(403, "GatedRepo", "Access to this repository is restricted")
+        return repository
+
+    def create_repository(self, body: bytes) -> None:
+        wanted = json.loads(body)
+        repo_id = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        url = f"{self.server.url}/{repo_id}"
+        if repo_id in self.server.repositories:
+            self.respond(409, {"error": "You already created this model repo", "url": url})
+            return
+        self.server.create(repo_id, is_private=bool(wanted.get("private") or wanted.get("visibility") == "private"))
+        self.respond(200, {"url": url, "name": repo_id, "id": repo_id})
+
+    def accept_yaml(self, body: bytes) -> None:
+        self.respond(200, {"errors": [], "warnings": []})
+
+    def preupload(self, repo_id: str, revision: str, body: bytes) -> None:
+        files = [
+            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+            for file in json.loads(body)["files"]
+        ]
+        self.respond(200, {"files": files})
+
+    def commit(self, repo_id: str, branch: str, body: bytes) -> None:
+        repository = self.repository(repo_id)
+        if branch not in repository.branches:
+            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {branch}")
+        changes: dict[str, bytes | None] = {}
+        message = ""
+        for operation in map(json.loads, body.splitlines()):
+            value = operation["value"]
+            if operation["key"] == "header":
+                message = value["summary"]
+            elif operation["key"] == "file":
+                changes[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "deletedFile":
+                changes[value["path"]] = None
+        commit = repository.commit(branch, changes, message)
+        url = f"{self.server.url}/{repo_id}/commit/{commit}"
+        self.respond(200, {"success": True, "commitOid": commit, "commitUrl": url, "pullRequestUrl": None})
+
+    def create_branch(self, repo_id: str, branch: str, body: bytes) -> None:
+        branches = self.repository(repo_id).branches
+        if branch in branches:
+            self.respond(409, {"error": "Reference already exists"})
+            return
+        branches[branch] = branches["main"]
+        self.respond(200, {})
+
+    def describe(self, repo_id: str, revision: str | None, body: bytes) -> None:
+        repository = self.repository(repo_id)
+        commit = self.find_commit(repository, revision or "main")
+        siblings = [{"rfilename": name} for name in repository.trees[commit]]
+        self.respond(200, {"_id": repo_id, "id": repo_id, "modelId": repo_id, "sha": commit, "siblings": siblings})
+
+    def resolve(self, repo_id: str, revision: str, name: str, body: bytes) -> None:
+        repository = self.repository(repo_id)
+        commit = self.find_commit(repository, revision)
+        data = repository.trees[commit].get(name)
+        if data is None:
+            raise _Refusal(404, "EntryNotFound", "Entry not found")
+        self.respond(200, data, {"ETag": f'"{_blob_id(data)}"', "X-Repo-Commit": commit})
+
+    def find_commit(self, repository: Repository, revision: str) -> str:
+        commit = repository.branches.get(revision, revision)
+        if commit not in repository.trees:
+            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return commit
+
+
+_REPO_ID = "([^/]+/[^/]+)"
+_ROUTES = (
+    ("/api/repos/create", _Handler.create_repository),
+    ("/api/validate-yaml", _Handler.accept_yaml),
+    (f"/api/models/{_REPO_ID}/preupload/(.+)", _Handler.preupload),
+    (f"/api/models/{_REPO_ID}/commit/(.+)", _Handler.commit),
+    (f"/api/models/{_REPO_ID}/branch/(.+)", _Handler.create_branch),
+    (f"/api/models/{_REPO_ID}(?:/revision/(.+))?", _Handler.describe),
+    (f"/{_REPO_ID}/resolve/([^/]+)/(.+)", _Handler.resolve),
+)
+
+
+def _sha1(*parts: str) -> str:
+    return hashlib.sha1("\n".join(parts).encode()).hexdigest()
+
+
+def _blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

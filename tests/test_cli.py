@@ -1,0 +1,107 @@
+"""The command `hf-l3rs`: what it prints, and its exit status."""
+
+import json
+
+import pytest
+import torch
+
+from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
+from hf_l3rs.cli import main
+from hf_l3rs.hub import load_network, save_network
+
+
+@pytest.fixture
+def saved(tmp_path):
+    layers = describe_layers(torch.nn.Sequential(torch.nn.Linear(4, 3)).named_parameters())
+    config = L3RSConfig(layers=layers, base_model="org/tiny", num_training_steps=20, meta_training={"sigma": 0.05})
+    save_network(L3RSNetwork(config), tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def run(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_info(capsys, saved):
+    status, out, err = run(capsys, "info", saved)
+    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert (status, err) == (0, "")
+    network = load_network(saved)
+    assert rows["fingerprint"] == network.fingerprint()
+    assert rows["meta-parameters"] == f"{network.num_meta_parameters:,}"
+    assert rows["layers"] == "2"
+    assert rows["directions"] == "adam, sgd"
+    assert rows["horizon (steps)"] == "20"
+    assert rows["base model"] == "org/tiny"
+    assert rows["meta-training: sigma"] == "0.05"
+    assert rows["commit"] == "-"
+
+
+def test_push_info_pull(capsys, hub, saved, tmp_path):
+    status, out, err = run(capsys, "push", saved, "me/name", "--private", "--message", "By hand")
+    repository = hub.repositories["me/name"]
+    commit = repository.branches["main"]
+    assert (status, out, err) == (0, f"{hub.url}/me/name/commit/{commit}\n", "")
+    assert repository.is_private
+    assert repository.messages == ["By hand"]
+
+    status, out, _ = run(capsys, "info", "me/name")
+    assert status == 0
+    assert commit in out
+
+    status, out, _ = run(capsys, "pull", "me/name", tmp_path / "pulled", "--revision", commit)
+    assert status == 0
+    assert commit in out
+    assert load_network(tmp_path / "pulled").fingerprint() == load_network(saved).fingerprint()
+
+
+def test_push_to_a_branch(capsys, hub, saved):
+    assert run(capsys, "push", saved, "me/name", "--revision", "trial")[0] == 0
+    repository = hub.repositories["me/name"]
+    assert repository.trees[repository.branches["main"]] == {}
+    assert "config.json" in repository.trees[repository.branches["trial"]]
+
+
+def test_pull_overwrites_only_when_told(capsys, hub, saved, tmp_path):
+    run(capsys, "push", saved, "me/name")
+    (tmp_path / "pulled").mkdir()
+    (tmp_path / "pulled" / "README.md").write_text("Mine")
+    status, _, err = run(capsys, "pull", "me/name", tmp_path / "pulled")
+    assert status == 1
+    assert "differs" in err
+    assert run(capsys, "pull", "me/name", tmp_path / "pulled", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "./no/such/folder"),
+        ("info", "user/name"),
+        ("pull", "user/name", "out"),
+        ("push", "no/such/folder", "user/name"),
+    ],
+)
+def test_errors_are_one_line(capsys, arguments):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("hf-l3rs: ")
+    assert err.count("\n") == 1
+
+
+def test_error_of_a_newer_format(capsys, saved):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+    status, _, err = run(capsys, "info", saved)
+    assert status == 1
+    assert "pip install -U hf_l3rs" in err
+
+
+def test_usage_errors(capsys):
+    for arguments in ([], ["unknown"], ["push", "folder"]):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 2
+    assert "usage: hf-l3rs" in capsys.readouterr().err

@@ -10,8 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
-# Neither the login nor the cache of who runs the tests.
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_l3rs_tests_")
+# Neither the login nor the cache of who runs the tests. The folder goes when the process ends.
+_home = tempfile.TemporaryDirectory(prefix="hf_l3rs_tests_", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = _home.name
 os.environ.pop("HF_TOKEN", None)
 # Small models are fastest on one thread, and sums come out the same everywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -168,7 +168,7 @@ class L3RSCallback(TrainerCallback):
         values.update((f"l3rs/{name}", value) for name, value in statistics.items())
         logs.update(values)
         # the Trainer has copied the logs to its history, which trainer_state.json is written from, already
-        if state.log_history and state.log_history[-1].get("loss") == logs["loss"]:
+        if state.log_history and state.log_history[-1].get("step") == state.global_step:
             state.log_history[-1].update(values)
 
     def on_train_end(

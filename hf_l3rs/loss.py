@@ -77,24 +77,18 @@ class LossObserver:
             model (`nn.Module`): A classifier as those of transformers are; of others nothing is known.
             report (`Callable`): Called during that forward pass if the loss is a plain mean all the same.
         """
-        self._remove_probe()
+        self.remove_probe()
+        self._probe = model.register_forward_hook(_Probe(self, report), with_kwargs=True)
 
-        def look(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-            if module.training and kwargs.get("num_items_in_batch") is not None:
-                self._remove_probe()
-                if _ignores_num_items(kwargs, output):
-                    report()
-
-        self._probe = model.register_forward_hook(look, with_kwargs=True)
-
-    def _remove_probe(self) -> None:
+    def remove_probe(self) -> None:
+        """Stops looking."""
         if self._probe is not None:
             self._probe.remove()
             self._probe = None
 
     def unwatch(self) -> None:
         """Stops reading from the model."""
-        self._remove_probe()
+        self.remove_probe()
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
@@ -121,11 +115,32 @@ class _LossHook:
         observer.add(loss.detach() * self._share_scale if is_share else loss, is_share=is_share)
 
 
+class _Probe:
+    """Copies and pickles as one that does nothing, as `_LossHook` does."""
+
+    def __init__(self, observer: LossObserver | None, report: Callable[[], None] | None) -> None:
+        self._observer = None if observer is None else weakref.ref(observer)
+        self._report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Probe, (None, None)
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        observer = None if self._observer is None else self._observer()
+        if observer is None or self._report is None:
+            return
+        if module.training and kwargs.get("num_items_in_batch") is not None:
+            observer.remove_probe()
+            if _ignores_num_items(kwargs, output):
+                self._report()
+
+
 def _ignores_num_items(kwargs: dict[str, Any], output: Any) -> bool:
     """Whether a classifier's loss is the mean over its batch although the step, by `num_items_in_batch`, has more."""
-    labels = kwargs.get("labels")
-    loss, logits = (output.get("loss"), output.get("logits")) if isinstance(output, dict) else (None, None)
-    if not all(isinstance(value, torch.Tensor) for value in (labels, loss, logits)):
+    if not isinstance(output, dict):
+        return False
+    labels, loss, logits = kwargs.get("labels"), output.get("loss"), output.get("logits")
+    if not (isinstance(labels, torch.Tensor) and isinstance(loss, torch.Tensor) and isinstance(logits, torch.Tensor)):
         return False
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
         return False

@@ -1,5 +1,7 @@
+import copy
 import json
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
@@ -446,3 +448,25 @@ def test_register_is_idempotent():
 def test_unbound_step_is_refused():
     with pytest.raises(BindingError, match="bind"):
         learned_optimizer(tiny_vit()).step()
+
+
+def test_copy_made_while_training_feeds_nobody(tmp_path):
+    copies = []
+
+    class Copy(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            copies.append(pickle.loads(pickle.dumps(model)))
+            copies.append(copy.deepcopy(model))
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            for twin in copies:
+                twin.train()(**{name: value[None] for name, value in RandomImages()[0].items()}, num_items_in_batch=2)
+
+    model = tiny_vit()
+    trainer = stock_trainer(model, tmp_path, callbacks=[Copy()], gradient_accumulation_steps=2)
+    losses = []
+    observer = trainer.optimizer.loss_observer
+    take = type(observer).take
+    observer.take = lambda device: (losses.append(len(observer)), take(observer, device))[1]
+    trainer.train()
+    assert losses == [2] * 4

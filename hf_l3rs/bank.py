@@ -13,6 +13,7 @@ from hf_l3rs.directions import DIRECTIONS
 from hf_l3rs.errors import UnsupportedSetupError
 from hf_l3rs.features import EMA_CHANNELS, time_constants
 from hf_l3rs.network import L3RSNetwork
+from hf_l3rs.parameters import is_sharded
 
 
 def state_dtype(parameter: torch.Tensor) -> torch.dtype:
@@ -65,6 +66,10 @@ class LayerBank:
         self._stack_state(config, state)
 
     def _refuse_unsupported(self) -> None:
+        if any(map(is_sharded, self.params)):  # swapped in after the optimizer was bound, as FSDP2 does
+            raise UnsupportedSetupError(
+                "L3RS needs whole layers, but got sharded parameters; use DDP in place of FSDP or tensor parallelism."
+            )
         devices = {str(param.device) for param in self.params}
         if len(devices) > 1:
             raise UnsupportedSetupError(

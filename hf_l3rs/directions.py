@@ -43,7 +43,7 @@ def _adam(config: L3RSConfig, grads: list[torch.Tensor], buffers: State, steps: 
     corrections = 1 - beta1**steps
     torch._foreach_mul_(denominators, (corrections / (1 - beta2**steps).sqrt()).tolist())
     torch._foreach_add_(denominators, (config.adam_eps * corrections).tolist())
-    return torch._foreach_div(averages, denominators)
+    return list(torch._foreach_div(averages, denominators))
 
 
 def _sgd(config: L3RSConfig, grads: list[torch.Tensor], buffers: State, steps: torch.Tensor) -> list[torch.Tensor]:

@@ -27,8 +27,11 @@ from hf_l3rs.loss import LossObserver
 from hf_l3rs.network import L3RSNetwork
 from hf_l3rs.parameters import (
     all_named,
+    check_fingerprint,
     check_lr,
+    check_names,
     check_num_training_steps,
+    check_shapes,
     named_groups,
     refuse_sharding,
 )
@@ -105,7 +108,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             "num_training_steps": num_training_steps,
             "fingerprint": network.fingerprint(),
         }
-        super().__init__(groups or [{"params": [], "param_names": []}], defaults)  # type: ignore[arg-type]
+        super().__init__(groups or [{"params": [], "param_names": []}], defaults)
         if groups:
             self._match_layers(model)
         else:
@@ -158,6 +161,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         ((names, params),) = [(group["param_names"], group["params"]) for group in named_groups(model)]
         if not params:
             raise BindingError("Every parameter of the model is frozen, so there is nothing to train; unfreeze some.")
+        check_names(names)
         current = [param for group in self.param_groups for param in group["params"]]
         if len(current) != len(params) or any(old is not new for old, new in zip(current, params)):
             if len(self.param_groups) != 1:
@@ -186,14 +190,29 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             group["step"] = 0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of named parameters, `{"params": model.head.named_parameters()}`; see torch."""
-        if "param_names" not in param_group:
-            (param_group,) = named_groups([param_group])
+        """
+        Adds a group, which joins the run where it stands.
+
+        Args:
+            param_group (`dict`): `{"params": [(name, parameter), ...]}`, with names as in `model.named_parameters()`.
+
+        Raises:
+            BindingError: If parameters have no names, or two have the same.
+            ConfigError: If the group's `lr` or `num_training_steps` is out of its range.
+        """
+        if "param_names" in param_group:
+            param_group = {**param_group, "params": list(zip(param_group["param_names"], param_group["params"]))}
+        (param_group,) = named_groups([param_group])
+        if self.param_groups:
+            run = self.param_groups[0]
+            param_group = {"step": run["step"], "num_training_steps": run["num_training_steps"], **param_group}
+        check_lr(param_group.get("lr", self.defaults["lr"]))
+        check_num_training_steps(param_group.get("num_training_steps"))
         names, params = param_group["param_names"], param_group["params"]
+        check_names([*(name for name, _ in all_named(self.param_groups)), *names])
         super().add_param_group({**param_group, "params": list(zip(names, params))})
-        self.param_groups[-1]["param_names"] = [canonical_name(name) for name in names]
-        if self._embedding_weights:
-            self._match_layers(None)
+        self.param_groups[-1]["param_names"] = names
+        self._embedding_weights = {}
 
     def _match_layers(self, model: nn.Module | None) -> None:
         """Finds the embedding of every layer; frozen parameters of `model` help to tell the roles of the others."""
@@ -222,7 +241,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         self.loss_observer.add(loss, is_share)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | torch.Tensor | float | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | torch.Tensor | float | None = None) -> Any:
         """
         Takes one step. Gradients are only read; parameters without a gradient are left alone.
 
@@ -241,7 +260,8 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             raise BindingError(
                 "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) before the first step."
             )
-        result = closure
+        plans = [_planned_steps(group) for group in self.param_groups]
+        result: Any = closure
         if callable(closure):
             with torch.enable_grad():
                 result = closure()
@@ -251,22 +271,24 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
         self._warn_without_loss(loss)
         self._last_updates = []
-        for index, group in enumerate(self.param_groups):
+        for index, (group, planned) in enumerate(zip(self.param_groups, plans)):
             group["step"] += 1
             params = [param for param in group["params"] if param.grad is not None]
             if params:
-                self._update(group, self._bank(index, group, params), loss)
+                self._update(group, planned, self._bank(index, group, params), loss)
         return result
 
     def _bank(self, index: int, group: dict[str, Any], params: list[torch.Tensor]) -> LayerBank:
         bank = self._banks.get(index)
         if bank is None or not bank.holds(params):
+            if not self._embedding_weights:
+                self._match_layers(self._model() if self._model is not None else None)
             rows = {id(p): self._embedding_weights[name] for name, p in zip(group["param_names"], group["params"])}
             weights = torch.stack([rows[id(param)] for param in params])
             bank = self._banks[index] = LayerBank(params, weights, self.network, self.state)
         return bank
 
-    def _update(self, group: dict[str, Any], bank: LayerBank, loss: torch.Tensor | None) -> None:
+    def _update(self, group: dict[str, Any], planned: int, bank: LayerBank, loss: torch.Tensor | None) -> None:
         """Eq. 1 for all layers of a bank at once."""
         config = self.config
         grads, targets = bank.grads(), bank.targets()
@@ -278,7 +300,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         bank.update_ema(ema_inputs(loss, grad_norms, bank.norms(targets), bank.sqrt_numel))
         raw = Features(
             step=group["step"],
-            num_training_steps=_planned_steps(group),
+            num_training_steps=planned,
             time_constants=bank.time_constants,
             ema=bank.ema,
             direction_rms=norms / bank.sqrt_numel[:, None],
@@ -331,11 +353,12 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         Raises:
             BindingError: If it was made by an L3RS of other meta-weights or of other layers.
         """
-        self._check_fingerprint(state_dict)
+        check_fingerprint(state_dict, self.network.fingerprint())
         if not self.is_bound and any(group["params"] for group in state_dict["param_groups"]):
-            self._waiting_state = state_dict
+            self._waiting_state = copy.deepcopy(state_dict)
             return
         self._check_layers(state_dict)
+        check_shapes(state_dict, self.param_groups)
         super().load_state_dict(state_dict)
         self._banks.clear()
         saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]
@@ -344,15 +367,6 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             for name, value in state_dict["state"].get(key, {}).items():
                 device = "cpu" if name == "step" else param.device
                 self.state[param][name] = value.detach().to(device, copy=True)
-
-    def _check_fingerprint(self, state_dict: dict[str, Any]) -> None:
-        own = self.network.fingerprint()
-        other = {group.get("fingerprint") for group in state_dict["param_groups"]} - {own}
-        if other:
-            raise BindingError(
-                f"The checkpoint was made with meta-weights {other.pop()}, but this L3RS is {own}; load the L3RS that "
-                "the run was started with."
-            )
 
     def _check_layers(self, state_dict: dict[str, Any]) -> None:
         saved = [group.get("param_names") for group in state_dict["param_groups"]]
@@ -364,15 +378,22 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             if saved == [names]:
                 self.bind(model)
                 return
+        own = [group["param_names"] for group in self.param_groups]
         raise BindingError(
             f"The checkpoint is of {sum(len(names or ()) for names in saved)} layers, but the optimizer has "
-            f"{sum(len(group['param_names']) for group in self.param_groups)}, or they have other names; freeze and "
-            "unfreeze the same layers as in the run that made it."
+            f"{sum(map(len, own))}, or they have other names; freeze and unfreeze the same layers as in the run that "
+            "made it."
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "network": self.network, "commit_hash": self.commit_hash,
-                "synchronize_loss": self.loss_observer.synchronize}  # fmt: skip
+        return {
+            **super().__getstate__(),
+            "network": self.network,
+            "commit_hash": self.commit_hash,
+            "synchronize_loss": self.loss_observer.synchronize,
+            "_embedding_weights": self._embedding_weights,
+            "_waiting_state": self._waiting_state,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -381,8 +402,6 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             self._init_transient()
         super().__setstate__(state)
         self._banks.clear()
-        if self.is_bound and not self._embedding_weights:
-            self._match_layers(None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> L3RS:
         twin = type(self).__new__(type(self))

@@ -38,8 +38,45 @@ def all_named(groups: list[dict[str, Any]]) -> list[tuple[str, torch.Tensor]]:
     return [pair for group in groups for pair in zip(group["param_names"], group["params"])]
 
 
+def check_names(names: list[str]) -> None:
+    """Raises if two parameters have the same name, by which layers are told apart."""
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BindingError(
+            f"Two parameters are named {twice!r}, but L3RS tells layers apart by name; name all as in "
+            "model.named_parameters()."
+        )
+
+
+def check_fingerprint(state_dict: dict[str, Any], own: str) -> None:
+    """Raises if an optimizer's state was made with other meta-weights than `own`."""
+    other = {group.get("fingerprint") for group in state_dict["param_groups"]} - {own}
+    if other:
+        raise BindingError(
+            f"The checkpoint was made with meta-weights {other.pop()}, but this L3RS is {own}; load the L3RS that "
+            "the run was started with."
+        )
+
+
+def check_shapes(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raises if a buffer in an optimizer's state has another shape than its parameter."""
+    keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+    for key, (name, param) in zip(keys, all_named(groups)):
+        for buffer, value in state_dict["state"].get(key, {}).items():
+            if buffer not in ("step", "ema") and value.shape != param.shape:
+                raise BindingError(
+                    f"The checkpoint has layer {name!r} of shape {tuple(value.shape)}, but the model has it of "
+                    f"{tuple(param.shape)}; load it into the model that it was made with."
+                )
+
+
+def is_sharded(param: torch.Tensor) -> bool:
+    """Whether the tensor is a part of a layer, as FSDP2 and tensor parallelism make them."""
+    return any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
+
+
 def _refuse_parameter(name: str, param: torch.Tensor) -> None:
-    if type(param).__name__ == "DTensor" or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
+    if is_sharded(param) or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
         raise UnsupportedSetupError(
             f"L3RS needs whole layers, but parameter {name!r} is sharded or flattened; use DDP in place of FSDP or "
             "tensor parallelism."

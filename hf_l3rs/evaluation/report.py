@@ -102,12 +102,14 @@ def summarise(rows: Sequence[Row], baselines: Sequence[str]) -> list[Summary]:
     return summaries
 
 
-def steps_to_reach(summaries: Iterable[Summary], optimizer: str, target_loss: float) -> int | None:
-    """Returns the shortest length of run after which an optimizer's mean loss is at most the target, if any is."""
+def steps_to_reach(
+    summaries: Iterable[Summary], optimizer: str, *, loss: float = math.inf, accuracy: float = 0.0
+) -> int | None:
+    """Returns the shortest run after which an optimizer's mean loss and accuracy reach the targets, if any does."""
     lengths = [
         summary.num_training_steps
         for summary in summaries
-        if summary.optimizer == optimizer and summary.loss <= target_loss
+        if summary.optimizer == optimizer and summary.loss <= loss and summary.accuracy >= accuracy
     ]
     return min(lengths, default=None)
 

@@ -1,0 +1,190 @@
+"""
+Fine-tunes the embedded ResNet on real images in the stock Trainer: with L3RS, which has nothing to tune, and with Adam
+at learning rates that were searched on validation tasks. Needs no network and about three minutes on two cores.
+
+    python recipes/demo.py
+
+Every optimizer gets the same 16 unseen tasks: the same new heads, batches in the same order, the same test images.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import HfArgumentParser, PrinterCallback, Trainer, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from hf_l3rs import L3RS
+from hf_l3rs.evaluation.baselines import BASELINES
+from hf_l3rs.evaluation.benchmark import Row, best_rates, draw_task
+from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
+from hf_l3rs.evaluation.storage import read_rows, write_rows
+from hf_l3rs.meta.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.meta.setup import build
+from hf_l3rs.meta.tasks import Batch
+from hf_l3rs.metrics import compute_accuracy
+from hf_l3rs.plots import plot_learning_curves
+
+
+RECIPES = Path(__file__).resolve().parent
+ADAMS = ("Adam constant", "Adam cosine")
+SEED = 1000
+
+
+@dataclass
+class DemoArguments:
+    """What the demo runs."""
+
+    model: str = field(default="resnet", metadata={"help": "Which embedded model: resnet or vit."})
+    l3rs: str | None = field(default=None, metadata={"help": "Another L3RS than the embedded one."})
+    horizons: list[int] = field(default_factory=lambda: [10, 20, 30, 50, 100], metadata={"help": "Lengths of runs."})
+    num_tasks: int = field(default=16, metadata={"help": "Unseen tasks."})
+    target_accuracy: float = field(default=0.93, metadata={"help": "Accuracy to count the steps to."})
+    num_workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes, with one thread each."})
+    output_dir: str = field(default="outputs/demo", metadata={"help": "Where the table and the picture go."})
+
+
+class Examples(torch.utils.data.Dataset):
+    """A task's images one by one, in the order of its batches: what a Trainer takes."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.pixel_values = torch.cat([batch.pixel_values for batch in batches])
+        self.labels = torch.cat([batch.labels for batch in batches])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": self.pixel_values[index], "labels": int(self.labels[index])}
+
+
+class Worker:
+    """What a process of the demo holds: model, images and learning rates, loaded once."""
+
+    def __init__(self, args: DemoArguments) -> None:
+        torch.set_num_threads(1)
+        transformers_logging.set_verbosity_error()
+        self.name = f"l3rs-{args.model}-tiny-fashion"
+        self.l3rs = args.l3rs or str(RECIPES.parent / "model_cards" / self.name)
+        data = DatasetArguments(
+            path=str(RECIPES / "data/fashion_mnist"),
+            batches_split="test_batches",
+            evaluation_split="test_eval",
+            validation_batches_split="validation_batches",
+            validation_evaluation_split="validation_eval",
+        )
+        setup = build(
+            ModelArguments(base_model=str(RECIPES / f"base_models/{args.model}-tiny-fashion")),
+            TaskArguments(datasets=[data], evaluation_size=2500),
+            SEED,
+        )
+        self.model, self.tasks = setup.model, setup.tasks
+        self.rates = best_rates(read_rows(RECIPES / f"results/{self.name}/search.csv"))
+
+    def run(self, name: str, index: int, num_steps: int) -> list[Row]:
+        """Fine-tunes on one task with one optimizer."""
+        task = draw_task(self.tasks, SEED, index, num_steps)
+        self.model.load_state_dict(dict(task.initial_state))
+        rate = None if name == "L3RS" else self.rates[name][num_steps]
+        with tempfile.TemporaryDirectory() as folder:
+            training_args = TrainingArguments(
+                output_dir=folder,
+                max_steps=num_steps,
+                per_device_train_batch_size=task.batches[0].labels.numel(),
+                per_device_eval_batch_size=500,
+                train_sampling_strategy="sequential",
+                eval_strategy="steps",
+                eval_steps=max(5, num_steps // 5),
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                report_to="none",
+                use_cpu=True,
+            )
+            if rate is None:
+                optimizers = (L3RS.from_pretrained(self.l3rs), None)
+            else:
+                optimizers = BASELINES[name].at(rate).build(self.model, num_steps)
+                training_args.max_grad_norm = 0.0  # as in the search of the learning rates
+            trainer = Trainer(
+                model=self.model,
+                args=training_args,
+                train_dataset=Examples(task.batches),
+                eval_dataset=Examples(task.evaluation),
+                compute_metrics=compute_accuracy,
+                optimizers=optimizers,
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        return [
+            Row(name, rate, index, num_steps, entry["step"], entry["eval_loss"], entry["eval_accuracy"])
+            for entry in trainer.state.log_history
+            if "eval_loss" in entry
+        ]
+
+
+_worker: Worker | None = None
+
+
+def _start(args: DemoArguments) -> None:
+    global _worker
+    _worker = Worker(args)
+
+
+def _run(job: tuple[str, int, int]) -> list[Row]:
+    if _worker is None:
+        raise RuntimeError("The worker process was not initialised.")
+    return _worker.run(*job)
+
+
+def main(argv: list[str] | None = None) -> str:
+    """Returns the table as Markdown."""
+    (args,) = HfArgumentParser(DemoArguments, description=__doc__).parse_args_into_dataclasses(argv)
+    jobs = [
+        (name, task, steps)
+        for steps in sorted(args.horizons, reverse=True)
+        for task in range(args.num_tasks)
+        for name in (*ADAMS, "L3RS")
+    ]
+    rows: list[Row] = []
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(args.num_workers, spawn, initializer=_start, initargs=(args,)) as pool,
+        tqdm(total=len(jobs), desc="fine-tuning in the Trainer", unit="run") as bar,
+    ):
+        for future in as_completed([pool.submit(_run, job) for job in jobs]):
+            rows += future.result()
+            bar.update()
+    order = {name: index for index, name in enumerate((*ADAMS, "L3RS"))}
+    rows.sort(key=lambda row: (row.num_training_steps, order[row.optimizer], row.task, row.step))
+    return report(rows, args)
+
+
+def report(rows: list[Row], args: DemoArguments) -> str:
+    """Writes table, curves and raw rows, and prints the table."""
+    output_dir = Path(args.output_dir)
+    summaries = summarise(rows, ADAMS)
+    table = to_markdown(summaries, ADAMS)
+    for name in (*ADAMS, "L3RS"):
+        steps = steps_to_reach(summaries, name, accuracy=args.target_accuracy)
+        table += f"\n{name}: {steps or 'not'} steps to {100 * args.target_accuracy:.0f} % accuracy"
+    write_rows(rows, output_dir / "rows.csv")
+    plot_learning_curves(
+        rows, output_dir / "curves.png", f"{args.model}: fine-tuning on {args.num_tasks} unseen tasks"
+    )
+    sys.stdout.write(f"\n{table}\n\nThe curves are in {output_dir / 'curves.png'}.\n")
+    return table
+
+
+if __name__ == "__main__":
+    main()

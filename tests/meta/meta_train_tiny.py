@@ -1,0 +1,34 @@
+"""Meta-trains a tiny L3RS and saves it; `tests/meta/test_meta_trainer.py` launches it in one process or several.
+
+python -m tests.meta.meta_train_tiny OUTPUT_DIR GENERATIONS [last]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hf_l3rs.hub import save_network
+from hf_l3rs.meta.es import ESConfig
+from hf_l3rs.meta.trainer import MetaTrainer, MetaTrainingArguments
+from tests.meta.problems import make_model, make_network, make_tasks
+
+
+def make_trainer(output_dir: str, generations: int = 6, es: dict | None = None, **changes) -> MetaTrainer:
+    args = MetaTrainingArguments(output_dir, **{"validation_interval": 2, "checkpoint_interval": 2, **changes})
+    validation = make_tasks(seed=1)
+    return MetaTrainer(
+        make_network(),
+        make_model(dropout=0.1),
+        make_tasks(),
+        ESConfig(num_generations=generations, num_pairs=3, **(es or {})),
+        args,
+        validation_tasks=[validation.draw(0, 0, index) for index in range(3)],
+    )
+
+
+if __name__ == "__main__":
+    folder, count, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
+    trainer = make_trainer(folder, count, resume_from_checkpoint=resume)
+    network = trainer.train()
+    if trainer.accelerator.is_main_process:
+        save_network(network, f"{folder}/l3rs")

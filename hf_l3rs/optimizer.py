@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -111,7 +112,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         super().__init__(groups or [{"params": [], "param_names": []}], defaults)
         if groups:
             self._match_layers(model)
-        else:
+        if not groups or "transformers.trainer" in sys.modules:
             _register_trainer_callback()
 
     def _init_transient(self) -> None:
@@ -431,7 +432,7 @@ def _planned_steps(group: dict[str, Any]) -> int:
 
 
 def _register_trainer_callback() -> None:
-    """Lets the stock Trainer bind the optimizer. Imported here: only an unbound optimizer needs transformers."""
+    """Connects the optimizer to the stock Trainer. Imported here: with parameters of its own it may need none."""
     from hf_l3rs.callback import register
 
     register()

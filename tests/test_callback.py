@@ -326,7 +326,7 @@ def test_chosen_parameters_stay_chosen(grouped, tmp_path):
     model = tiny_vit()
     named = [(name, param) for name, param in model.named_parameters() if name.startswith("classifier")]
     params = [{"params": named[:1]}, {"params": named[1:], "lr": 0.5}] if grouped else named
-    trainer = stock_trainer(model, tmp_path, L3RS(params, network=trained_network(model)), callbacks=[L3RSCallback()])
+    trainer = stock_trainer(model, tmp_path, L3RS(params, network=trained_network(model)))
     before = parameters(model)
     trainer.train()
     moved = {name for name, value in parameters(model).items() if not torch.equal(value, before[name])}
@@ -337,7 +337,7 @@ def test_chosen_parameters_stay_chosen(grouped, tmp_path):
 def test_parameters_of_another_model_are_refused(tmp_path):
     model = tiny_vit()
     with pytest.raises(BindingError, match="not of the Trainer's model"):
-        stock_trainer(model, tmp_path, L3RS(tiny_vit(1)), callbacks=[L3RSCallback()])
+        stock_trainer(model, tmp_path, L3RS(tiny_vit(1)))
 
 
 def test_optimizer_goes_on_to_another_model(tmp_path):
@@ -438,7 +438,12 @@ def test_other_optimizers_are_left_alone(tmp_path):
     assert_same(*runs)
 
 
-def test_register_is_idempotent():
+def test_register_is_idempotent(monkeypatch):
+    monkeypatch.setattr(transformers.trainer, "DEFAULT_CALLBACKS", list(transformers.trainer.DEFAULT_CALLBACKS))
+    while L3RSCallback in transformers.trainer.DEFAULT_CALLBACKS:
+        transformers.trainer.DEFAULT_CALLBACKS.remove(L3RSCallback)
+    L3RS(tiny_vit())  # with parameters of its own it still sees the Trainer, which is imported
+    assert transformers.trainer.DEFAULT_CALLBACKS.count(L3RSCallback) == 1
     for _ in range(2):
         register()
         learned_optimizer(tiny_vit())

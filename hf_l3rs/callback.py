@@ -54,8 +54,8 @@ def refuse_setup(args: TrainingArguments) -> None:
 class L3RSCallback(TrainerCallback):
     """
     Connects an [`L3RS`] to the `Trainer` that trains with it, and does nothing for other optimizers. Every `Trainer`
-    that is built after an L3RS has one; pass one by `callbacks` if the L3RS was built with parameters of its own before
-    `Trainer` was imported.
+    that is built after an L3RS has one; pass one by `callbacks` if the L3RS was built with parameters before
+    `transformers.Trainer` was imported.
 
     It binds the optimizer to the model and tells it the number of steps, reads the training loss from the model's
     output, and starts the optimizer over at each `train()` that does not resume. While `train()` runs, the learning

@@ -21,7 +21,7 @@ from hf_l3rs.network import L3RSNetwork
 
 
 # How the images of a single split are shared out, where no other splits are named.
-SHARES = {"batches": 0.5, "evaluation": 0.2, "validation_batches": 0.2, "validation_evaluation": 0.1}
+SHARES = {"batches": 0.4, "evaluation": 0.3, "validation_batches": 0.15, "validation_evaluation": 0.15}
 
 
 class Setup(NamedTuple):

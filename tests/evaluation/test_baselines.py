@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES, BASELINES, l3rs_contender, select_baselines
+from tests.meta.problems import make_model, make_network
+
+
+def test_every_baseline_builds_and_steps():
+    for baseline in BASELINES.values():
+        model = make_model()
+        optimizer, scheduler = baseline.at(0.01).build(model, 4)
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        head = {id(p) for p in model.classifier.parameters()}
+        assert trained == (head if baseline.head_only else {id(p) for p in model.parameters()})
+        assert (scheduler is not None) == baseline.cosine
+        assert len(baseline.learning_rates) >= 7
+
+
+def test_cosine_falls_to_zero_over_the_run():
+    optimizer, scheduler = BASELINES["Adam cosine"].at(0.5).build(make_model(), 4)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 0.4268, 0.25, 0.0732], abs=1e-4)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+def test_the_rates_cover_two_decades_without_gaps():
+    assert ADAPTIVE_RATES[-1] / ADAPTIVE_RATES[0] >= 100
+    assert all(high / low <= 2.01 for low, high in zip(ADAPTIVE_RATES, ADAPTIVE_RATES[1:]))
+
+
+def test_unknown_names_are_refused():
+    assert [baseline.name for baseline in select_baselines(["Adam cosine"])] == ["Adam cosine"]
+    with pytest.raises(ConfigError, match="Lion.*known are"):
+        select_baselines(["Lion"])
+
+
+def test_l3rs_takes_part_as_it_ships():
+    network = make_network()
+    optimizer, scheduler = l3rs_contender(network).build(make_model(), 7)
+    assert optimizer.network is network and scheduler is None
+    assert optimizer.param_groups[0]["num_training_steps"] == 7
+    assert isinstance(optimizer, torch.optim.Optimizer)

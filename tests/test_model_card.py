@@ -84,7 +84,7 @@ def test_nothing_is_invented(config):
     assert card.data.to_dict().keys() == {"library_name", "license", "tags"}
 
 
-@pytest.mark.parametrize("norm, words", [(None, "max_grad_norm=0"), (1.5, "max_grad_norm=1.5")])
+@pytest.mark.parametrize("norm, words", [(None, "did not clip"), (1.5, "clipped the gradient norm to 1.5")])
 def test_note_on_clipping(config, norm, words):
     text = generate_model_card(config.replace(max_grad_norm=norm)).text
     assert f"use `{words}`" in text

@@ -130,6 +130,7 @@ class L3RSConfig:
         object.__setattr__(self, "layers", tuple(_as_layer(layer) for layer in self.layers))
         self._validate_names()
         self._validate_numbers()
+        self._validate_types()
 
     def _validate_names(self) -> None:
         from hf_l3rs.directions import DIRECTIONS
@@ -154,6 +155,8 @@ class L3RSConfig:
             for decay in getattr(self, name):
                 _check_range(name, decay, low=0.0, below=1.0)
         _check_range("momentum", self.momentum, low=0.0, below=1.0)
+        for center in self.relative_times:
+            _check_range("relative_times", center, above=-float("inf"))
         for scale in self.absolute_times:
             _check_range("absolute_times", scale, above=0.0)
         _check_range("base_step", self.base_step, above=0.0)
@@ -162,6 +165,21 @@ class L3RSConfig:
             _check_range("max_grad_norm", self.max_grad_norm, above=0.0)
         if self.num_training_steps is not None:
             _check_range("num_training_steps", self.num_training_steps, low=1, kind=int)
+        _check_range("format_version", self.format_version, low=1, kind=int)
+
+    def _validate_types(self) -> None:
+        if not isinstance(self.normalize_mixture, bool):
+            raise ConfigError(f"L3RSConfig.normalize_mixture must be true or false, got {self.normalize_mixture!r}.")
+        for name in ("base_model", "model_type", "library_version"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"L3RSConfig.{name} must be a string or null, got {value!r}.")
+        try:
+            is_json = isinstance(self.meta_training, dict) and bool(json.dumps(self.meta_training))
+        except (TypeError, ValueError):
+            is_json = False
+        if not is_json:
+            raise ConfigError(f"L3RSConfig.meta_training must be a dict of JSON values, got {self.meta_training!r}.")
 
     def replace(self, **changes: Any) -> L3RSConfig:
         """Returns a copy with `changes` applied and validated."""
@@ -217,12 +235,15 @@ _TUPLE_FIELDS = (
 
 
 def _as_layer(layer: Any) -> LayerSpec:
-    if isinstance(layer, LayerSpec):
-        return layer
     try:
-        return LayerSpec(**layer)
-    except TypeError as error:
-        raise ConfigError(f"A layer needs exactly the fields name, shape, role and block, got {layer!r}.") from error
+        spec = layer if isinstance(layer, LayerSpec) else LayerSpec(**layer)
+        if all(isinstance(text, str) for text in (spec.name, spec.role, spec.block)):
+            return spec
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(
+        f"An entry of L3RSConfig.layers needs exactly the fields name, shape, role and block, got {layer!r}."
+    )
 
 
 def _check_known(name: str, values: tuple[str, ...], allowed: tuple[str, ...], *, at_least: int) -> None:

@@ -26,6 +26,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.attention\.output\.dense\.", ".attention.o_proj."),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"(?<!attention)\.output\.dense\.", ".mlp.fc2."),
+    (r"\.relative_position_bias\.relative_position_bias_table", ".relative_position_bias_table"),
 )
 
 # What stands right below the model's own prefix (`vit.`, `resnet.`), which a headless checkpoint lacks.
@@ -92,7 +93,7 @@ def describe_layers(
 
 
 def _block(name: str) -> str:
-    return ".".join(re.findall(r"\d+", name))
+    return ".".join(re.findall(r"\d+", renamed(name)))  # not the number in `dinov2.`
 
 
 def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> str:

@@ -59,10 +59,8 @@ class LayerBank:
         self.reference_norm = config.base_step * reference
         self.decays = torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
         self.time_constants = time_constants(config, self.sqrt_numel)
-        self.network = L3RSNetwork(config).to(self.device, self.dtype)
-        self.network.load_state_dict(network.state_dict())
-        embeddings = embedding_weights.double().cpu() @ network.embeddings.detach().double().cpu()
-        self.embeddings = embeddings.to(self.device, self.dtype)
+        self.network = network.place(self.device, self.dtype)
+        self.embeddings = network.embed(embedding_weights).to(self.device, self.dtype)
         self._stack_state(config, state)
 
     def _refuse_unsupported(self) -> None:

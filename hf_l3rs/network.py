@@ -73,9 +73,26 @@ class L3RSNetwork(nn.Module):
         *inner, last = zip(self.weights, self.biases)
         for weight, bias in inner:
             hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
-        output = torch.addmm(last[1], hidden, last[0].t())
-        mixture = torch.softmax(output[:, :-1], dim=1)
-        return mixture, torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+        return mixture_and_scale(torch.addmm(last[1], hidden, last[0].t()))
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> L3RSNetwork:
+        """Returns a copy for stepping a model that lies on `device` and is updated in `dtype`."""
+        copy = L3RSNetwork(self.config).to(device, dtype)
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+    def embed(self, embedding_weights: torch.Tensor) -> torch.Tensor:
+        """
+        Returns the embeddings of a model's layers, in float64 on the CPU.
+
+        Args:
+            embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
+                From [`~hf_l3rs.layers.match_layers`].
+
+        Returns:
+            `torch.Tensor` of shape `(num_layers, embedding_size)`
+        """
+        return embedding_weights.double().cpu() @ self.embeddings.detach().double().cpu()
 
     @property
     def num_meta_parameters(self) -> int:
@@ -148,3 +165,9 @@ class L3RSNetwork(nn.Module):
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(self.to_vector().to(torch.float32).cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def mixture_and_scale(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns the MLP's output, of shape `(num_layers, num_directions + 1)`, into μ and the factor on the step."""
+    mixture = torch.softmax(output[:, :-1], dim=1)
+    return mixture, torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))

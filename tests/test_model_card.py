@@ -87,8 +87,7 @@ def test_nothing_is_invented(config):
 @pytest.mark.parametrize("norm, words", [(None, "did not clip"), (1.5, "clipped the gradient norm to 1.5")])
 def test_note_on_clipping(config, norm, words):
     text = generate_model_card(config.replace(max_grad_norm=norm)).text
-    assert f"use `{words}`" in text
-    assert f"{words})" in text
+    assert words in text
 
 
 def test_local_base_model_is_named_without_its_path(config):

@@ -29,7 +29,7 @@ def load_image_classifier(
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
 
     Returns:
-        `tuple[nn.Module, Mapping[str, torch.Tensor]]`: The model, and a copy of its state.
+        `tuple[nn.Module, Mapping[str, torch.Tensor]]`: The model, and its state.
     """
     from transformers import AutoModelForImageClassification
     from transformers.utils import logging as transformers_logging
@@ -43,7 +43,7 @@ def load_image_classifier(
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
-    return model, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return model, model.state_dict()
 
 
 class InitialStates:
@@ -53,7 +53,8 @@ class InitialStates:
     Args:
         model (`nn.Module`): The model whose states are drawn; its own weights are not changed.
         states (`Sequence[Mapping[str, torch.Tensor] | str]`):
-            State dictionaries of the model, drawn with equal probability; `"random"` initialises all weights anew.
+            State dictionaries of the model, drawn with equal probability; they are copied. `"random"` initialises all
+            weights anew.
         new_head (`bool`, *optional*, defaults to `True`):
             Whether the head is initialised anew for each draw, as the Trainer's users do.
     """
@@ -62,7 +63,7 @@ class InitialStates:
         if not states:
             raise ConfigError("There is no initial state to draw from; name at least one checkpoint, or 'random'.")
         self.model = model
-        self.states = list(states)
+        self.states = [state if isinstance(state, str) else _copy(state) for state in states]
         self.new_head = new_head
         layers = describe_layers(model.named_parameters())
         head = {layer.name.rpartition(".")[0] for layer in layers if layer.role.startswith("head.")}
@@ -88,6 +89,11 @@ class InitialStates:
                 tensors = _reinitialised(self.model, module)
                 head.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
         return {**state, **head}
+
+
+def _copy(state: State) -> State:
+    """A state dictionary refers to the weights of its model, which an inner loop may be about to train."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
 def _reinitialised(model: nn.Module, module: nn.Module) -> State:

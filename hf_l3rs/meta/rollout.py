@@ -205,9 +205,13 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 def _has_exploded(losses: list[torch.Tensor], task: Task) -> bool:
-    guessing = math.log(max(2, int(task.batches[0].labels.max()) + 1))
     worst = float(torch.stack(losses).max())
-    return not math.isfinite(worst) or worst > EXPLODED * guessing
+    return not worst <= explosion_threshold(task)
+
+
+def explosion_threshold(task: Task) -> float:
+    """The training loss, in nats, above which a candidate counts as diverged."""
+    return EXPLODED * math.log(max(2, int(task.batches[0].labels.max()) + 1))
 
 
 @torch.no_grad()

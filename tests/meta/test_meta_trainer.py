@@ -18,7 +18,7 @@ from tests.meta.meta_train_tiny import make_trainer
 
 
 SCRIPT = ["-m", "tests.meta.meta_train_tiny"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 
 
 def metrics_of(folder):
@@ -47,7 +47,7 @@ def test_meta_weights_do_not_depend_on_processes_or_interruptions(tmp_path):
     one = launch([sys.executable], tmp_path / "one", 40)
     killed = launch(TORCHRUN, tmp_path / "killed", 40)
     deadline = time.monotonic() + 90
-    while not list_checkpoints(tmp_path / "killed") and time.monotonic() < deadline:
+    while not list_checkpoints(tmp_path / "killed") and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     children = subprocess.run(["pgrep", "-P", str(killed.pid)], capture_output=True, text=True).stdout.split()
     for pid in map(int, children):

@@ -20,15 +20,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
-from tqdm.auto import tqdm
 
 from hf_l3rs import L3RS, L3RSNetwork
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.baselines import BASELINES, Baseline, l3rs_contender, select_baselines
-from hf_l3rs.evaluation.benchmark import Row, Run, best_rates, comparison_runs, run_one, search_runs
-from hf_l3rs.evaluation.report import summarise, to_markdown, to_results
+from hf_l3rs.evaluation.benchmark import Row, best_rates, comparison_runs, run_all, search_runs
+from hf_l3rs.evaluation.report import Summary, runs_to_pay_back, steps_of_baselines, summarise, to_markdown, to_results
 from hf_l3rs.evaluation.storage import read_rows, write_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
@@ -79,10 +77,10 @@ def main(argv: list[str] | None = None) -> str:
     if args.include_untrained:
         contenders.append(l3rs_contender(L3RSNetwork(network.config), "L3RS, untrained"))
     runs = comparison_runs(baselines, rates, contenders, args.num_tasks, args.horizons)
-    rows = execute(accelerator, model, tasks, args.seed, runs, "comparing", args.evaluate_every)
+    rows = run_all(accelerator, model, tasks, args.seed, runs, "comparing", args.evaluate_every)
 
     summaries = summarise(rows, args.baselines)
-    table = to_markdown(summaries, args.baselines)
+    table = to_markdown(summaries, args.baselines) + "\n\n" + cost(network, summaries, args.baselines)
     if accelerator.is_main_process:
         command = "python recipes/meta_evaluate.py " + shlex.join(sys.argv[1:] if argv is None else argv)
         dataset = task_args.datasets[0]
@@ -102,6 +100,23 @@ def main(argv: list[str] | None = None) -> str:
     return table
 
 
+def cost(network: L3RSNetwork, summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
+    """Says how many steps each length of run saves, and when meta-training has paid for itself."""
+    inner_steps = network.config.meta_training.get("inner_steps")
+    lines = []
+    for summary in summaries:
+        if summary.optimizer != "L3RS":
+            continue
+        needed = steps_of_baselines(summaries, baselines, summary.loss)
+        line = f"- After {summary.num_training_steps} steps L3RS is where the best tuned baseline is after "
+        line += "a number of steps that was not measured" if needed is None else f"{needed:.0f}"
+        runs = runs_to_pay_back(inner_steps, summary.num_training_steps, needed) if inner_steps else None
+        lines.append(
+            f"{line}; the {inner_steps} steps of meta-training are saved after {runs} runs." if runs else f"{line}."
+        )
+    return "\n".join(lines)
+
+
 def search(
     accelerator: Accelerator,
     model: nn.Module,
@@ -118,28 +133,10 @@ def search(
         if wanted <= {(row.optimizer, row.learning_rate, row.task, row.num_training_steps) for row in rows}:
             logger.info("Using the learning-rate search in %s.", path)
             return rows
-    rows = execute(accelerator, model, tasks, args.seed, runs, "searching learning rates")
+    rows = run_all(accelerator, model, tasks, args.seed, runs, "searching learning rates")
     if accelerator.is_main_process:
         write_rows(rows, path)
     return rows
-
-
-def execute(
-    accelerator: Accelerator,
-    model: nn.Module,
-    tasks: TaskDistribution,
-    seed: int,
-    runs: Sequence[Run],
-    title: str,
-    evaluate_every: int | None = None,
-) -> list[Row]:
-    """Shares the runs out over processes; every process returns all rows, in the order of the runs."""
-    mine = runs[accelerator.process_index :: accelerator.num_processes]
-    results = []
-    for index, run in enumerate(tqdm(mine, desc=title, unit="run", disable=not accelerator.is_main_process)):
-        position = index * accelerator.num_processes + accelerator.process_index
-        results.append((position, run_one(model, tasks, seed, run, evaluate_every, accelerator.device)))
-    return [row for _, rows in sorted(gather_object(results), key=lambda pair: pair[0]) for row in rows]
 
 
 if __name__ == "__main__":

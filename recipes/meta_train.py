@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 from hf_l3rs.errors import L3RSError
+from hf_l3rs.evaluation.baselines import BASELINES
+from hf_l3rs.evaluation.benchmark import tuned_losses
 from hf_l3rs.hub import save_network
 from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
 from hf_l3rs.meta.es import ESConfig
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> Path | None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     accelerator = make_accelerator(args.report_to)
     model, network, tasks, validation = build(model_args, task_args, es.seed)
+    reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(
         network,
         model,
@@ -42,6 +45,7 @@ def main(argv: list[str] | None = None) -> Path | None:
         args,
         meta_loss=meta_loss,
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
+        references=lambda: tuned_losses(accelerator, model, trainer.validation_tasks, reference),
         accelerator=accelerator,
         settings=run_settings(model_args, task_args),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
+from tqdm.auto import tqdm
 
 from hf_l3rs.evaluation.baselines import Baseline, Contender
 from hf_l3rs.meta.rollout import fine_tune
@@ -145,3 +148,64 @@ def comparison_runs(
         for contender in (*(baseline.at(rates[baseline.name][horizon]) for baseline in baselines), *contenders)
         for task in range(num_tasks)
     ]
+
+
+def run_all(
+    accelerator: Accelerator,
+    model: nn.Module,
+    tasks: TaskDistribution,
+    seed: int,
+    runs: Sequence[Run],
+    title: str,
+    evaluate_every: int | None = None,
+) -> list[Row]:
+    """Carries out runs, shared out over processes, with a progress bar; every process returns all rows, in order."""
+    rows = share_out(
+        accelerator, runs, lambda run: run_one(model, tasks, seed, run, evaluate_every, accelerator.device), title
+    )
+    return [row for of_run in rows for row in of_run]
+
+
+def tuned_losses(
+    accelerator: Accelerator, model: nn.Module, tasks: Sequence[Task], baselines: Sequence[Baseline]
+) -> dict[str, float]:
+    """
+    Tunes baselines on given tasks, and measures them on the same: in their favour, as a reference should be.
+
+    Args:
+        accelerator (`Accelerator`): Shares the work out over processes.
+        model (`nn.Module`): Its state is overwritten.
+        tasks (`Sequence[Task]`): Of any horizons.
+        baselines (`Sequence[Baseline]`): What to tune.
+
+    Returns:
+        `dict[str, float]`: For each baseline the mean final loss at its best learning rate.
+    """
+
+    def final_loss(job: tuple[Contender, Task]) -> float:
+        contender, task = job
+        optimizer, scheduler = contender.build(model, task.num_training_steps)
+        trajectory = fine_tune(model, task, optimizer, scheduler=scheduler, device=accelerator.device)
+        return math.inf if trajectory.diverged else trajectory.evaluations[task.num_training_steps].loss
+
+    jobs = [(baseline.at(rate), task) for baseline in baselines for rate in baseline.learning_rates for task in tasks]
+    best: dict[str, float] = {}
+    losses = iter(share_out(accelerator, jobs, final_loss, "tuning the reference"))
+    for baseline in baselines:
+        means = [sum(next(losses) for _ in tasks) / len(tasks) for _ in baseline.learning_rates]
+        best[baseline.name] = min(means)
+    return best
+
+
+Job = TypeVar("Job")
+Outcome = TypeVar("Outcome")
+
+
+def share_out(
+    accelerator: Accelerator, jobs: Sequence[Job], execute: Callable[[Job], Outcome], title: str
+) -> list[Outcome]:
+    """Executes each job on one process; every process returns all outcomes, in the order of the jobs."""
+    mine = range(accelerator.process_index, len(jobs), accelerator.num_processes)
+    bar = tqdm(mine, desc=title, unit="run", disable=not accelerator.is_main_process)
+    outcomes = gather_object([(index, execute(jobs[index])) for index in bar])
+    return [outcome for _, outcome in sorted(outcomes, key=lambda pair: pair[0])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,31 @@ def steps_to_reach(
     return min(lengths, default=None)
 
 
+def steps_of_baselines(summaries: Sequence[Summary], baselines: Sequence[str], loss: float) -> float | None:
+    """
+    Returns how many steps the best baseline needs for a mean loss, each length of run tuned for itself.
+
+    Between the measured lengths it is interpolated, log loss over log steps; `None` if it lies outside of them.
+    """
+    points: dict[int, float] = {}
+    for summary in summaries:
+        if summary.optimizer in baselines:
+            steps = summary.num_training_steps
+            points[steps] = min(summary.loss, points.get(steps, math.inf))
+    for (few, worse), (many, better) in itertools.pairwise(sorted(points.items())):
+        if better <= loss <= worse and better < worse:
+            share = math.log(worse / loss) / math.log(worse / better)
+            return few * (many / few) ** share
+    return None
+
+
+def runs_to_pay_back(inner_steps: int, num_training_steps: int, baseline_steps: float | None) -> int | None:
+    """Returns after how many fine-tuning runs meta-training has saved the steps that it took, if it saves any."""
+    if baseline_steps is None or baseline_steps <= num_training_steps:
+        return None
+    return math.ceil(inner_steps / (baseline_steps - num_training_steps))
+
+
 def to_markdown(summaries: Sequence[Summary], baselines: Sequence[str]) -> str:
     """Returns a table with a line for each horizon and optimizer; the reference of each horizon is marked."""
     lines = [
@@ -157,6 +183,7 @@ def to_results(
             (s for s in summaries if s.num_training_steps == summary.num_training_steps and s.optimizer in baselines),
             key=lambda s: s.loss,
         )
+        needed = steps_of_baselines(summaries, baselines, summary.loss)
         results.append(
             Result(
                 optimizer=summary.optimizer,
@@ -173,6 +200,7 @@ def to_results(
                 baseline_loss=reference.loss,
                 baseline_accuracy=reference.accuracy,
                 wins=summary.wins,
+                step_ratio=None if needed is None else round(needed / summary.num_training_steps, 2),
                 command=command,
             )
         )

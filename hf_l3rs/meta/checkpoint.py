@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from hf_l3rs.meta.es import ESState
 
 TENSORS_NAME = "state.safetensors"
 STATE_NAME = "trainer_state.json"
+METRICS_NAME = "metrics.jsonl"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
@@ -148,3 +150,37 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
         references=values["references"],
         cost=values["cost"],
     )
+
+
+def append_metrics(path: Path, metrics: dict[str, float]) -> None:
+    """
+    Adds a generation's metrics as a line of JSON.
+
+    Raises:
+        CheckpointError: If it cannot be written.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written ({error}); free some disk space and resume from the last checkpoint."
+        ) from error
+
+
+def truncate_metrics(path: Path, generation: int) -> None:
+    """Drops the lines of generations that will run again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _generation_of(line) <= generation]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    partial.replace(path)
+
+
+def _generation_of(line: str) -> float:
+    """A process that is killed while it writes leaves half a line; it goes."""
+    try:
+        return json.loads(line)["generation"]
+    except (ValueError, KeyError):
+        return math.inf

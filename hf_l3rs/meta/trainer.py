@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,15 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_l3rs.errors import CheckpointError, ConfigError, L3RSError
-from hf_l3rs.meta.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
+from hf_l3rs.meta.checkpoint import (
+    METRICS_NAME,
+    Progress,
+    append_metrics,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    truncate_metrics,
+)
 from hf_l3rs.meta.es import ESConfig, ESState, ask, tell
 from hf_l3rs.meta.population import rollout_population
 from hf_l3rs.meta.rollout import MetaLoss, Rollout, rollout
@@ -31,8 +38,6 @@ from hf_l3rs.network import L3RSNetwork
 
 
 logger = logging.getLogger(__name__)
-
-METRICS_NAME = "metrics.jsonl"
 
 # What a candidate's result is sent as between processes.
 _FIELDS = Rollout._fields
@@ -100,8 +105,9 @@ class MetaTrainer:
         args ([`MetaTrainingArguments`]): How to run.
         meta_loss ([`MetaLoss`], *optional*): What candidates are judged by; the paper's by default.
         validation_tasks (`Sequence[Task]`, *optional*): Fixed tasks on other images that choose the best weights.
-        references (`dict[str, float]`, *optional*):
-            Mean validation losses to show progress against, such as a tuned Adam's.
+        references (`Callable`, *optional*):
+            Returns mean losses on the validation tasks to show progress against, by name, such as a tuned Adam's.
+            Asked once in a run, at the first validation.
         accelerator (`Accelerator`, *optional*): Made from the environment by default.
         settings (`dict`, *optional*): What else identifies the run, such as the data; checked when resuming.
     """
@@ -116,7 +122,7 @@ class MetaTrainer:
         *,
         meta_loss: MetaLoss | None = None,
         validation_tasks: Sequence[Task] = (),
-        references: dict[str, float] | None = None,
+        references: Callable[[], dict[str, float]] | None = None,
         accelerator: Accelerator | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
@@ -134,7 +140,8 @@ class MetaTrainer:
             "task_per_pair": args.task_per_pair,
             **(settings or {}),
         }
-        self.progress = Progress(ESState(network.to_vector()), settings, references=dict(references or {}))
+        self._measure_references = references
+        self.progress = Progress(ESState(network.to_vector()), settings)
         self._candidate = L3RSNetwork(network.config)
         self._stop_requested = False
         if args.vectorized_pairs and args.task_per_pair and tasks.horizon.minimum != tasks.horizon.maximum:
@@ -167,10 +174,11 @@ class MetaTrainer:
             unit="gen",
             disable=not accelerator.is_local_main_process,
         )
+        shown: dict[str, str] = {}
         with bar, self._graceful_signals():
             while progress.state.generation < self.es.num_generations:
-                metrics = self._generation()
-                bar.set_postfix(_short(metrics))
+                shown |= _short(self._generation())
+                bar.set_postfix(shown)
                 bar.update()
                 if self._all_agree_to_stop() or self._patience_is_over():
                     break
@@ -191,7 +199,7 @@ class MetaTrainer:
             "task_per_pair": self.args.task_per_pair,
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,
-            "untrained_validation_loss": progress.references.get("untrained"),
+            **{f"validation_loss_{name}": loss for name, loss in progress.references.items()},
             **progress.cost,
         }
 
@@ -301,8 +309,9 @@ class MetaTrainer:
     def _validate(self) -> dict[str, float]:
         """Scores the mean on the fixed tasks, and the untrained L3RS once; keeps the best mean."""
         progress = self.progress
-        if "untrained" not in progress.references:
+        if not progress.references:
             progress.references["untrained"] = self._validation_loss(L3RSNetwork(self.network.config).to_vector())
+            progress.references |= self._measure_references() if self._measure_references is not None else {}
         loss = self._validation_loss(progress.state.mean)
         if progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.best_generation = loss, progress.state.generation
@@ -328,21 +337,22 @@ class MetaTrainer:
 
     def _log(self, metrics: dict[str, float]) -> None:
         self.accelerator.log(metrics, step=int(metrics["generation"]))
-        if self.accelerator.is_main_process:
-            with open(self.output_dir / METRICS_NAME, "a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
+        self._on_main_process(lambda: append_metrics(self.output_dir / METRICS_NAME, metrics))
 
     def _checkpoint(self) -> None:
-        """Written by one process; the others learn of a failure, so that all stop together."""
+        self._on_main_process(lambda: save_checkpoint(self.output_dir, self.progress, self.args.keep_checkpoints))
+
+    def _on_main_process(self, write: Callable[[], object]) -> None:
+        """Writes on one process; the others learn of a failure, so that all stop together."""
         failure: Exception | None = None
         if self.accelerator.is_main_process:
             try:
-                save_checkpoint(self.output_dir, self.progress, self.args.keep_checkpoints)
+                write()
             except CheckpointError as error:
                 failure = error
         failed = self._sum_over_processes(torch.tensor([float(failure is not None)]))
         if failed.item():
-            raise failure or CheckpointError("The main process could not write its checkpoint; see its message.")
+            raise failure or CheckpointError("The main process could not write to output_dir; see its message.")
 
     def _prepare_output(self) -> None:
         """Resumes where asked to, and never writes over another run."""
@@ -361,7 +371,7 @@ class MetaTrainer:
             self.progress = load_checkpoint(folder, self.progress.settings)
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            _truncate_metrics(self.output_dir / METRICS_NAME, self.progress.state.generation)
+            truncate_metrics(self.output_dir / METRICS_NAME, self.progress.state.generation)
         self.accelerator.wait_for_everyone()
 
     @contextmanager
@@ -391,24 +401,6 @@ def make_accelerator(report_to: str | None = None) -> Accelerator:
     return Accelerator(log_with=report_to, cpu=not torch.accelerator.is_available())
 
 
-def _truncate_metrics(path: Path, generation: int) -> None:
-    """Drops the lines of generations that will run again."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _generation_of(line) <= generation]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    partial.replace(path)
-
-
-def _generation_of(line: str) -> float:
-    """A process that is killed while it writes leaves half a line; it goes."""
-    try:
-        return json.loads(line)["generation"]
-    except (ValueError, KeyError):
-        return math.inf
-
-
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
     """Trackers take flat scalars only."""
     flat: dict[str, int | float | str | bool] = {}
@@ -423,5 +415,6 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, int | float |
 def _short(metrics: dict[str, float]) -> dict[str, str]:
     """The figures that matter while waiting."""
     names = {"meta_loss": "meta-loss", "accuracy": "acc", "best_validation_loss": "best val", "num_diverged": "div"}
+    names |= {name: name.removeprefix("validation_loss_") for name in metrics if name.startswith("validation_loss_")}
     shown = {label: f"{metrics[name]:.4g}" for name, label in names.items() if name in metrics}
     return shown | {"steps/s": f"{metrics['inner_steps_per_second']:.0f}"}

@@ -4,10 +4,29 @@ import pytest
 import torch
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.baselines import BASELINES, Contender, l3rs_contender
-from hf_l3rs.evaluation.benchmark import Row, Run, best_rates, comparison_runs, draw_task, run_one, search_runs
-from hf_l3rs.evaluation.report import best_baseline, steps_to_reach, summarise, to_markdown, to_results
+from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender, l3rs_contender
+from hf_l3rs.evaluation.benchmark import (
+    Row,
+    Run,
+    best_rates,
+    comparison_runs,
+    draw_task,
+    run_one,
+    search_runs,
+    tuned_losses,
+)
+from hf_l3rs.evaluation.report import (
+    best_baseline,
+    runs_to_pay_back,
+    steps_of_baselines,
+    steps_to_reach,
+    summarise,
+    to_markdown,
+    to_results,
+)
 from hf_l3rs.evaluation.storage import read_rows, write_rows
+from hf_l3rs.meta.rollout import fine_tune
+from hf_l3rs.meta.trainer import make_accelerator
 from hf_l3rs.plots import plot_learning_curves
 from tests.meta.problems import make_model, make_network, make_tasks
 
@@ -89,6 +108,28 @@ def test_steps_to_reach():
     assert steps_to_reach(summaries, "L3RS", loss=0.6) == 20
     assert steps_to_reach(summaries, "L3RS", accuracy=0.94) == 20
     assert steps_to_reach(summaries, "L3RS", loss=0.1) is None
+
+
+def test_steps_that_a_baseline_needs_and_when_meta_training_is_paid_back():
+    summaries = summarise(ROWS, BASELINE_NAMES)  # the best baseline has 2.0 after 10 steps and 0.5 after 20
+    assert steps_of_baselines(summaries, BASELINE_NAMES, 1.0) == pytest.approx(10 * 2**0.5)
+    assert steps_of_baselines(summaries, BASELINE_NAMES, 0.1) is None
+    assert steps_of_baselines(summaries, BASELINE_NAMES, 3.0) is None
+    assert runs_to_pay_back(1000, 10, 30.0) == 50
+    assert runs_to_pay_back(1000, 10, 9.0) is None and runs_to_pay_back(1000, 10, None) is None
+
+
+def test_the_reference_is_tuned_on_the_tasks_themselves():
+    tasks, model = [make_tasks().draw(0, 0, index) for index in range(2)], make_model()
+    baseline = Baseline("SGD", lambda params, lr: torch.optim.SGD(params, lr=lr), learning_rates=(1e-9, 0.3))
+    losses = {}
+    for rate in baseline.learning_rates:
+        finals = []
+        for task in tasks:
+            optimizer, _ = baseline.at(rate).build(model, 4)
+            finals.append(fine_tune(model, task, optimizer).evaluations[4].loss)
+        losses[rate] = sum(finals) / 2
+    assert tuned_losses(make_accelerator(), model, tasks, [baseline]) == {"SGD": min(losses.values())}
 
 
 def test_markdown_and_card_entries():

@@ -1,20 +1,21 @@
 """Image-classification data sets as tensors, prepared by the model's own image processor.
 
-Meta-training visits the same few thousand images over and over, so images are decoded once and kept in one tensor.
+Meta-training visits the same few thousand images over and over, so images are decoded once and kept in one tensor, as
+long as they fit into a stated limit.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .errors import DataError
+from .image_pools import DEFAULT_MAX_MEMORY, ImagePool, Images, StreamedImagePool
 
 
 if TYPE_CHECKING:
@@ -22,28 +23,8 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BaseImageProcessor
 
 
-logger = logging.getLogger(__name__)
-
 LABEL_COLUMN_NAMES = ("label", "labels", "fine_label", "target", "class")
 IMAGE_COLUMN_NAMES = ("image", "img", "pixel_values")
-
-
-class ImagePool(NamedTuple):
-    """
-    Decoded images with their labels.
-
-    Attributes:
-        pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`, float32):
-            What the model takes.
-        labels (`torch.Tensor` of shape `(num_images,)`, int64):
-            The data set's own label ids.
-        class_names (`list[str]`):
-            The name of every label id of the data set, also of classes without an image in the pool.
-    """
-
-    pixel_values: torch.Tensor
-    labels: torch.Tensor
-    class_names: list[str]
 
 
 def load_image_processor(
@@ -220,6 +201,42 @@ def load_image_pool(
     path: str | os.PathLike[str] | Dataset,
     image_processor: BaseImageProcessor | str | os.PathLike[str],
     *,
+    max_memory: float | None = DEFAULT_MAX_MEMORY,
+    batch_size: int = 256,
+    **kwargs: Any,
+) -> ImagePool | StreamedImagePool:
+    """
+    Prepares a split of an image-classification data set through the model's image processor: decodes it once if it
+    fits the memory, and whenever an image is needed otherwise.
+
+    Args:
+        path (`str`, `os.PathLike` or `datasets.Dataset`):
+            What [`load_image_dataset`] takes, or a data set that is already loaded.
+        image_processor (`BaseImageProcessor`, `str` or `os.PathLike`):
+            The model's image processor, or what [`load_image_processor`] takes. It sees RGB images.
+        max_memory (`float`, *optional*, defaults to 4e9):
+            Bytes that the decoded images may take; `None` for any number.
+        batch_size (`int`, *optional*, defaults to 256):
+            Images that the processor gets at a time.
+        kwargs:
+            As in [`open_image_pool`]: which images.
+
+    Returns:
+        [`ImagePool`] or [`StreamedImagePool`]: The same images either way. An `ImagePool` has them in `pixel_values`,
+        of shape `(num_images, num_channels, height, width)`.
+
+    Raises:
+        DataError: If the split, a column or a class does not exist, no image is left, or an image cannot be read.
+    """
+    if max_memory is not None and not max_memory >= 0:
+        raise DataError(f"max_memory is {max_memory}, but must be at least 0 bytes, or None for any number.")
+    return open_image_pool(path, image_processor, **kwargs).hold(max_memory, batch_size)
+
+
+def open_image_pool(
+    path: str | os.PathLike[str] | Dataset,
+    image_processor: BaseImageProcessor | str | os.PathLike[str],
+    *,
     split: str = "train",
     name: str | None = None,
     revision: str | None = None,
@@ -230,16 +247,13 @@ def load_image_pool(
     classes: Sequence[str | int] | None = None,
     max_images: int | None = None,
     seed: int = 0,
-    batch_size: int = 256,
-) -> ImagePool:
+) -> StreamedImagePool:
     """
-    Decodes a split of an image-classification data set once, through the model's image processor.
+    Reads the labels of a split of an image-classification data set, and decodes no image yet.
 
     Args:
-        path (`str`, `os.PathLike` or `datasets.Dataset`):
-            What [`load_image_dataset`] takes, or a data set that is already loaded.
-        image_processor (`BaseImageProcessor`, `str` or `os.PathLike`):
-            The model's image processor, or what [`load_image_processor`] takes. It sees RGB images.
+        path, image_processor:
+            As in [`load_image_pool`].
         split, name, revision, token, cache_dir:
             As in [`load_image_dataset`].
         image_column, label_column (`str`, *optional*):
@@ -250,42 +264,23 @@ def load_image_pool(
             Keep that many images at most: a random choice, in the data set's order.
         seed (`int`, *optional*, defaults to 0):
             Seed of that choice.
-        batch_size (`int`, *optional*, defaults to 256):
-            Images that the processor gets at a time.
 
     Returns:
-        [`ImagePool`]: `pixel_values` of shape `(num_images, num_channels, height, width)` and `labels` of shape
-        `(num_images,)`.
+        [`StreamedImagePool`]
 
     Raises:
-        DataError: If the split, a column or a class does not exist, no image is left, or an image cannot be read.
+        DataError: If the split, a column or a class does not exist, or no image is left.
     """
     if max_images is not None and max_images < 1:
         raise DataError(f"max_images is {max_images}, but must be at least 1, or None for all images.")
+    dataset: Any = path
     if isinstance(path, (str, os.PathLike)):
-        dataset = load_image_dataset(
-            path,
-            name=name,
-            split=split,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-        )
-    else:
-        dataset = path
+        dataset = load_image_dataset(path, name=name, split=split, revision=revision, token=token, cache_dir=cache_dir)
     if isinstance(image_processor, (str, os.PathLike)):
         image_processor = load_image_processor(image_processor, token=token, cache_dir=cache_dir)
     image_column, label_column = find_columns(dataset.features, image_column=image_column, label_column=label_column)
 
-    # Labels first: images that are not kept need not be decoded.
-    labels = np.asarray(dataset.with_format("arrow", columns=[label_column])[:][label_column].to_numpy())
-    if len(labels) and (labels.dtype.kind not in "iu" or labels.min() < 0):
-        raise DataError(
-            f"Column {label_column!r} has images without a label (empty or negative); remove them from the data set."
-        )
-    class_names = getattr(dataset.features[label_column], "names", None)
-    if class_names is None:
-        class_names = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+    labels, class_names = _read_labels(dataset, label_column)
     kept = np.arange(len(labels))
     if classes is not None:
         kept = np.flatnonzero(np.isin(labels, class_ids(class_names, classes)))
@@ -294,36 +289,27 @@ def load_image_pool(
     if len(kept) == 0:
         of_classes = "" if classes is None else f" of the classes {list(classes)}"
         raise DataError(f"Split {split!r} has no image{of_classes}; choose another split or other classes.")
+    return StreamedImagePool(
+        dataset,
+        image_processor,
+        image_column=image_column,
+        labels=torch.from_numpy(labels[kept].astype(np.int64)),
+        class_names=class_names,
+        rows=torch.from_numpy(kept),
+    )
 
-    images = dataset.select_columns([image_column]).select(kept)
-    pixel_values = torch.empty(0)
-    for start in range(0, len(kept), batch_size):
-        try:
-            batch = [image.convert("RGB") for image in images[start : start + batch_size][image_column]]
-        except (OSError, AttributeError) as error:
-            rows = f"{kept[start]} to {kept[min(start + batch_size, len(kept)) - 1]}"
-            raise DataError(
-                f"An image among rows {rows} of column {image_column!r} cannot be read: {error}"
-            ) from error
-        try:
-            processed = image_processor(batch, return_tensors="pt")["pixel_values"]
-        except ValueError as error:
-            if len({image.size for image in batch}) == 1:
-                raise
-            raise DataError(
-                "The image processor cannot make one tensor of images of several sizes; use one that resizes or crops"
-                " to a fixed size."
-            ) from error
-        if start == 0:
-            pixel_values = torch.empty((len(kept), *processed.shape[1:]), dtype=torch.float32)
-        if processed.shape[1:] != pixel_values.shape[1:]:
-            raise DataError(
-                f"The image processor gives images of shapes {tuple(pixel_values.shape[1:])} and"
-                f" {tuple(processed.shape[1:])}; use one that resizes or crops to a fixed size."
-            )
-        pixel_values[start : start + len(batch)] = processed
-    logger.info("Decoded %d images of %d classes.", len(kept), len(np.unique(labels[kept])))
-    return ImagePool(pixel_values, torch.from_numpy(labels[kept].astype(np.int64)), list(class_names))
+
+def _read_labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]:
+    """The label ids of all images, without decoding any, and the names of the classes."""
+    labels = np.asarray(dataset.with_format("arrow", columns=[label_column])[:][label_column].to_numpy())
+    if len(labels) and (labels.dtype.kind not in "iu" or labels.min() < 0):
+        raise DataError(
+            f"Column {label_column!r} has images without a label (empty or negative); remove them from the data set."
+        )
+    class_names = getattr(dataset.features[label_column], "names", None)
+    if class_names is None:
+        class_names = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+    return labels, list(class_names)
 
 
 def class_ids(class_names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
@@ -351,12 +337,12 @@ def class_ids(class_names: Sequence[str], classes: Sequence[str | int]) -> list[
     return ids
 
 
-def select_classes(pool: ImagePool, classes: Sequence[str | int]) -> ImagePool:
+def select_classes(pool: Images, classes: Sequence[str | int]) -> Images:
     """
     The images of some classes of a pool. Label ids stay as they are.
 
     Args:
-        pool ([`ImagePool`]):
+        pool ([`Images`]):
             The pool to choose from.
         classes (`Sequence[str | int]`):
             Names or ids of the classes to keep.
@@ -364,8 +350,5 @@ def select_classes(pool: ImagePool, classes: Sequence[str | int]) -> ImagePool:
     Raises:
         DataError: If a class does not exist.
     """
-    kept = torch.isin(
-        pool.labels,
-        torch.tensor(class_ids(pool.class_names, classes), dtype=torch.int64),
-    )
-    return ImagePool(pool.pixel_values[kept], pool.labels[kept], pool.class_names)
+    kept = torch.isin(pool.labels, torch.tensor(class_ids(pool.class_names, classes), dtype=torch.int64))
+    return pool.select(kept.nonzero().squeeze(1))

@@ -239,7 +239,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     _, image_processor = build_model(model_args.architecture, ["unused"])
     train_pool, test_pool = (
         load_image_pool(
-            data_args.dataset_name, image_processor, split=split, max_images=512 if model_args.smoke else None
+            data_args.dataset_name,
+            image_processor,
+            split=split,
+            max_images=512 if model_args.smoke else None,
+            max_memory=None,  # the augmentation wants them all in one tensor
         )
         for split in (data_args.train_split, data_args.test_split)
     )

@@ -220,7 +220,7 @@ class TestLoadImagePool:
         data = datasets.Dataset.from_dict(
             {"image": [{"bytes": b"no image", "path": None}], "label": [0]}, features=features
         )
-        with pytest.raises(DataError, match="rows 0 to 0 of column 'image' cannot be read"):
+        with pytest.raises(DataError, match="image in row 0 of column 'image' cannot be read"):
             load_image_pool(data, image_processor)
 
     @pytest.mark.parametrize("batch_size", [1, 2])

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.image_pools import DEFAULT_MAX_MEMORY
 
 
 @dataclass
@@ -33,6 +34,8 @@ class DatasetArguments:
         label_column (`str`, *optional*): Found by its type by default.
         max_images (`int`, *optional*): Images to keep of a split, chosen at random.
         weight (`float`, *optional*, defaults to `1.0`): How often it is drawn, relative to the others.
+        max_memory_gb (`float`, *optional*, defaults to `4.0`):
+            How many 10⁹ bytes of decoded images a process may hold; what does not fit is decoded whenever needed.
     """
 
     path: str
@@ -47,6 +50,14 @@ class DatasetArguments:
     label_column: str | None = None
     max_images: int | None = None
     weight: float = 1.0
+    max_memory_gb: float = DEFAULT_MAX_MEMORY / 1e9
+
+    def __post_init__(self) -> None:
+        if not self.max_memory_gb >= 0:
+            raise ConfigError(
+                f"max_memory_gb of data set {self.path} must be at least 0, got {self.max_memory_gb}; 0 decodes every "
+                "image when it is needed."
+            )
 
     @classmethod
     def parse(cls, value: Any) -> DatasetArguments:

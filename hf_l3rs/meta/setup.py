@@ -11,7 +11,8 @@ from torch import nn
 
 from hf_l3rs.config import L3RSConfig
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.images import ImagePool, load_image_dataset, load_image_pool, load_image_processor
+from hf_l3rs.image_pools import Images, StreamedImagePool
+from hf_l3rs.images import load_image_processor, open_image_pool
 from hf_l3rs.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.meta.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.meta.initial_states import RANDOM, InitialStates, State, load_image_classifier
@@ -130,12 +131,13 @@ def load_sources(dataset: DatasetArguments, base_model: str, seed: int) -> tuple
     """
     processor = load_image_processor(base_model)
 
-    def load(split: str) -> ImagePool:
-        images = load_image_dataset(dataset.path, name=dataset.name, split=split, revision=dataset.revision)
-        return load_image_pool(
-            images,
+    def open_split(split: str) -> StreamedImagePool:
+        return open_image_pool(
+            dataset.path,
             processor,
+            name=dataset.name,
             split=split,
+            revision=dataset.revision,
             image_column=dataset.image_column,
             label_column=dataset.label_column,
             classes=dataset.classes,
@@ -149,11 +151,12 @@ def load_sources(dataset: DatasetArguments, base_model: str, seed: int) -> tuple
             f"Data set {dataset.path} uses a split twice ({named}), but training and evaluation images must differ; "
             "name other splits, or leave the rest out to have batches_split divided."
         )
-    pools = {role: load(split) for role, split in splits.items() if split is not None}
-    missing = [role for role in SHARES if role not in pools]
+    opened = {role: open_split(split) for role, split in splits.items() if split is not None}
+    missing = [role for role in SHARES if role not in opened]
     if missing:
-        parts = _divide(pools["batches"], [SHARES[role] for role in ("batches", *missing)], seed)
-        pools.update(zip(("batches", *missing), parts))
+        parts = _divide(opened["batches"], [SHARES[role] for role in ("batches", *missing)], seed)
+        opened.update(zip(("batches", *missing), parts))
+    pools = _hold(opened, 1e9 * dataset.max_memory_gb)
     training, validation = (
         TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"], None, dataset.weight)
         for prefix in ("", "validation_")
@@ -161,9 +164,10 @@ def load_sources(dataset: DatasetArguments, base_model: str, seed: int) -> tuple
     return training, validation
 
 
-def _divide(pool: ImagePool, shares: Sequence[float], seed: int) -> list[ImagePool]:
+def _divide(pool: StreamedImagePool, shares: Sequence[float], seed: int) -> list[StreamedImagePool]:
     """Divides every class of a pool at random, in the given proportions."""
-    total, parts = sum(shares), [[] for _ in shares]  # type: list[list[torch.Tensor]]
+    total = sum(shares)
+    parts: list[list[torch.Tensor]] = [[] for _ in shares]
     rng = generator(seed, "division")
     for label in sorted(set(pool.labels.tolist())):
         rows = (pool.labels == label).nonzero().squeeze(1)
@@ -171,9 +175,22 @@ def _divide(pool: ImagePool, shares: Sequence[float], seed: int) -> list[ImagePo
         bounds = [round(len(rows) * sum(shares[: index + 1]) / total) for index in range(len(shares) - 1)]
         for part, chunk in zip(parts, rows.tensor_split(bounds)):
             part.append(chunk)
-    return [ImagePool(pool.pixel_values[rows], pool.labels[rows], pool.class_names) for rows in map(torch.cat, parts)]
+    return [pool.select(rows) for rows in map(torch.cat, parts)]
+
+
+def _hold(opened: dict[str, StreamedImagePool], max_memory: float) -> dict[str, Images]:
+    """Decodes the pools in their order as long as all of them together fit; the others stay on disk."""
+    pools: dict[str, Images] = {}
+    for role in SHARES:
+        pools[role] = opened[role].hold(max_memory)
+        if pools[role] is not opened[role]:
+            max_memory -= opened[role].num_bytes
+    return pools
 
 
 def run_settings(model_args: ModelArguments, task_args: TaskArguments) -> dict[str, Any]:
     """Returns what a run's result depends on beside configuration and strategy, as plain JSON values."""
-    return {"model": dataclasses.asdict(model_args), "tasks": dataclasses.asdict(task_args)}
+    settings = {"model": dataclasses.asdict(model_args), "tasks": dataclasses.asdict(task_args)}
+    for dataset in settings["tasks"]["datasets"]:
+        del dataset["max_memory_gb"]  # images are the same in memory and from disk
+    return settings

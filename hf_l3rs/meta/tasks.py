@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from hf_l3rs.errors import ConfigError, DataError
-from hf_l3rs.images import ImagePool, class_ids
+from hf_l3rs.image_pools import Images
+from hf_l3rs.images import class_ids
 from hf_l3rs.meta.initial_states import InitialStates, State
 from hf_l3rs.meta.seeds import derive_seed, generator
 
@@ -44,14 +45,14 @@ class View(Sequence[Batch]):
     Batches that are looked up in a pool when they are asked for.
 
     Args:
-        pool ([`ImagePool`]): The images.
+        pool ([`Images`]): The images.
         rows (`Sequence[torch.Tensor]`): For each batch the rows of the pool, of shape `(batch_size,)`.
         label_map (`torch.Tensor` of shape `(num_classes of the pool,)`): Pool label -> label in the task.
         transform ([`Transform`]): What the task does to every image.
     """
 
     def __init__(
-        self, pool: ImagePool, rows: Sequence[torch.Tensor], label_map: torch.Tensor, transform: Transform
+        self, pool: Images, rows: Sequence[torch.Tensor], label_map: torch.Tensor, transform: Transform
     ) -> None:
         self.pool, self.rows, self.label_map, self.transform = pool, rows, label_map, transform
 
@@ -60,7 +61,7 @@ class View(Sequence[Batch]):
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
-        return Batch(self.transform(self.pool.pixel_values[rows]), self.label_map[self.pool.labels[rows]])
+        return Batch(self.transform(self.pool.fetch(rows)), self.label_map[self.pool.labels[rows]])
 
     def __iter__(self) -> Iterator[Batch]:
         return (self[index] for index in range(len(self)))
@@ -116,15 +117,15 @@ class TaskSource:
 
     Args:
         name (`str`): For the logs.
-        batches ([`ImagePool`]): Where training batches are drawn from.
-        evaluation ([`ImagePool`]): Where evaluation sets are drawn from; disjoint from `batches`.
+        batches ([`Images`]): Where training batches are drawn from.
+        evaluation ([`Images`]): Where evaluation sets are drawn from; disjoint from `batches`.
         classes (`tuple[str | int, ...]`, *optional*): Classes that tasks may use; all that have images by default.
         weight (`float`, *optional*, defaults to `1.0`): How often this source is drawn, relative to the others.
     """
 
     name: str
-    batches: ImagePool
-    evaluation: ImagePool
+    batches: Images
+    evaluation: Images
     classes: tuple[str | int, ...] | None = None
     weight: float = 1.0
 
@@ -267,7 +268,7 @@ class TaskDistribution:
 
     def _draw_transform(self, source: TaskSource, rng: torch.Generator) -> Transform:
         """Draws all of them whatever is asked for, so that one augmentation does not change another's draw."""
-        num_channels = source.batches.pixel_values.shape[1]
+        num_channels = source.batches.num_channels
         turns = int(torch.randint(4, (), generator=rng))
         inverted = bool(torch.randint(2, (), generator=rng))
         channels = tuple(torch.randperm(num_channels, generator=rng).tolist())
@@ -278,7 +279,7 @@ class TaskDistribution:
         )
 
 
-def _rows(pool: ImagePool, label_map: torch.Tensor) -> torch.Tensor:
+def _rows(pool: Images, label_map: torch.Tensor) -> torch.Tensor:
     return (label_map[pool.labels] >= 0).nonzero().squeeze(1)
 
 

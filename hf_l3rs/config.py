@@ -160,7 +160,7 @@ class L3RSConfig:
         for scale in self.absolute_times:
             _check_range("absolute_times", scale, above=0.0)
         _check_range("base_step", self.base_step, above=0.0)
-        _check_range("adam_eps", self.adam_eps, above=0.0)
+        _check_range("adam_eps", self.adam_eps, low=1e-30)  # its reciprocal must be a float32
         if self.max_grad_norm is not None:
             _check_range("max_grad_norm", self.max_grad_norm, above=0.0)
         if self.num_training_steps is not None:

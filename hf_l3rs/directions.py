@@ -33,17 +33,22 @@ class Direction(NamedTuple):
 
 
 def _adam(config: L3RSConfig, grads: list[torch.Tensor], buffers: State, steps: torch.Tensor) -> list[torch.Tensor]:
-    """m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, which saves a pass over memory."""
+    """
+    m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, which saves a pass over memory, and the
+    quotient is made in place: on a CPU, new memory of the model's size costs more than the arithmetic.
+    """
     beta1, beta2 = config.adam_betas
     averages, squares = buffers["adam_exp_avg"], buffers["adam_exp_avg_sq"]
     torch._foreach_lerp_(averages, grads, 1 - beta1)
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
-    denominators = torch._foreach_sqrt(squares)
+    directions = list(torch._foreach_sqrt(squares))
     corrections = 1 - beta1**steps
-    torch._foreach_mul_(denominators, (corrections / (1 - beta2**steps).sqrt()).tolist())
-    torch._foreach_add_(denominators, (config.adam_eps * corrections).tolist())
-    return list(torch._foreach_div(averages, denominators))
+    torch._foreach_mul_(directions, (corrections / (1 - beta2**steps).sqrt()).tolist())
+    torch._foreach_add_(directions, (config.adam_eps * corrections).tolist())
+    torch._foreach_reciprocal_(directions)
+    torch._foreach_mul_(directions, averages)
+    return directions
 
 
 def _sgd(config: L3RSConfig, grads: list[torch.Tensor], buffers: State, steps: torch.Tensor) -> list[torch.Tensor]:

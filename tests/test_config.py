@@ -103,6 +103,7 @@ INVALID = [
     ("adam_betas", (0.9,)),
     ("adam_betas", (0.9, 1.0)),
     ("adam_eps", 0.0),
+    ("adam_eps", 1e-40),
     ("momentum", 1.0),
     ("max_grad_norm", 0.0),
     ("max_grad_norm", "1.0"),

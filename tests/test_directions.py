@@ -70,11 +70,12 @@ def test_gradients_are_not_written(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("eps", [1e-8, 1e-30])
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_zero_gradients_give_zero_directions(name, dtype):
+def test_zero_gradients_give_zero_directions(name, eps, dtype):
     """Invariant 2."""
     zeros = [[torch.zeros(shape, dtype=dtype) for shape in SHAPES] for _ in range(3)]
-    outputs, buffers = run(name, zeros, CONFIG.replace(adam_eps=1e-8))
+    outputs, buffers = run(name, zeros, CONFIG.replace(adam_eps=eps))
     assert all((d == 0).all() for directions in outputs for d in directions)
     assert all((value == 0).all() for values in buffers.values() for value in values)
 

@@ -113,7 +113,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         if groups:
             self._match_layers(model)
         if model is not None:
-            self._follow(model)
+            self.loss_observer.watch(model)
         if not groups or "transformers.trainer" in sys.modules:
             _register_trainer_callback()
 
@@ -138,7 +138,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
 
     @property
     def follows_model(self) -> bool:
-        """Whether what is trained is what is trainable in a model, rather than parameters that the caller chose."""
+        """Whether what is trained is what is trainable in the model given to `bind`, not a choice of the caller's."""
         return self._model is not None
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> L3RS:
@@ -177,16 +177,12 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             for group in self.param_groups:
                 group["num_training_steps"] = num_training_steps
         if module is not None:
-            self._follow(module)
+            self._model = weakref.ref(module)
+            self.loss_observer.watch(module)
         if self._waiting_state is not None:
             state_dict, self._waiting_state = self._waiting_state, None
             self.load_state_dict(state_dict)
         return self
-
-    def _follow(self, model: nn.Module) -> None:
-        """Remembers the model for what may be frozen or unfrozen later, and reads the loss from its output."""
-        self._model = weakref.ref(model)
-        self.loss_observer.watch(model)
 
     def reset(self) -> None:
         """Forgets everything about the run: the next step is a first step. Parameters and plan stay."""

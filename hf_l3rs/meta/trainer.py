@@ -188,9 +188,13 @@ class MetaTrainer:
         return self.network
 
     def summary(self) -> dict[str, Any]:
-        """Returns what the model card tells about the run, as a flat dictionary of plain values."""
+        """
+        Returns what the model card tells about the run, as plain values. If it started from another L3RS, the cost
+        includes that one's, and `started_from` is its summary.
+        """
         progress = self.progress
         tasks = progress.settings.get("tasks", {})
+        earlier = self.network.config.meta_training  # of the L3RS that training started from
         return {
             "datasets": [dataset["path"] for dataset in tasks.get("datasets", [])],
             **{name: value for name, value in tasks.items() if name != "datasets"},
@@ -200,7 +204,8 @@ class MetaTrainer:
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,
             **{f"validation_loss_{name}": loss for name, loss in progress.references.items()},
-            **progress.cost,
+            **{name: value + earlier.get(name, 0) for name, value in progress.cost.items()},
+            **({"started_from": earlier} if earlier else {}),
         }
 
     @property

@@ -14,15 +14,15 @@ import logging
 import sys
 from pathlib import Path
 
+from hf_l3rs.artifact import save_network
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import tuned_losses
-from hf_l3rs.hub import save_network
-from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
+from hf_l3rs.meta.arguments import MetaTrainingArguments, ModelArguments, TaskArguments, parse_arguments
 from hf_l3rs.meta.es import ESConfig
 from hf_l3rs.meta.rollout import MetaLoss
 from hf_l3rs.meta.setup import build, run_settings
-from hf_l3rs.meta.trainer import MetaTrainer, MetaTrainingArguments, make_accelerator
+from hf_l3rs.meta.trainer import MetaTrainer, make_accelerator
 
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 
 # No test may reach the network: nothing listens on the discard port, and the Hub is off unless a test turns it on.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
@@ -18,3 +20,20 @@ os.environ.pop("HF_TOKEN", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["tests.loopback_hub"]
+
+
+@pytest.fixture
+def seen_losses(monkeypatch):
+    """The losses that the optimizer's features got, one a step."""
+    from hf_l3rs.loss import LossObserver
+
+    losses = []
+    take = LossObserver.take
+
+    def spy(self, device):
+        loss = take(self, device)
+        losses.append(None if loss is None else float(loss))
+        return loss
+
+    monkeypatch.setattr(LossObserver, "take", spy)
+    return losses

@@ -12,7 +12,6 @@ from transformers import Trainer, TrainerCallback
 from hf_l3rs import L3RS, L3RSCallback
 from hf_l3rs.callback import register
 from hf_l3rs.errors import BindingError, UnsupportedSetupError
-from hf_l3rs.loss import LossObserver
 from tests.tiny import (
     MODELS,
     RandomImages,
@@ -25,21 +24,6 @@ from tests.tiny import (
     trained_network,
     training_arguments,
 )
-
-
-@pytest.fixture
-def seen_losses(monkeypatch):
-    """The losses that the optimizer's features got, one a step."""
-    losses = []
-    take = LossObserver.take
-
-    def spy(self, device):
-        loss = take(self, device)
-        losses.append(None if loss is None else float(loss))
-        return loss
-
-    monkeypatch.setattr(LossObserver, "take", spy)
-    return losses
 
 
 def stock_trainer(model, folder, optimizer=None, scheduler=None, callbacks=(), size=32, **args):

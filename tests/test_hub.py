@@ -14,8 +14,9 @@ import torch
 from huggingface_hub import ModelHubMixin, constants
 
 from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, describe_layers
+from hf_l3rs.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network, save_network
 from hf_l3rs.errors import ArtifactError, ConfigError, L3RSError
-from hf_l3rs.hub import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load, load_network, pull, push, save_network
+from hf_l3rs.hub import load, pull, push
 from hf_l3rs.model_card import Result, Results, read_results, write_results
 
 

@@ -12,7 +12,6 @@ from transformers.trainer_utils import HPSearchBackend
 from hf_l3rs import L3RS, L3RSCallback, L3RSTrainer
 from hf_l3rs.callback import unwrap_optimizer
 from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
-from hf_l3rs.loss import LossObserver
 from tests.tiny import (
     MODELS,
     RandomImages,
@@ -25,21 +24,6 @@ from tests.tiny import (
     trained_network,
     training_arguments,
 )
-
-
-@pytest.fixture
-def seen_losses(monkeypatch):
-    """The losses that the optimizer's features got, one a step."""
-    losses = []
-    take = LossObserver.take
-
-    def spy(self, device):
-        loss = take(self, device)
-        losses.append(None if loss is None else float(loss))
-        return loss
-
-    monkeypatch.setattr(LossObserver, "take", spy)
-    return losses
 
 
 def l3rs_trainer(model, folder, cls=L3RSTrainer, size=32, args=None, **kwargs):

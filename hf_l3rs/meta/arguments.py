@@ -133,6 +133,53 @@ class TaskArguments:
         self.datasets = [DatasetArguments.parse(value) for value in self.datasets]
 
 
+@dataclass
+class MetaTrainingArguments:
+    """
+    How meta-training runs: what does not change its result, except validation and early stopping.
+
+    Args:
+        output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
+        task_per_pair (`bool`, *optional*, defaults to `True`):
+            Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
+        validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
+        early_stopping_patience (`int`, *optional*, defaults to `0`):
+            Validations without improvement after which training stops; 0 never stops early.
+        checkpoint_interval (`int`, *optional*, defaults to `10`): Generations between checkpoints; 0 for none.
+        keep_checkpoints (`int`, *optional*, defaults to `2`): Checkpoints to keep.
+        resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
+        num_threads (`int`, *optional*, defaults to `1`):
+            CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
+        vectorized_pairs (`int`, *optional*, defaults to `0`):
+            Pairs whose inner loops run as one through `torch.func.vmap`; 0 runs candidates one after another. Faster
+            for small dense models, slower for convolutions on a CPU. Tasks must then have one fixed horizon.
+        compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
+        report_to (`str`, *optional*): A tracker that Accelerate knows, such as `"wandb"` or `"tensorboard"`.
+        project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
+    """
+
+    output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
+    task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
+    validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
+    early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
+    checkpoint_interval: int = field(default=10, metadata={"help": "Generations between checkpoints; 0: none."})
+    keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
+    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
+    num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
+    vectorized_pairs: int = field(default=0, metadata={"help": "Pairs that run as one through vmap; 0: none."})
+    compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
+    report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
+    project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
+
+    def __post_init__(self) -> None:
+        for name in ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("keep_checkpoints", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+
 def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None = None, **kwargs: Any) -> tuple:
     """
     Reads settings from an optional YAML file, the first argument, and from options, which win.
@@ -151,7 +198,11 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
     from transformers import HfArgumentParser
 
     args = list(sys.argv[1:] if args is None else args)
-    parser = HfArgumentParser(list(dataclass_types), formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+    parser = HfArgumentParser(
+        list(dataclass_types),  # type: ignore[arg-type]
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        **kwargs,
+    )
     if args and args[0].endswith((".yaml", ".yml")):
         values = _read_yaml(args.pop(0))
         known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}

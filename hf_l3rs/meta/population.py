@@ -19,7 +19,7 @@ from hf_l3rs.network import L3RSNetwork, mixture_and_scale
 from hf_l3rs.optimizer import L3RS
 
 
-class PopulationNetwork(nn.Module):
+class PopulationNetwork:
     """
     The networks of several candidates, evaluated at once; a stand-in for [`L3RSNetwork`] inside the optimizer.
 
@@ -29,14 +29,12 @@ class PopulationNetwork(nn.Module):
     """
 
     def __init__(self, config: L3RSConfig, vectors: torch.Tensor) -> None:
-        super().__init__()
         self.config = config
-        template = L3RSNetwork(config)
-        sizes = [parameter.numel() for parameter in template.parameters()]
-        chunks = dict(zip((name for name, _ in template.named_parameters()), vectors.split(sizes, dim=1)))
-        for name, parameter in template.named_parameters():
-            self.register_buffer(name.replace(".", "_"), chunks[name].reshape(len(vectors), *parameter.shape))
-        self.num_layers = len(template.weights)
+        shapes = [parameter.shape for parameter in L3RSNetwork(config).parameters()]
+        chunks = vectors.split([shape.numel() for shape in shapes], dim=1)
+        tensors = [chunk.reshape(len(vectors), *shape) for chunk, shape in zip(chunks, shapes)]
+        num_layers = (len(tensors) - 1) // 2
+        self.embeddings, self.weights, self.biases = tensors[0], tensors[1 : num_layers + 1], tensors[num_layers + 1 :]
         self.num_candidates = len(vectors)
 
     def fingerprint(self) -> str:
@@ -45,18 +43,19 @@ class PopulationNetwork(nn.Module):
 
     def place(self, device: torch.device, dtype: torch.dtype) -> PopulationNetwork:
         """Moves the network; see [`L3RSNetwork.place`]."""
-        return self.to(device, dtype)
+        self.weights = [weight.to(device, dtype) for weight in self.weights]
+        self.biases = [bias.to(device, dtype) for bias in self.biases]
+        return self
 
     def embed(self, embedding_weights: torch.Tensor) -> torch.Tensor:
         """Returns embeddings of shape `(num_candidates * num_layers, embedding_size)`, candidate by candidate."""
         weights = embedding_weights.view(self.num_candidates, -1, embedding_weights.shape[1])
         return torch.bmm(weights.double().cpu(), self.embeddings.double().cpu()).flatten(0, 1)
 
-    def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, features: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As [`L3RSNetwork.forward`], with `num_candidates * num_layers` rows."""
-        hidden = torch.cat((features, embeddings), dim=1).view(self.num_candidates, -1, self.weights_0.shape[2])
-        for index in range(self.num_layers):
-            weight, bias = getattr(self, f"weights_{index}"), getattr(self, f"biases_{index}")
+        hidden = torch.cat((features, embeddings), dim=1).unflatten(0, (self.num_candidates, -1))
+        for weight, bias in zip(self.weights, self.biases):
             output = torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2))
             hidden = nn.functional.silu(output)
         return mixture_and_scale(output.flatten(0, 1))
@@ -201,7 +200,9 @@ def _forward(
     """The losses, of shape `(num_candidates,)`, and logits of all candidates."""
 
     def one(state: Mapping[str, torch.Tensor], pixel_values: torch.Tensor, labels: torch.Tensor) -> Any:
-        output = torch.func.functional_call(model, state, kwargs={"pixel_values": pixel_values, "labels": labels})
+        output = torch.func.functional_call(
+            model, dict(state), kwargs={"pixel_values": pixel_values, "labels": labels}
+        )
         return output.loss, output.logits
 
     pixel_values, labels, dim = batch

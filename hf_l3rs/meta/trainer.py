@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +20,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_l3rs.errors import CheckpointError, ConfigError, L3RSError
+from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.checkpoint import (
     METRICS_NAME,
     Progress,
@@ -41,53 +41,6 @@ logger = logging.getLogger(__name__)
 
 # What a candidate's result is sent as between processes.
 _FIELDS = Rollout._fields
-
-
-@dataclass
-class MetaTrainingArguments:
-    """
-    How meta-training runs: what does not change its result, except validation and early stopping.
-
-    Args:
-        output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
-        task_per_pair (`bool`, *optional*, defaults to `True`):
-            Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
-        validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
-        early_stopping_patience (`int`, *optional*, defaults to `0`):
-            Validations without improvement after which training stops; 0 never stops early.
-        checkpoint_interval (`int`, *optional*, defaults to `10`): Generations between checkpoints; 0 for none.
-        keep_checkpoints (`int`, *optional*, defaults to `2`): Checkpoints to keep.
-        resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
-        num_threads (`int`, *optional*, defaults to `1`):
-            CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
-        vectorized_pairs (`int`, *optional*, defaults to `0`):
-            Pairs whose inner loops run as one through `torch.func.vmap`; 0 runs candidates one after another. Faster
-            for small dense models, slower for convolutions on a CPU. Tasks must then have one fixed horizon.
-        compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
-        report_to (`str`, *optional*): A tracker that Accelerate knows, such as `"wandb"` or `"tensorboard"`.
-        project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
-    """
-
-    output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
-    task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
-    validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
-    early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
-    checkpoint_interval: int = field(default=10, metadata={"help": "Generations between checkpoints; 0: none."})
-    keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
-    num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
-    vectorized_pairs: int = field(default=0, metadata={"help": "Pairs that run as one through vmap; 0: none."})
-    compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
-    report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
-    project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
-
-    def __post_init__(self) -> None:
-        for name in ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}.")
-        for name in ("keep_checkpoints", "num_threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
 
 class MetaTrainer:
@@ -385,7 +338,7 @@ class MetaTrainer:
 
         def request_stop(number: int, frame: FrameType | None) -> None:
             self._stop_requested = True
-            signal.signal(number, previous[number])
+            signal.signal(number, previous[signal.Signals(number)])
             logger.warning("Stopping after this generation; the checkpoint will resume from there.")
 
         previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}

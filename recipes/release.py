@@ -1,0 +1,39 @@
+"""
+Puts a meta-trained L3RS and what was measured with it into one folder that is exactly its Hub repository.
+
+    python recipes/release.py outputs/resnet_tiny_fashion_short/l3rs model_cards/l3rs-resnet-tiny-fashion \\
+        outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json
+
+The card is made from config and results; what a person wrote into an earlier card is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hf_l3rs import L3RS
+from hf_l3rs.artifact import RESULTS_NAME, load_network
+from hf_l3rs.errors import L3RSError
+from hf_l3rs.model_card import Results, read_results, write_results
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("l3rs", help="folder that recipes/meta_train.py wrote")
+    parser.add_argument("folder", help="folder of the release, such as model_cards/NAME")
+    parser.add_argument("results", nargs="*", help="results.json files that recipes/meta_evaluate.py wrote")
+    args = parser.parse_args(argv)
+    network, folder = load_network(args.l3rs), Path(args.folder)
+    entries = [entry for path in args.results for entry in read_results(path).entries if entry.optimizer == "L3RS"]
+    if entries:
+        write_results(Results(network.fingerprint(), tuple(entries)), folder / RESULTS_NAME)
+    L3RS(network=network).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")

@@ -58,7 +58,6 @@ def main(argv: list[str] | None = None) -> Path | None:
         network.config = network.config.replace(meta_training=trainer.summary())
         save_network(network, folder)
         logger.info("Saved the L3RS in %s.", folder)
-    accelerator.wait_for_everyone()
     return folder
 
 

@@ -16,6 +16,10 @@ from hf_l3rs.network import L3RSNetwork
 from hf_l3rs.parameters import is_sharded
 
 
+# A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
+TINY = 1e-12
+
+
 def state_dtype(parameter: torch.Tensor) -> torch.dtype:
     """The type that a parameter's state and update are computed in: float64 stays, everything else is float32."""
     return torch.float64 if parameter.dtype == torch.float64 else torch.float32
@@ -120,3 +124,16 @@ class LayerBank:
             inputs[:, :, None].expand_as(self.ema),
             (1 - self.decays).expand_as(self.ema),
         )
+
+    def unit_mixture(
+        self, directions: list[list[torch.Tensor]], weights: torch.Tensor
+    ) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
+        """
+        Mixes the directions into one, and returns it with the weights, of shape `(num_layers, 1)`, that bring its norm
+        to one; weights of the directions are of shape `(num_layers, num_directions)`.
+        """
+        first, *others = zip(directions, weights.unbind(1))
+        mixed = list(torch._foreach_mul(first[0], list(first[1].unbind())))
+        for direction, column in others:
+            torch._foreach_addcmul_(mixed, direction, list(column.unbind()))
+        return [mixed], self.norms(mixed).clamp_min(TINY).reciprocal()[:, None]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_l3rs.bank import LayerBank
+from hf_l3rs.bank import TINY, LayerBank
 from hf_l3rs.config import L3RSConfig
 from hf_l3rs.directions import DIRECTIONS
 from hf_l3rs.errors import BindingError
@@ -34,14 +34,12 @@ from hf_l3rs.parameters import (
     check_num_training_steps,
     check_shapes,
     named_groups,
+    planned_steps,
     refuse_sharding,
 )
 
 
 logger = logging.getLogger(__name__)
-
-# A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
-TINY = 1e-12
 
 NamedParameters = Iterable[tuple[str, torch.Tensor]]
 
@@ -263,7 +261,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
             raise BindingError(
                 "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) before the first step."
             )
-        plans = [_planned_steps(group) for group in self.param_groups]
+        plans = [planned_steps(group) for group in self.param_groups]
         result: Any = closure
         if callable(closure):
             with torch.enable_grad():
@@ -313,7 +311,7 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         self._last_updates.append((mixture, update_norms / bank.sqrt_numel))
         weights = mixture / norms.clamp_min(TINY)
         if config.normalize_mixture:
-            directions, weights = _unit_mixture(bank, directions, weights)
+            directions, weights = bank.unit_mixture(directions, weights)
         coefficients = -update_norms[:, None] * weights
         for direction, column in zip(directions, coefficients.unbind(1)):
             torch._foreach_addcmul_(targets, direction, list(column.unbind()))
@@ -411,26 +409,6 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin
-
-
-def _unit_mixture(
-    bank: LayerBank, directions: list[list[torch.Tensor]], weights: torch.Tensor
-) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
-    """Replaces the directions by their mixture as the only direction, weighted to unit norm."""
-    first, *others = zip(directions, weights.unbind(1))
-    mixed = list(torch._foreach_mul(first[0], list(first[1].unbind())))
-    for direction, column in others:
-        torch._foreach_addcmul_(mixed, direction, list(column.unbind()))
-    return [mixed], bank.norms(mixed).clamp_min(TINY).reciprocal()[:, None]
-
-
-def _planned_steps(group: dict[str, Any]) -> int:
-    planned = group["num_training_steps"]
-    if planned is None and group["lr"] != 0:  # DCP takes a step at lr = 0 to create the state, before any plan
-        raise BindingError(
-            "L3RS needs to know how many steps the run will have; call optimizer.bind(model, num_training_steps=...)."
-        )
-    return planned or 1
 
 
 def _register_trainer_callback() -> None:

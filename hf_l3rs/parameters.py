@@ -107,3 +107,13 @@ def check_lr(lr: float) -> None:
 def check_num_training_steps(steps: int | None) -> None:
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise ConfigError(f"num_training_steps must be a whole number of at least 1, got {steps!r}.")
+
+
+def planned_steps(group: dict[str, Any]) -> int:
+    """Returns the planned length K of a group's run; raises if nobody told it."""
+    planned = group["num_training_steps"]
+    if planned is None and group["lr"] != 0:  # DCP takes a step at lr = 0 to create the state, before any plan
+        raise BindingError(
+            "L3RS needs to know how many steps the run will have; call optimizer.bind(model, num_training_steps=...)."
+        )
+    return planned or 1

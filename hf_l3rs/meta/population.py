@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_l3rs.bank import LayerBank
 from hf_l3rs.config import L3RSConfig
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.layers import describe_layers, match_layers, named_trainable_parameters
 from hf_l3rs.meta.rollout import Autocast, Evaluation, MetaLoss, Rollout, Trajectory, explosion_threshold
 from hf_l3rs.meta.tasks import Batch, Task
@@ -146,7 +147,11 @@ def rollout_population(
 
     Returns:
         `list[Rollout]`: One for each candidate.
+
+    Raises:
+        ConfigError: In mixed precision: under vmap, autocast passes linear layers by.
     """
+    _refuse_mixed_precision(device, autocast)
     (num_steps,) = {task.num_training_steps for task in tasks}
     trainable = {name for name, _ in named_trainable_parameters(model)}
     stacked = {
@@ -174,6 +179,15 @@ def rollout_population(
         final = Evaluation(math.inf, 0.0) if diverged else evaluation
         scores.append(Rollout((meta_loss or MetaLoss())(trajectory), final.loss, final.accuracy, num_steps))
     return scores
+
+
+def _refuse_mixed_precision(device: torch.device | str, autocast: Autocast) -> None:
+    with autocast():
+        if torch.is_autocast_enabled(torch.device(device).type):
+            raise ConfigError(
+                "Candidates that run as one through vmap cannot run in mixed precision; set vectorized_pairs to 0, or "
+                "mixed_precision to 'no'."
+            )
 
 
 def _distinct(tasks: Sequence[Task]) -> list[Task]:

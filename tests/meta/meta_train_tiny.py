@@ -21,7 +21,7 @@ def make_trainer(output_dir: str, generations: int = 6, es: dict | None = None, 
         make_network(),
         make_model(dropout=0.1),
         make_tasks(),
-        ESConfig(num_generations=generations, num_pairs=3, **(es or {})),
+        ESConfig(num_generations=generations, **{"num_pairs": 3, **(es or {})}),
         args,
         validation_tasks=[validation.draw(0, 0, index) for index in range(3)],
     )

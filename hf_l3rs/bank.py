@@ -11,7 +11,7 @@ import torch
 from hf_l3rs.config import L3RSConfig
 from hf_l3rs.directions import DIRECTIONS
 from hf_l3rs.errors import UnsupportedSetupError
-from hf_l3rs.features import EMA_CHANNELS, time_constants
+from hf_l3rs.features import EMA_CHANNELS, time_coefficients
 from hf_l3rs.network import L3RSNetwork
 from hf_l3rs.parameters import is_sharded
 
@@ -62,7 +62,7 @@ class LayerBank:
         reference = self.sqrt_numel if config.step_reference == "rms" else torch.ones_like(self.sqrt_numel)
         self.reference_norm = config.base_step * reference
         self.decays = torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
-        self.time_constants = time_constants(config, self.sqrt_numel)
+        self._time_coefficients: tuple[int, torch.Tensor] | None = None
         self.network = network.place(self.device, self.dtype)
         self.embeddings = network.embed(embedding_weights).to(self.device, self.dtype)
         self._stack_state(config, state)
@@ -117,6 +117,13 @@ class LayerBank:
     def norms(self, tensors: list[torch.Tensor]) -> torch.Tensor:
         """Returns the Euclidean norm of each layer's tensor, of shape `(num_layers,)`."""
         return torch.stack(torch._foreach_norm(tensors)).to(self.dtype)
+
+    def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
+        """Returns [`~hf_l3rs.features.time_coefficients`], made anew only when the plan changes."""
+        if self._time_coefficients is None or self._time_coefficients[0] != num_training_steps:
+            coefficients = time_coefficients(self.network.config, num_training_steps, self.sqrt_numel)
+            self._time_coefficients = num_training_steps, coefficients
+        return self._time_coefficients[1]
 
     def update_ema(self, inputs: torch.Tensor) -> None:
         """a ← γ a + (1 − γ) ξ for all layers, channels and decays (eq. 2); inputs of shape `(num_layers, 4)`."""

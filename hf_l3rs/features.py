@@ -23,22 +23,15 @@ class Features(NamedTuple):
 
     Args:
         step (`int`): Steps taken, this one included: k, from 1.
-        num_training_steps (`int`): Planned length K of the run.
-        time_constants (`torch.Tensor` of shape `(num_times,)`): From [`time_constants`], on the layers' device.
+        time_coefficients (`torch.Tensor` of shape `(2, num_times)`): From [`time_coefficients`].
         ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The layers' EMA banks, channels as EMA_CHANNELS.
-        direction_rms (`torch.Tensor` of shape `(num_layers, num_directions)`): RMS per element of each direction.
+        measures (`torch.Tensor` of shape `(num_layers, 3 + num_directions)`): From [`log_measures`].
     """
 
     step: int
-    num_training_steps: int
-    time_constants: torch.Tensor
+    time_coefficients: torch.Tensor
     ema: torch.Tensor
-    direction_rms: torch.Tensor
-
-
-def log_scale(value: torch.Tensor, scale: float = NORM_SCALE) -> torch.Tensor:
-    """Returns `log(value) / scale` with `value` bounded; what is not a number counts as the upper bound."""
-    return value.nan_to_num(nan=CEILING).clamp(FLOOR, CEILING).log() / scale
+    measures: torch.Tensor
 
 
 def feature_names(config: L3RSConfig) -> list[str]:
@@ -58,36 +51,30 @@ def num_features(config: L3RSConfig) -> int:
     return len(feature_names(config))
 
 
-def ema_inputs(
-    loss: torch.Tensor | None,
-    grad_norms: torch.Tensor,
-    param_norms: torch.Tensor,
-    sqrt_numel: torch.Tensor,
-) -> torch.Tensor:
+def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: torch.Tensor) -> torch.Tensor:
     """
-    What a step feeds into the EMA banks (ξ of eq. 2): logarithms of the loss and of the norms' RMS per element (ours).
+    Brings what a step measures to bounded logarithms: of the loss, and of the norms' RMS per element (ours).
 
     Args:
-        loss (`torch.Tensor`, *optional*): 0-dimensional training loss; without one, the neutral value 0 goes in.
-        grad_norms (`torch.Tensor` of shape `(num_layers,)`): Euclidean norms of the gradients.
-        param_norms (`torch.Tensor` of shape `(num_layers,)`): Euclidean norms of the parameters before the step.
+        loss (`torch.Tensor`, *optional*): Training loss, one or one a layer; without one, the neutral value 0 goes in.
+        norms (`torch.Tensor` of shape `(num_layers, 2 + num_directions)`):
+            Euclidean norms of the gradient, of the parameter before the step, and of every direction.
         sqrt_numel (`torch.Tensor` of shape `(num_layers,)`): Square roots of the layers' numbers of elements.
 
     Returns:
-        `torch.Tensor` of shape `(num_layers, 4)`, columns as EMA_CHANNELS.
+        `torch.Tensor` of shape `(num_layers, 3 + num_directions)`, the loss first. What is not a number counts as the
+        upper bound.
     """
-    inputs = torch.ones(
-        len(sqrt_numel),
-        len(EMA_CHANNELS),
-        dtype=sqrt_numel.dtype,
-        device=sqrt_numel.device,
-    )
-    if loss is None:
-        inputs[:, 0].zero_()
-    else:
-        inputs[:, 0] = log_scale(loss.to(sqrt_numel), LOSS_SCALE)
-    inputs[:, 1:3] = log_scale(torch.stack((grad_norms, param_norms), dim=1) / sqrt_numel[:, None])
-    return inputs
+    losses = sqrt_numel.new_ones(()) if loss is None else loss.to(sqrt_numel)
+    values = torch.cat((losses.expand(len(norms))[:, None], norms / sqrt_numel[:, None]), dim=1)
+    logs = values.nan_to_num(nan=CEILING).clamp(FLOOR, CEILING).log() / NORM_SCALE
+    logs[:, 0].mul_(NORM_SCALE / LOSS_SCALE)
+    return logs
+
+
+def ema_inputs(measures: torch.Tensor) -> torch.Tensor:
+    """Returns what goes into the EMA banks (ξ of eq. 2), of shape `(num_layers, 4)`, columns as EMA_CHANNELS."""
+    return torch.nn.functional.pad(measures[:, :3], (0, 1), value=1.0)
 
 
 def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
@@ -102,29 +89,26 @@ def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
         `torch.Tensor` of shape `(num_layers, num_features)`, columns as [`feature_names`], each roughly within ±4.
     """
     averages = raw.ema[:, :3] / raw.ema[:, 3:]
-    centers, inverse_scales = raw.time_constants.split((len(config.relative_times), len(config.absolute_times)))
-    num_layers = len(raw.ema)
+    slopes, offsets = raw.time_coefficients
+    times = torch.tanh(offsets.add(slopes, alpha=raw.step)).expand(len(averages), -1)
+    relative, absolute = times.split((len(config.relative_times), len(config.absolute_times)), dim=1)
     columns = {
-        "relative_time": relative_time(raw.step / raw.num_training_steps, centers).expand(num_layers, -1),
-        "absolute_time": absolute_time(raw.step, inverse_scales).expand(num_layers, -1),
+        "relative_time": relative,
+        "absolute_time": absolute,
         "loss": averages[:, 0],
         "grad_norm": averages[:, 1],
         "param_norm": averages[:, 2],
-        "direction_norms": log_scale(raw.direction_rms),
+        "direction_norms": raw.measures[:, 3:],
     }
     return torch.cat([columns[group] for group in config.features] or [averages[:, 0, :0]], dim=1)
 
 
-def time_constants(config: L3RSConfig, like: torch.Tensor) -> torch.Tensor:
-    """Returns the centres and the inverse scales of the time features, placed as `like`: built once, not each step."""
-    return like.new_tensor((*config.relative_times, *(1 / scale for scale in config.absolute_times)))
-
-
-def relative_time(progress: float, centers: torch.Tensor) -> torch.Tensor:
-    """Where in the planned run the step stands: `tanh(10 (k/K - c))` for each centre c (ours)."""
-    return torch.tanh(10 * (progress - centers))
-
-
-def absolute_time(step: int, inverse_scales: torch.Tensor) -> torch.Tensor:
-    """How many steps were taken, whatever the plan: `tanh(k/c - 1)` for each scale c (ours)."""
-    return torch.tanh(step * inverse_scales - 1)
+def time_coefficients(config: L3RSConfig, num_training_steps: int, like: torch.Tensor) -> torch.Tensor:
+    """
+    Returns slopes and offsets, of shape `(2, num_times)` and placed as `like`, of the arguments that the time features
+    are the tanh of at step k: relative `10 (k/K - c)`, where in the planned run of K steps it stands, and absolute
+    `k/c - 1`, how many steps were taken, whatever the plan (both ours).
+    """
+    relative = [(10 / num_training_steps, -10 * center) for center in config.relative_times]
+    absolute = [(1 / scale, -1.0) for scale in config.absolute_times]
+    return like.new_tensor([*relative, *absolute]).view(-1, 2).t().contiguous()

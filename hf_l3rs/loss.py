@@ -51,9 +51,11 @@ class LossObserver:
         """Returns the step's loss, 0-dimensional, averaged over processes; `None` if no loss was seen."""
         if not self._losses:
             return None
-        losses = torch.stack([loss.to(device, non_blocking=True) for loss in self._losses])
+        losses = [loss.to(device, non_blocking=True) for loss in self._losses]
         self._losses.clear()
-        loss = losses.sum() if self._is_sum else losses.mean()
+        loss = sum(losses[1:], start=losses[0])
+        if len(losses) > 1 and not self._is_sum:
+            loss = loss / len(losses)
         return _mean_over_processes(loss) if self.synchronize else loss
 
     def watch(self, model: nn.Module, share_scale: float = 1.0) -> None:

@@ -16,7 +16,7 @@ from hf_l3rs.bank import TINY, LayerBank
 from hf_l3rs.config import L3RSConfig
 from hf_l3rs.directions import DIRECTIONS
 from hf_l3rs.errors import BindingError
-from hf_l3rs.features import Features, ema_inputs, stack_features
+from hf_l3rs.features import Features, ema_inputs, log_measures, stack_features
 from hf_l3rs.hub import L3RSHubMixin
 from hf_l3rs.layers import (
     canonical_name,
@@ -297,19 +297,15 @@ class L3RS(torch.optim.Optimizer, L3RSHubMixin):
         steps = bank.steps.double()
         directions = [DIRECTIONS[name].update(config, grads, bank.buffers, steps) for name in config.directions]
         grad_norms = bank.norms(grads)
-        norms = torch.stack([grad_norms if d is grads else bank.norms(d) for d in directions], dim=1)
-        bank.update_ema(ema_inputs(loss, grad_norms, bank.norms(targets), bank.sqrt_numel))
-        raw = Features(
-            step=group["step"],
-            num_training_steps=planned,
-            time_constants=bank.time_constants,
-            ema=bank.ema,
-            direction_rms=norms / bank.sqrt_numel[:, None],
-        )
+        norms = [grad_norms if direction is grads else bank.norms(direction) for direction in directions]
+        all_norms = torch.stack((grad_norms, bank.norms(targets), *norms), dim=1)
+        measures = log_measures(loss, all_norms, bank.sqrt_numel)
+        bank.update_ema(ema_inputs(measures))
+        raw = Features(group["step"], bank.time_coefficients(planned), bank.ema, measures)
         mixture, scale = bank.network(stack_features(config, raw), bank.embeddings)
         update_norms = group["lr"] * scale * bank.reference_norm
         self._last_updates.append((mixture, update_norms / bank.sqrt_numel))
-        weights = mixture / norms.clamp_min(TINY)
+        weights = mixture / all_norms[:, 2:].clamp_min(TINY)
         if config.normalize_mixture:
             directions, weights = bank.unit_mixture(directions, weights)
         coefficients = -update_norms[:, None] * weights

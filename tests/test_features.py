@@ -15,10 +15,10 @@ from hf_l3rs.features import (
     Features,
     ema_inputs,
     feature_names,
-    log_scale,
+    log_measures,
     num_features,
     stack_features,
-    time_constants,
+    time_coefficients,
 )
 
 
@@ -30,8 +30,8 @@ def raw_features(config=CONFIG, step=3, planned=10, num_layers=4, dtype=torch.fl
     generator = torch.Generator().manual_seed(0)
     like = torch.zeros((), dtype=dtype)
     ema = torch.rand(num_layers, len(EMA_CHANNELS), len(config.ema_decays), generator=generator, dtype=dtype)
-    rms = torch.rand(num_layers, len(config.directions), generator=generator, dtype=dtype)
-    return Features(step, planned, time_constants(config, like), ema, rms)
+    measures = torch.rand(num_layers, 3 + len(config.directions), generator=generator, dtype=dtype)
+    return Features(step, time_coefficients(config, planned, like), ema, measures)
 
 
 def column(config, raw, name):
@@ -54,7 +54,7 @@ def test_names_match_the_columns():
     for row, channel in enumerate(("loss", "grad_norm", "param_norm")):
         expected |= {f"{channel}_ema_{g:g}": averages[:, row, i] for i, g in enumerate(CONFIG.ema_decays)}
     for index, name in enumerate(CONFIG.directions):
-        expected[f"direction_norm_{name}"] = raw.direction_rms[:, index].log() / NORM_SCALE
+        expected[f"direction_norm_{name}"] = raw.measures[:, 3 + index]
     assert list(expected) == feature_names(CONFIG)
     for name, value in expected.items():
         value = torch.as_tensor(value, dtype=torch.float64).expand(4)
@@ -67,33 +67,37 @@ def test_relative_time_goes_beyond_the_plan():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_log_scale_is_bounded(dtype):
+def test_measures_are_bounded(dtype):
     values = torch.tensor([0.0, 1e-30, FLOOR, 1.0, CEILING, 1e30, math.inf, -math.inf, -1.0, math.nan], dtype=dtype)
-    low, high = math.log(FLOOR) / NORM_SCALE, math.log(CEILING) / NORM_SCALE
+    low, high = math.log(FLOOR), math.log(CEILING)
     expected = torch.tensor([low, low, low, 0.0, high, high, high, low, low, high], dtype=dtype)
-    torch.testing.assert_close(log_scale(values), expected, rtol=1e-6, atol=1e-6)
+    measures = log_measures(values, values[:, None].expand(-1, 3), torch.ones(10, dtype=dtype))
+    torch.testing.assert_close(measures[:, 0], expected / LOSS_SCALE, rtol=1e-6, atol=1e-6)
+    for column in measures[:, 1:].unbind(1):
+        torch.testing.assert_close(column, expected / NORM_SCALE, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, math.inf, math.nan])
 def test_no_input_makes_a_feature_infinite(value):
-    norms = torch.full((4,), value)
-    inputs = ema_inputs(torch.tensor(value), norms, norms, torch.ones(4))
-    ema = inputs[:, :, None].expand(-1, -1, 3) * 0.1  # as after a first step
-    raw = raw_features(dtype=torch.float32)._replace(ema=ema, direction_rms=torch.full((4, 3), value))
+    measures = log_measures(torch.tensor(value), torch.full((4, 5), value), torch.ones(4))
+    ema = ema_inputs(measures)[:, :, None].expand(-1, -1, 3) * 0.1  # as after a first step
+    raw = raw_features(dtype=torch.float32)._replace(ema=ema, measures=measures)
     features = stack_features(CONFIG, raw)
     assert torch.isfinite(features).all() and features.abs().max() < 10
 
 
-def test_ema_inputs_are_logarithms_of_rms():
+def test_measures_are_logarithms_of_rms():
     sqrt_numel = torch.tensor([2.0, 10.0], dtype=torch.float64)
-    inputs = ema_inputs(torch.tensor(0.5), 3 * sqrt_numel, 5 * sqrt_numel, sqrt_numel)
-    expected = [math.log(0.5) / LOSS_SCALE, math.log(3) / NORM_SCALE, math.log(5) / NORM_SCALE, 1.0]
-    torch.testing.assert_close(inputs, torch.tensor([expected] * 2, dtype=torch.float64))
+    norms = torch.stack([factor * sqrt_numel for factor in (3, 5, 7)], dim=1)
+    measures = log_measures(torch.tensor(0.5), norms, sqrt_numel)
+    expected = [math.log(0.5) / LOSS_SCALE, *(math.log(factor) / NORM_SCALE for factor in (3, 5, 7))]
+    torch.testing.assert_close(measures, torch.tensor([expected] * 2, dtype=torch.float64))
+    inputs = torch.tensor([[*expected[:3], 1.0]] * 2, dtype=torch.float64)
+    torch.testing.assert_close(ema_inputs(measures), inputs)
 
 
 def test_absent_loss_is_neutral():
-    inputs = ema_inputs(None, torch.ones(2), torch.ones(2), torch.ones(2))
-    torch.testing.assert_close(inputs, torch.tensor([[0.0, 0.0, 0.0, 1.0]] * 2))
+    assert torch.equal(log_measures(None, torch.ones(2, 3), torch.ones(2)), torch.zeros(2, 4))
 
 
 def test_bias_correction_is_the_closed_form():

@@ -98,6 +98,9 @@ class ModelArguments:
     hidden_sizes: list[int] = field(default_factory=lambda: [32, 32], metadata={"help": "Sizes of the MLP."})
     embedding_size: int = field(default=8, metadata={"help": "Size of a layer's embedding."})
     base_step: float = field(default=1e-3, metadata={"help": "RMS per element of an untrained update."})
+    adam_betas: list[float] | None = field(
+        default=None, metadata={"help": "Decays of the direction adam; those of initial_l3rs or 0.9 0.99 by default."}
+    )
     step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to: rms or absolute."})
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
 

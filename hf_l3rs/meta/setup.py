@@ -90,16 +90,18 @@ def build(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Se
 
 def build_network(model: nn.Module, model_args: ModelArguments, task_args: TaskArguments, seed: int) -> L3RSNetwork:
     """Returns the L3RS that meta-training starts from: an untrained one, or that of `initial_l3rs`."""
-    provenance: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "base_model": model_args.base_model,
         "model_type": getattr(getattr(model, "config", None), "model_type", None),
         "num_training_steps": task_args.max_steps or task_args.min_steps,
     }
+    if model_args.adam_betas is not None:
+        changes["adam_betas"] = tuple(model_args.adam_betas)
     if model_args.initial_l3rs is not None:
         from hf_l3rs.optimizer import L3RS
 
         start = L3RS.from_pretrained(model_args.initial_l3rs).network
-        network = L3RSNetwork(start.config.replace(**provenance))
+        network = L3RSNetwork(start.config.replace(**changes))
         network.load_state_dict(start.state_dict())
         return network
     trained = {name for name, _ in named_trainable_parameters(model)}
@@ -112,7 +114,7 @@ def build_network(model: nn.Module, model_args: ModelArguments, task_args: TaskA
         base_step=model_args.base_step,
         step_reference=model_args.step_reference,
         max_grad_norm=model_args.max_grad_norm,
-        **provenance,
+        **changes,
     )
     return L3RSNetwork(config, seed)
 

@@ -106,6 +106,8 @@ class LayerBank:
 
     def grads(self) -> list[torch.Tensor]:
         """Returns the layers' gradients in the type that the state has; the gradients themselves where that fits."""
+        if not self.is_low_precision:
+            return [param.grad for param in self.params]  # type: ignore[misc]
         return [param.grad.to(dtype) for param, dtype in zip(self.params, self.dtypes)]  # type: ignore[union-attr]
 
     def targets(self) -> list[torch.Tensor]:

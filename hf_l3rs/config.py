@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -189,6 +190,13 @@ class L3RSConfig:
         """Returns the configuration as plain JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
+    @functools.cached_property
+    def settings(self) -> str:
+        """Everything that a step depends on, as JSON: all fields but those that tell where the L3RS comes from."""
+        return json.dumps(
+            {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}, sort_keys=True
+        )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:
         """
@@ -221,6 +229,8 @@ class L3RSConfig:
             )
         return cls(**values)
 
+
+_PROVENANCE = ("base_model", "model_type", "meta_training", "library_version", "format_version")
 
 _TUPLE_FIELDS = (
     "layers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -85,7 +86,12 @@ def describe_layers(
     Returns:
         `tuple[LayerSpec, ...]`: One layer for each parameter, in the given order.
     """
-    shapes = {canonical_name(name): tuple(parameter.shape) for name, parameter in named_parameters}
+    return _describe(tuple((canonical_name(name), tuple(parameter.shape)) for name, parameter in named_parameters))
+
+
+@functools.lru_cache(maxsize=64)  # meta-training builds an optimizer for the same model thousands of times
+def _describe(named_shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[LayerSpec, ...]:
+    shapes = dict(named_shapes)
     return tuple(
         LayerSpec(name=name, shape=shape, role=_role(name, shape, shapes), block=_block(name))
         for name, shape in shapes.items()
@@ -130,6 +136,12 @@ def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> tup
         `tuple[torch.Tensor, list[str]]`: Weights of shape `(len(layers), len(known))` whose rows sum to one, and the
         names of the layers that were left to a mean.
     """
+    weights, unmatched = _match(tuple(layers), tuple(known))
+    return weights.clone(), list(unmatched)
+
+
+@functools.lru_cache(maxsize=64)
+def _match(layers: tuple[LayerSpec, ...], known: tuple[LayerSpec, ...]) -> tuple[torch.Tensor, tuple[str, ...]]:
     rules: tuple[Callable[[LayerSpec], object], ...] = (
         lambda layer: layer.name,
         lambda layer: renamed(layer.name),
@@ -150,7 +162,7 @@ def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> tup
         same_role = [column for column, other in enumerate(known) if other.role == layer.role]
         columns = same_role or range(len(known))
         weights[row, list(columns)] = 1.0 / len(columns)
-    return weights, unmatched
+    return weights, tuple(unmatched)
 
 
 def _unique_index(known: Sequence[LayerSpec], rule: Callable[[LayerSpec], object]) -> dict[object, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Mapping
 
@@ -154,15 +153,7 @@ class L3RSNetwork(nn.Module):
 
     def fingerprint(self) -> str:
         """Returns 16 hexadecimal digits that change with any meta-weight or any setting that a step depends on."""
-        provenance = (
-            "base_model",
-            "model_type",
-            "meta_training",
-            "library_version",
-            "format_version",
-        )
-        settings = {name: value for name, value in self.config.to_dict().items() if name not in provenance}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest = hashlib.sha256(self.config.settings.encode())
         digest.update(self.to_vector().to(torch.float32).cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 

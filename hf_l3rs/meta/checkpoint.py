@@ -71,7 +71,7 @@ def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
         return folder
     partial = output_dir / f".{folder.name}.partial"
     tensors = {f"optimizer.{name}": tensor for name, tensor in progress.state.optimizer.items()}
-    tensors["mean"] = progress.state.mean
+    tensors |= {"mean": progress.state.mean, "average": progress.state.average.clone()}
     if progress.best_mean is not None:
         tensors["best_mean"] = progress.best_mean
     values = {
@@ -126,7 +126,8 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
     try:
         values = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS_NAME)
-        saved_settings, generation, mean = values["settings"], values["generation"], tensors["mean"]
+        saved_settings, generation = values["settings"], values["generation"]
+        mean, average = tensors["mean"], tensors["average"]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} is not a readable meta-training checkpoint ({error}); name another, or start anew."
@@ -142,7 +143,7 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
         )
     optimizer = {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
     return Progress(
-        state=ESState(mean, generation, optimizer),
+        state=ESState(mean, generation, optimizer, average),
         settings=own_settings,
         best_mean=tensors.get("best_mean"),
         best_generation=values["best_generation"],

@@ -38,6 +38,9 @@ class ESConfig:
         warmup_generations (`int`, *optional*, defaults to `0`): Generations of linear warm-up.
         optimizer (`str`, *optional*, defaults to `"adam"`): Which of OPTIMIZERS moves the mean.
         weight_decay (`float`, *optional*, defaults to `0.0`): Of that optimizer.
+        averaging (`float`, *optional*, defaults to `0.0`):
+            Decay of a running average of the mean over generations, which is what is validated and kept: it takes out
+            the noise of the last steps. 0 keeps the mean itself.
         utility (`str`, *optional*, defaults to `"signed_rank"`): Which of UTILITIES turns meta-losses into weights.
         seed (`int`, *optional*, defaults to `0`): What all noise is derived from.
     """
@@ -51,6 +54,7 @@ class ESConfig:
     warmup_generations: int = field(default=0, metadata={"help": "Generations of linear warm-up."})
     optimizer: str = field(default="adam", metadata={"help": "What moves the mean: adam, adamw, rmsprop or sgd."})
     weight_decay: float = field(default=0.0, metadata={"help": "Weight decay of that optimizer."})
+    averaging: float = field(default=0.0, metadata={"help": "Decay of a running average of the mean; 0: none."})
     utility: str = field(
         default="signed_rank", metadata={"help": "signed_rank, centered_rank or pair_difference of meta-losses."}
     )
@@ -63,6 +67,8 @@ class ESConfig:
         for name in ("num_generations", "num_pairs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.averaging < 1:
+            raise ConfigError(f"averaging must be in [0, 1), got {self.averaging}.")
         for name in ("sigma", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be a positive number, got {getattr(self, name)}.")
@@ -88,11 +94,18 @@ class ESState(NamedTuple):
         mean (`torch.Tensor` of shape `(dimension,)`): ψ, the centre of the candidates.
         generation (`int`): Meta-iterations done.
         optimizer (`dict`, *optional*): State of the optimizer of the mean: tensors by name; empty at first.
+        running_mean (`torch.Tensor`, *optional*): Average of ψ over generations; absent at first.
     """
 
     mean: torch.Tensor
     generation: int = 0
     optimizer: dict[str, torch.Tensor] = {}
+    running_mean: torch.Tensor | None = None
+
+    @property
+    def average(self) -> torch.Tensor:
+        """What is validated and kept: the running average of ψ, of shape `(dimension,)`; at first ψ itself."""
+        return self.mean if self.running_mean is None else self.running_mean
 
 
 def noise(config: ESConfig, generation: int, pair: int, dimension: int) -> torch.Tensor:
@@ -129,7 +142,8 @@ def tell(config: ESConfig, state: ESState, meta_losses: torch.Tensor) -> ESState
     optimizer.step()
     moments: dict[str, Any] = optimizer.state[mean]
     tensors = {name: value.clone() for name, value in moments.items() if isinstance(value, torch.Tensor)}
-    return ESState(mean.detach(), state.generation + 1, tensors)
+    average = torch.lerp(state.average, mean.detach(), 1 - config.averaging)
+    return ESState(mean.detach(), state.generation + 1, tensors, average)
 
 
 def gradient(config: ESConfig, state: ESState, meta_losses: torch.Tensor) -> torch.Tensor:

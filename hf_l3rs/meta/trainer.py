@@ -137,7 +137,7 @@ class MetaTrainer:
                     break
         self._checkpoint()
         accelerator.end_training()
-        self.network.load_vector(progress.state.mean if progress.best_mean is None else progress.best_mean)
+        self.network.load_vector(progress.state.average if progress.best_mean is None else progress.best_mean)
         return self.network
 
     def summary(self) -> dict[str, Any]:
@@ -265,15 +265,15 @@ class MetaTrainer:
         }
 
     def _validate(self) -> dict[str, float]:
-        """Scores the mean on the fixed tasks, and the untrained L3RS once; keeps the best mean."""
+        """Scores the average on the fixed tasks, and the references once; keeps the best average."""
         progress = self.progress
         if not progress.references:
             progress.references["untrained"] = self._validation_loss(L3RSNetwork(self.network.config).to_vector())
             progress.references |= self._measure_references() if self._measure_references is not None else {}
-        loss = self._validation_loss(progress.state.mean)
+        loss = self._validation_loss(progress.state.average)
         if progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.best_generation = loss, progress.state.generation
-            progress.best_mean = progress.state.mean.clone()
+            progress.best_mean = progress.state.average.clone()
         metrics = {"validation_loss": loss, "best_validation_loss": progress.best_loss}
         return metrics | {f"validation_loss_{name}": value for name, value in progress.references.items()}
 

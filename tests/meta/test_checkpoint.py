@@ -28,6 +28,7 @@ def test_round_trip(tmp_path):
     loaded = load_checkpoint(folder, progress.settings)
     assert folder.name == "checkpoint-7"
     assert torch.equal(loaded.state.mean, progress.state.mean) and loaded.state.generation == 7
+    assert torch.equal(loaded.state.average, progress.state.average)
     assert loaded.state.optimizer.keys() == progress.state.optimizer.keys()
     assert torch.equal(loaded.best_mean, torch.zeros(3))
     assert (loaded.best_loss, loaded.best_generation, loaded.references) == (0.25, 5, {"adam": 0.3})

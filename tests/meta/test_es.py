@@ -95,6 +95,19 @@ def test_tell_is_pure_and_can_be_resumed_from_its_state(optimizer):
     assert all(torch.equal(one.optimizer[name], tensor) for name, tensor in frozen.items())
 
 
+def test_the_average_follows_the_mean():
+    losses = torch.tensor([[1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    config = ESConfig(num_pairs=2, learning_rate=0.1, averaging=0.75)
+    start = ESState(torch.zeros(5))
+    one = tell(config, start, losses)
+    two = tell(config, one, losses)
+    assert torch.equal(start.average, start.mean)
+    torch.testing.assert_close(one.average, 0.25 * one.mean)
+    torch.testing.assert_close(two.average, 0.75 * one.average + 0.25 * two.mean)
+    plain = tell(ESConfig(num_pairs=2, learning_rate=0.1), start, losses)
+    assert torch.equal(plain.average, plain.mean) and torch.equal(plain.mean, one.mean)
+
+
 def test_schedules():
     config = ESConfig(num_generations=100, learning_rate=0.1, final_learning_rate=0.1, warmup_generations=4)
     assert config.learning_rate_at(0) == pytest.approx(0.02)
@@ -105,7 +118,15 @@ def test_schedules():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"optimizer": "lion"}, {"utility": "best"}, {"num_pairs": 0}, {"sigma": 0.0}, {"learning_rate": -1.0}]
+    "changes",
+    [
+        {"averaging": 1.0},
+        {"optimizer": "lion"},
+        {"utility": "best"},
+        {"num_pairs": 0},
+        {"sigma": 0.0},
+        {"learning_rate": -1.0},
+    ],
 )
 def test_bad_settings_are_refused_in_one_sentence(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):

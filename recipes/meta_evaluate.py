@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> str:
         entries = to_results(
             summaries,
             args.baselines,
-            dataset=dataset.path,
+            dataset=dataset.hub_id or dataset.path,
             split=dataset.evaluation_split or dataset.batches_split,
             setting=args.setting,
             command=command,

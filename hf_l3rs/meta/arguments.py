@@ -25,6 +25,7 @@ class DatasetArguments:
         path (`str`): Hub id, local data set, imagefolder or parquet file, as `datasets.load_dataset` takes it.
         name (`str`, *optional*): Configuration of the data set.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        hub_id (`str`, *optional*): What cards call the data set where `path` is local: its id on the Hub.
         batches_split (`str`, *optional*, defaults to `"train"`): Where training batches come from.
         evaluation_split (`str`, *optional*): Where evaluation sets come from.
         validation_batches_split (`str`, *optional*): Where validation tasks' training batches come from.
@@ -41,6 +42,7 @@ class DatasetArguments:
     path: str
     name: str | None = None
     revision: str | None = None
+    hub_id: str | None = None
     batches_split: str = "train"
     evaluation_split: str | None = None
     validation_batches_split: str | None = None

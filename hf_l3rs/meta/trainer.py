@@ -149,7 +149,7 @@ class MetaTrainer:
         tasks = progress.settings.get("tasks", {})
         earlier = self.network.config.meta_training  # of the L3RS that training started from
         return {
-            "datasets": [dataset["path"] for dataset in tasks.get("datasets", [])],
+            "datasets": [dataset["hub_id"] or dataset["path"] for dataset in tasks.get("datasets", [])],
             **{name: value for name, value in tasks.items() if name != "datasets"},
             **dataclasses.asdict(self.es),
             **dataclasses.asdict(self.meta_loss),

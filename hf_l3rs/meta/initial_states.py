@@ -35,14 +35,15 @@ def load_image_classifier(
     from transformers.utils import logging as transformers_logging
 
     new_head = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         model = AutoModelForImageClassification.from_pretrained(name_or_path, revision=revision, **new_head)
     finally:
         transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
+        if has_bar:
+            transformers_logging.enable_progress_bar()
     return model, model.state_dict()
 
 

@@ -91,6 +91,10 @@ class MetaTrainer:
             "es": dataclasses.asdict(es),
             "meta_loss": dataclasses.asdict(self.meta_loss),
             "task_per_pair": args.task_per_pair,
+            # these three change the rounding
+            "num_threads": args.num_threads,
+            "vectorized_pairs": args.vectorized_pairs,
+            "mixed_precision": self.accelerator.mixed_precision,
             **(settings or {}),
         }
         self._measure_references = references
@@ -136,7 +140,8 @@ class MetaTrainer:
                 if self._all_agree_to_stop() or self._patience_is_over():
                     break
         self._checkpoint()
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
         self.network.load_vector(progress.state.average if progress.best_mean is None else progress.best_mean)
         return self.network
 

@@ -57,6 +57,7 @@ pretrain: $(VENV)/.installed
 meta-train: $(VENV)/.installed
 	$(META_TRAIN) recipes/configs/resnet_tiny_fashion.yaml
 	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_short.yaml
+	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_polish.yaml
 	$(META_TRAIN) recipes/configs/vit_tiny_fashion.yaml
 
 # The evaluation of the cards and README, about half an hour on two cores.

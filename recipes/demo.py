@@ -85,7 +85,7 @@ class Worker:
         )
         setup = build(
             ModelArguments(base_model=str(RECIPES / f"base_models/{args.model}-tiny-fashion")),
-            TaskArguments(datasets=[data], evaluation_size=2500),
+            TaskArguments(datasets=[data], evaluation_size=2000),
             SEED,
         )
         self.model, self.tasks = setup.model, setup.tasks

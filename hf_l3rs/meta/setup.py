@@ -101,6 +101,7 @@ def build_network(model: nn.Module, model_args: ModelArguments, task_args: TaskA
         from hf_l3rs.optimizer import L3RS
 
         start = L3RS.from_pretrained(model_args.initial_l3rs).network
+        changes["num_training_steps"] = max(changes["num_training_steps"], start.config.num_training_steps or 0)
         network = L3RSNetwork(start.config.replace(**changes))
         network.load_state_dict(start.state_dict())
         return network

@@ -47,5 +47,5 @@ def test_every_path_and_command_that_is_named_exists():
     for path in re.findall(r"(?:recipes|model_cards)/[\w./-]+", text):
         assert (ROOT / path).exists(), path
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make ([\w-]+) ", text):
+    for target in re.findall(r"^make ([\w-]+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile, target

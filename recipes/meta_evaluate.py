@@ -15,7 +15,6 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,7 +23,8 @@ from torch import nn
 
 from hf_l3rs import L3RS, L3RSNetwork
 from hf_l3rs.errors import L3RSError
-from hf_l3rs.evaluation.baselines import BASELINES, Baseline, l3rs_contender, select_baselines
+from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.baselines import Baseline, l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import Row, best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.report import Summary, runs_to_pay_back, steps_of_baselines, summarise, to_markdown, to_results
 from hf_l3rs.evaluation.storage import read_rows, write_rows
@@ -38,24 +38,6 @@ from hf_l3rs.plots import plot_learning_curves
 
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class EvaluationArguments:
-    """What is measured, and how long."""
-
-    l3rs: str = field(metadata={"help": "Folder or Hub id of the L3RS."})
-    setting: str = field(default="in domain", metadata={"help": "How the tasks relate to meta-training."})
-    baselines: list[str] = field(default_factory=lambda: ["Adam constant", "Adam cosine"], metadata={
-        "help": f"Any of {', '.join(BASELINES)}."})  # fmt: skip
-    include_untrained: bool = field(default=True, metadata={"help": "Measure an untrained L3RS as well."})
-    horizons: list[int] = field(default_factory=lambda: [10, 20, 50, 100], metadata={"help": "Lengths of runs."})
-    num_tasks: int = field(default=16, metadata={"help": "Unseen tasks."})
-    num_search_tasks: int = field(default=8, metadata={"help": "Validation tasks of the learning-rate search."})
-    evaluate_every: int | None = field(default=None, metadata={"help": "Steps between points of the curves."})
-    seed: int = field(default=1000, metadata={"help": "Of the tasks."})
-    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Where tables and pictures go."})
-    title: str = field(default="Fine-tuning", metadata={"help": "Above the picture."})
 
 
 def main(argv: list[str] | None = None) -> str:

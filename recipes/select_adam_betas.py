@@ -19,6 +19,7 @@ import torch
 from hf_l3rs import L3RS, L3RSNetwork
 from hf_l3rs.artifact import load_network
 from hf_l3rs.errors import L3RSError
+from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import Run, run_all
 from hf_l3rs.evaluation.report import final_losses, mean_and_stderr
@@ -26,7 +27,6 @@ from hf_l3rs.evaluation.storage import write_rows
 from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
 from hf_l3rs.meta.setup import build
 from hf_l3rs.meta.trainer import make_accelerator
-from meta_evaluate import EvaluationArguments
 
 
 BETAS = ((0.9, 0.99), (0.9, 0.95), (0.8, 0.99), (0.8, 0.95), (0.7, 0.95), (0.7, 0.9), (0.6, 0.9))

@@ -115,7 +115,9 @@ class Worker:
                 optimizers = (L3RS.from_pretrained(self.l3rs), None)
             else:
                 optimizers = BASELINES[name].at(rate).build(self.model, num_steps)
-                training_args.max_grad_norm = 0.0  # as in the search of the learning rates
+                # as in the search of the learning rates: no clipping, and no schedule but the optimizer's own
+                training_args.max_grad_norm = 0.0
+                training_args.lr_scheduler_type = "constant"
             trainer = Trainer(
                 model=self.model,
                 args=training_args,

@@ -319,7 +319,7 @@ def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mlp_steps", type=int, default=MLP_STEPS, help="Inner steps of a candidate in mlp.")
     parser.add_argument("--launches", type=int, default=3, help="Runs of each number of processes.")
     parser.add_argument("--launch_generations", type=int, default=5, help="Timed generations of such a run.")
-    parser.add_argument("--launch_pairs", type=int, default=4, help="Pairs of candidates of such a generation.")
+    parser.add_argument("--launch_pairs", type=int, default=10, help="Pairs of candidates of such a generation.")
     parser.add_argument("--generations", type=int, default=200, help="Generations over which memory may grow.")
     arguments = parser.parse_args(args)
     for name, value in vars(arguments).items():

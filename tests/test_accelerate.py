@@ -8,7 +8,6 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from hf_l3rs import L3RS
 from hf_l3rs.callback import unwrap_optimizer
 from hf_l3rs.errors import BindingError
-from hf_l3rs.loss import LossObserver
 from tests.tiny import MODELS, RandomImages, assert_same, learned_optimizer, parameters, tiny_resnet, tiny_vit
 
 
@@ -19,20 +18,6 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     PartialState._reset_state()
-
-
-@pytest.fixture
-def seen_losses(monkeypatch):
-    losses = []
-    take = LossObserver.take
-
-    def spy(self, device):
-        loss = take(self, device)
-        losses.append(None if loss is None else float(loss))
-        return loss
-
-    monkeypatch.setattr(LossObserver, "take", spy)
-    return losses
 
 
 def prepare(make, steps=4, accumulation=1):

@@ -92,10 +92,9 @@ def run_one(
     steps = range(evaluate_every, run.num_training_steps, evaluate_every) if evaluate_every else ()
     trajectory = fine_tune(model, task, optimizer, scheduler=scheduler, evaluate_at=steps, device=device)
     name, rate = run.contender.name, run.contender.learning_rate
-    evaluations = dict(trajectory.evaluations)
     rows = [
         Row(name, rate, run.task, run.num_training_steps, step, evaluation.loss, evaluation.accuracy)
-        for step, evaluation in evaluations.items()
+        for step, evaluation in trajectory.evaluations.items()
     ]
     if trajectory.diverged:
         rows.append(Row(name, rate, run.task, run.num_training_steps, run.num_training_steps, math.inf, 0.0))

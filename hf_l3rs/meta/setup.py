@@ -76,14 +76,12 @@ def build(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Se
             horizon=Horizon(
                 task_args.min_steps,
                 task_args.max_steps or task_args.min_steps,
-                curriculum_generations if is_training else 0,
+                task_args.curriculum_generations if is_training else 0,
             ),
             augmentations=task_args.augmentations if is_training else (),
             new_classes=not model_args.reuse_head,
         )
-        for is_training, part, curriculum_generations in zip(
-            (True, False), zip(*sources), (task_args.curriculum_generations, 0)
-        )
+        for is_training, part in zip((True, False), zip(*sources))
     )
     return Setup(model, build_network(model, model_args, task_args, seed), training, validation)
 

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 # Public name -> module. Imported on first use, so that `import hf_l3rs` costs nothing and loads no framework.
 _MODULES = {
     "L3RS": "optimizer",
-    "L3RSCallback": "callback",
-    "L3RSConfig": "config",
+    "L3RSArtifact": "hub.pretrained",
+    "L3RSCallback": "integration.callback",
+    "L3RSConfig": "learned.config",
     "L3RSError": "errors",
-    "L3RSNetwork": "network",
-    "L3RSTrainer": "trainer",
-    "LayerSpec": "config",
-    "describe_layers": "layers",
+    "L3RSNetwork": "learned.network",
+    "L3RSTrainer": "integration.trainer",
+    "LayerSpec": "learned.config",
+    "describe_layers": "learned.layers",
 }
 
 __all__ = [
     "L3RS",
+    "L3RSArtifact",
     "L3RSCallback",
     "L3RSConfig",
     "L3RSError",
@@ -30,13 +32,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hf_l3rs.callback import L3RSCallback
-    from hf_l3rs.config import L3RSConfig, LayerSpec
     from hf_l3rs.errors import L3RSError
-    from hf_l3rs.layers import describe_layers
-    from hf_l3rs.network import L3RSNetwork
+    from hf_l3rs.hub.pretrained import L3RSArtifact
+    from hf_l3rs.integration.callback import L3RSCallback
+    from hf_l3rs.integration.trainer import L3RSTrainer
+    from hf_l3rs.learned.config import L3RSConfig, LayerSpec
+    from hf_l3rs.learned.layers import describe_layers
+    from hf_l3rs.learned.network import L3RSNetwork
     from hf_l3rs.optimizer import L3RS
-    from hf_l3rs.trainer import L3RSTrainer
 
 
 def __getattr__(name: str) -> Any:

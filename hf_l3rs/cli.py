@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> str:
-    from hf_l3rs.hub import load
+    from hf_l3rs.hub.hub import load
 
     network, commit_hash = load(arguments.source, revision=arguments.revision)
     config = network.config
@@ -88,7 +88,7 @@ def _info(arguments: argparse.Namespace) -> str:
 
 
 def _push(arguments: argparse.Namespace) -> str:
-    from hf_l3rs.hub import push
+    from hf_l3rs.hub.hub import push
 
     return push(
         arguments.folder,
@@ -100,7 +100,7 @@ def _push(arguments: argparse.Namespace) -> str:
 
 
 def _pull(arguments: argparse.Namespace) -> str:
-    from hf_l3rs.hub import pull
+    from hf_l3rs.hub.hub import pull
 
     commit_hash = pull(arguments.repo_id, arguments.folder, revision=arguments.revision, overwrite=arguments.overwrite)
     return f"{arguments.folder}: {arguments.repo_id} at commit {commit_hash}"

@@ -21,6 +21,10 @@ class UnsupportedSetupError(L3RSError, RuntimeError):
     """The training set-up cannot work with L3RS (DeepSpeed, FSDP, sparse gradients, several devices in one model)."""
 
 
+class StorageError(L3RSError, OSError):
+    """Files cannot be written: no permission, no space, or something else stands in their place."""
+
+
 class DataError(L3RSError, ValueError):
     """A data set lacks what was asked of it: a split, a column, a class, enough images."""
 

@@ -32,15 +32,18 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.image_pools import ImagePool
-from hf_l3rs.meta.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.meta.es import ESConfig
-from hf_l3rs.meta.initial_states import InitialStates
+from hf_l3rs.images.pools import ImagePool
+from hf_l3rs.meta.arguments import MetaTrainingArguments
+from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.checkpoint import METRICS_NAME
+from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.population import rollout_population
-from hf_l3rs.meta.rollout import rollout
-from hf_l3rs.meta.setup import build
-from hf_l3rs.meta.tasks import Batch, Horizon, Task, TaskDistribution, TaskSource
-from hf_l3rs.meta.trainer import METRICS_NAME, MetaTrainer, MetaTrainingArguments
+from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
+from hf_l3rs.tasks.initial_states import InitialStates
+from hf_l3rs.tasks.task import Batch, Task
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -97,13 +100,14 @@ def benchmark_rollout(arguments: argparse.Namespace) -> list[Row]:
         TaskArguments(datasets=[fashion], evaluation_size=32, min_steps=arguments.steps),
         seed=0,
     )
+    network = L3RSNetwork(L3RSConfig(layers=describe_layers(setup.model.named_parameters())))
     task = setup.tasks.draw(0, 0, 0)
     task = task._replace(evaluation=[Batch(*(part[:1] for part in task.evaluation[0]))])
     images, rows = setup.tasks.sources[0].batches.fetch(torch.arange(NUM_IMAGES)), list(task.batches.rows)
     labels = task.batches.label_map[setup.tasks.sources[0].batches.labels]
     runs = {
         "bare loop, Adam (foreach)": lambda: bare_loop(setup.model, task, images, labels, rows),
-        "rollout, L3RS": lambda: rollout(setup.model, setup.network, task),
+        "rollout, L3RS": lambda: rollout(setup.model, network, task),
     }
     results = compare(runs, arguments)
     targets = dict(zip(runs, ("", "ratio at least 0.9")))

@@ -27,13 +27,13 @@ from transformers.utils import logging as transformers_logging
 from hf_l3rs import L3RS
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import Row, best_rates, draw_task
+from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
-from hf_l3rs.evaluation.storage import read_rows, write_rows
-from hf_l3rs.meta.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.meta.setup import build
-from hf_l3rs.meta.tasks import Batch
-from hf_l3rs.metrics import compute_accuracy
-from hf_l3rs.plots import plot_learning_curves
+from hf_l3rs.evaluation.results import read_rows, write_rows
+from hf_l3rs.integration.metrics import compute_accuracy
+from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.task import Batch
 
 
 RECIPES = Path(__file__).resolve().parent

@@ -26,15 +26,16 @@ from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import Baseline, l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import Row, best_rates, comparison_runs, run_all, search_runs
+from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, runs_to_pay_back, steps_of_baselines, summarise, to_markdown, to_results
-from hf_l3rs.evaluation.storage import read_rows, write_rows
+from hf_l3rs.evaluation.results import read_rows, write_rows
 from hf_l3rs.files import write_files
-from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
-from hf_l3rs.meta.setup import build
-from hf_l3rs.meta.tasks import TaskDistribution
+from hf_l3rs.hub.card import Results, write_results
 from hf_l3rs.meta.trainer import make_accelerator
-from hf_l3rs.model_card import Results, write_results
-from hf_l3rs.plots import plot_learning_curves
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.distribution import TaskDistribution
 
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> str:
     torch.set_num_threads(1)  # of many small runs, one a process is fastest
     accelerator = make_accelerator()
     baselines = select_baselines(args.baselines)
-    model, _, tasks, search_tasks = build(model_args, task_args, args.seed)
+    model, tasks, search_tasks = build(model_args, task_args, args.seed)
     model.to(accelerator.device)
     network = L3RS.from_pretrained(args.l3rs).network
     output_dir = Path(args.output_dir)

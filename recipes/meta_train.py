@@ -18,24 +18,28 @@ from hf_l3rs import L3RS
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import tuned_losses
-from hf_l3rs.meta.arguments import MetaTrainingArguments, ModelArguments, TaskArguments, parse_arguments
-from hf_l3rs.meta.es import ESConfig
-from hf_l3rs.meta.rollout import MetaLoss
-from hf_l3rs.meta.setup import build, run_settings
+from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
+from hf_l3rs.meta.build import build_network, run_settings
+from hf_l3rs.meta.candidates import MetaLoss
+from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.trainer import MetaTrainer, make_accelerator
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build
 
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS = (ModelArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
+ARGUMENTS = (ModelArguments, L3RSArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
 
 
 def main(argv: list[str] | None = None) -> Path | None:
     """Returns the folder of the finished artefact, or `None` if training was interrupted."""
-    model_args, task_args, es, meta_loss, args = parse_arguments(ARGUMENTS, argv, description=__doc__)
+    model_args, l3rs_args, task_args, es, meta_loss, args = parse_arguments(ARGUMENTS, argv, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     accelerator = make_accelerator(args.report_to)
-    model, network, tasks, validation = build(model_args, task_args, es.seed)
+    model, tasks, validation = build(model_args, task_args, es.seed)
+    network = build_network(model, l3rs_args, model_args, task_args, es.seed)
     reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(
         network,
@@ -47,7 +51,7 @@ def main(argv: list[str] | None = None) -> Path | None:
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
         references=lambda: tuned_losses(accelerator, model, trainer.validation_tasks, reference),
         accelerator=accelerator,
-        settings=run_settings(model_args, task_args),
+        settings=run_settings(l3rs_args, model_args, task_args),
     )
     trainer.train()
     if trainer.was_interrupted:

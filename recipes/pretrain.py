@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Trains, measures and saves the model; returns the measured metrics."""
     from transformers import Trainer, set_seed
 
-    from hf_l3rs.images import load_image_pool
+    from hf_l3rs.images.load import load_image_pool
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     argv = sys.argv[1:] if argv is None else argv

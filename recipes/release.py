@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from hf_l3rs import L3RS
-from hf_l3rs.artifact import RESULTS_NAME, load_network
 from hf_l3rs.errors import L3RSError
-from hf_l3rs.model_card import Results, read_results, write_results
+from hf_l3rs.hub.artifact import RESULTS_NAME, load_network
+from hf_l3rs.hub.card import Results, read_results, write_results
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,16 +17,17 @@ from pathlib import Path
 import torch
 
 from hf_l3rs import L3RS, L3RSNetwork
-from hf_l3rs.artifact import load_network
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import Run, run_all
 from hf_l3rs.evaluation.report import final_losses, mean_and_stderr
-from hf_l3rs.evaluation.storage import write_rows
-from hf_l3rs.meta.arguments import ModelArguments, TaskArguments, parse_arguments
-from hf_l3rs.meta.setup import build
+from hf_l3rs.evaluation.results import write_rows
+from hf_l3rs.hub.artifact import load_network
 from hf_l3rs.meta.trainer import make_accelerator
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build
 
 
 BETAS = ((0.9, 0.99), (0.9, 0.95), (0.8, 0.99), (0.8, 0.95), (0.7, 0.95), (0.7, 0.9), (0.6, 0.9))
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     )
     torch.set_num_threads(1)
     accelerator = make_accelerator()
-    model, _, _, validation = build(model_args, task_args, args.seed)
+    model, _, validation = build(model_args, task_args, args.seed)
     model.to(accelerator.device)
     network, output_dir = load_network(args.l3rs), Path(args.output_dir)
     contenders = {str(betas): l3rs_contender(with_betas(network, betas), str(betas)) for betas in BETAS}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.artifact import load_network, save_network
 from hf_l3rs.cli import main
+from hf_l3rs.hub.artifact import load_network, save_network
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.layers import describe_layers, named_trainable_parameters
-from hf_l3rs.network import L3RSNetwork
-from hf_l3rs.optimizer import L3RS
+from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.optimizer import LearnedOptimizer
 
 
 # Eleven rates over two and a half decades, about a factor 1.8 apart.
@@ -117,6 +117,8 @@ def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
 
     def build(model: nn.Module, num_training_steps: int) -> Built:
         named = named_trainable_parameters(model)
-        return L3RS(named, network=network, num_training_steps=num_training_steps, synchronize_loss=False), None
+        return LearnedOptimizer(
+            named, network=network, num_training_steps=num_training_steps, synchronize_loss=False
+        ), None
 
     return Contender(name, build)

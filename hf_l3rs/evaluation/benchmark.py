@@ -14,8 +14,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_l3rs.evaluation.baselines import Baseline, Contender
-from hf_l3rs.meta.rollout import fine_tune
-from hf_l3rs.meta.tasks import Horizon, Task, TaskDistribution
+from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
+from hf_l3rs.tasks.inner_loop import fine_tune
+from hf_l3rs.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hf_l3rs.errors import CheckpointError
-from hf_l3rs.meta.es import ESState
+from hf_l3rs.meta.evolution import ESState
 
 
 TENSORS_NAME = "state.safetensors"

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hf_l3rs.bank import LayerBank
-from hf_l3rs.config import L3RSConfig
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.layers import describe_layers, match_layers, named_trainable_parameters
-from hf_l3rs.meta.rollout import Autocast, Evaluation, MetaLoss, Rollout, Trajectory, explosion_threshold
-from hf_l3rs.meta.tasks import Batch, Task
-from hf_l3rs.network import L3RSNetwork, mixture_and_scale
-from hf_l3rs.optimizer import L3RS
+from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.layers import describe_layers, match_layers, named_trainable_parameters
+from hf_l3rs.learned.network import L3RSNetwork, mixture_and_scale
+from hf_l3rs.learned.optimizer import LearnedOptimizer
+from hf_l3rs.learned.step import LayerBank
+from hf_l3rs.meta.candidates import MetaLoss, Rollout
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Trajectory, explosion_threshold
+from hf_l3rs.tasks.task import Batch, Task
 
 
 class PopulationNetwork:
@@ -62,7 +63,7 @@ class PopulationNetwork:
         return mixture_and_scale(output.flatten(0, 1))
 
 
-class PopulationL3RS(L3RS):
+class PopulationL3RS(LearnedOptimizer):
     """
     One [`L3RS`] that steps the models of all candidates, each with meta-weights of its own. The layers of all
     candidates are the layers of one bank, so that the step is the very one that ships.
@@ -133,8 +134,8 @@ def rollout_population(
     autocast: Autocast = nullcontext,
 ) -> list[Rollout]:
     """
-    Scores candidates on tasks as [`~hf_l3rs.meta.rollout.rollout`] does one after another, up to rounding. Where the
-    model drops out, all candidates drop the same.
+    Scores candidates on tasks as [`~hf_l3rs.meta.candidates.rollout`] does one after another, up to rounding. Where
+    the model drops out, all candidates drop the same.
 
     Args:
         model (`nn.Module`): Gives the function; its weights are not changed. All its parameters must be trainable.

@@ -20,7 +20,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_l3rs.errors import CheckpointError, ConfigError, L3RSError
+from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import MetaTrainingArguments
+from hf_l3rs.meta.candidates import MetaLoss, Rollout, rollout
 from hf_l3rs.meta.checkpoint import (
     METRICS_NAME,
     Progress,
@@ -30,11 +32,10 @@ from hf_l3rs.meta.checkpoint import (
     save_checkpoint,
     truncate_metrics,
 )
-from hf_l3rs.meta.es import ESConfig, ESState, ask, tell
+from hf_l3rs.meta.evolution import ESConfig, ESState, ask, tell
 from hf_l3rs.meta.population import rollout_population
-from hf_l3rs.meta.rollout import MetaLoss, Rollout, rollout
-from hf_l3rs.meta.tasks import Task, TaskDistribution
-from hf_l3rs.network import L3RSNetwork
+from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.task import Task
 
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from hf_l3rs import L3RSTrainer
-from hf_l3rs.loss import LossObserver
+from hf_l3rs.learned.loss_observer import LossObserver
 from tests.tiny import (
     RandomImages,
     Recorder,

@@ -15,6 +15,7 @@ from hf_l3rs.evaluation.benchmark import (
     search_runs,
     tuned_losses,
 )
+from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import (
     best_baseline,
     runs_to_pay_back,
@@ -24,10 +25,9 @@ from hf_l3rs.evaluation.report import (
     to_markdown,
     to_results,
 )
-from hf_l3rs.evaluation.storage import read_rows, write_rows
-from hf_l3rs.meta.rollout import fine_tune
+from hf_l3rs.evaluation.results import read_rows, write_rows
 from hf_l3rs.meta.trainer import make_accelerator
-from hf_l3rs.plots import plot_learning_curves
+from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.meta.problems import make_model, make_network, make_tasks
 
 

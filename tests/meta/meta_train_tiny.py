@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from hf_l3rs.artifact import save_network
+from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.meta.arguments import MetaTrainingArguments
-from hf_l3rs.meta.es import ESConfig
+from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.trainer import MetaTrainer
 from tests.meta.problems import make_model, make_network, make_tasks
 

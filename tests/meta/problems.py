@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.images import ImagePool
-from hf_l3rs.meta.initial_states import InitialStates
-from hf_l3rs.meta.tasks import Horizon, TaskDistribution, TaskSource
+from hf_l3rs.images.pools import ImagePool
+from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
+from hf_l3rs.tasks.initial_states import InitialStates
 
 
 class Output(NamedTuple):

@@ -6,16 +6,17 @@ import pytest
 import yaml
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.arguments import DatasetArguments, ModelArguments, TaskArguments, parse_arguments
-from hf_l3rs.meta.es import ESConfig
-from hf_l3rs.meta.rollout import MetaLoss
-from hf_l3rs.meta.tasks import AUGMENTATIONS
-from hf_l3rs.meta.trainer import MetaTrainingArguments
+from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
+from hf_l3rs.meta.candidates import MetaLoss
+from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.distribution import AUGMENTATIONS
 from recipes.meta_evaluate import EvaluationArguments
 
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
-TRAINING = (ModelArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
+TRAINING = (ModelArguments, L3RSArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
 EVALUATION = (ModelArguments, TaskArguments, EvaluationArguments)
 SETTINGS = {"base_model": "model", "datasets": [{"path": "data", "classes": ["cat", 3]}], "num_pairs": 7, "sigma": 0.1}
 
@@ -28,7 +29,7 @@ def write(folder: Path, settings: object = SETTINGS, **changes: object) -> str:
 
 def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path):
     argv = [write(tmp_path), "--sigma", "0.3", "--output_dir", "elsewhere"]
-    model, tasks, es, meta_loss, args = parse_arguments(TRAINING, argv)
+    model, _, tasks, es, meta_loss, args = parse_arguments(TRAINING, argv)
     assert model.base_model == "model"
     assert tasks.datasets == [DatasetArguments("data", classes=["cat", 3])]
     assert (es.num_pairs, es.sigma, es.learning_rate) == (7, 0.3, ESConfig().learning_rate)
@@ -39,19 +40,19 @@ def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path):
 
 def test_without_a_file_data_sets_are_paths(tmp_path):
     argv = ["--base_model", "model", "--datasets", "one", "owner/two", "--augmentations", "rotation", "inversion"]
-    _, tasks, *_ = parse_arguments(TRAINING, argv)
+    _, _, tasks, *_ = parse_arguments(TRAINING, argv)
     assert tasks.datasets == [DatasetArguments("one"), DatasetArguments("owner/two")]
     assert tasks.augmentations == ["rotation", "inversion"]
 
 
 def test_paths_on_the_command_line_replace_the_files_mappings(tmp_path):
-    _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path), "--datasets", "other"])
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path), "--datasets", "other"])
     assert tasks.datasets == [DatasetArguments("other")]
 
 
 def test_augmentations_and_the_memory_limit_through_yaml(tmp_path):
     data = [{"path": "data", "max_memory_gb": 0.5}, "plain/path"]
-    _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=data, augmentations=list(AUGMENTATIONS))])
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=data, augmentations=list(AUGMENTATIONS))])
     assert tasks.augmentations == list(AUGMENTATIONS)
     assert [dataset.max_memory_gb for dataset in tasks.datasets] == [0.5, 4.0]
     assert tasks.datasets[1].path == "plain/path"
@@ -95,5 +96,5 @@ def test_what_the_file_leaves_out_is_still_required(tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_configs_that_ship_parse(path):
     types = EVALUATION if path.stem.startswith("evaluate") else TRAINING
-    _, tasks, *_ = parse_arguments(types, [str(path)])
+    (tasks,) = (part for part in parse_arguments(types, [str(path)]) if isinstance(part, TaskArguments))
     assert tasks.datasets[0].path

@@ -13,7 +13,7 @@ from hf_l3rs.meta.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from hf_l3rs.meta.es import ESState
+from hf_l3rs.meta.evolution import ESState
 
 
 def progress_at(generation, **changes):

@@ -11,9 +11,9 @@ import torch
 from hf_l3rs.errors import CheckpointError, ConfigError
 from hf_l3rs.meta import trainer as trainer_module
 from hf_l3rs.meta.arguments import MetaTrainingArguments
+from hf_l3rs.meta.candidates import Rollout
 from hf_l3rs.meta.checkpoint import METRICS_NAME, list_checkpoints
-from hf_l3rs.meta.es import tell
-from hf_l3rs.meta.rollout import Rollout
+from hf_l3rs.meta.evolution import tell
 from tests.meta.meta_train_tiny import make_trainer
 
 

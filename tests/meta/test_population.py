@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.population import rollout_population
-from hf_l3rs.meta.rollout import rollout
-from hf_l3rs.meta.tasks import Horizon
+from hf_l3rs.tasks.distribution import Horizon
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import make_model, make_network, make_tasks
 from tests.tiny import tiny_resnet

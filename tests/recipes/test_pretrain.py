@@ -7,7 +7,8 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from hf_l3rs.images import ImagePool, load_image_pool
+from hf_l3rs.images.load import load_image_pool
+from hf_l3rs.images.pools import ImagePool
 from recipes import pretrain
 
 

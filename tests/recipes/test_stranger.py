@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hf_l3rs.artifact import load_network
+from hf_l3rs.hub.artifact import load_network
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_l3rs import L3RS
-from hf_l3rs.artifact import load_network, save_network
+from hf_l3rs.hub.artifact import load_network, save_network
 from tests.meta.problems import make_model, make_network
 
 

@@ -1,0 +1,1 @@
+"""The artefact: in a folder, on the Hub, and its model card."""

@@ -1,0 +1,123 @@
+"""A learned optimizer as it is shared: meta-weights, configuration and card, with no optimizer around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from hf_l3rs.files import write_files
+from hf_l3rs.hub.artifact import README, RESULTS_NAME, PathLike, network_files, save_network
+from hf_l3rs.hub.card import Results, generate_model_card, read_card
+from hf_l3rs.hub.hub import _matching_results, load, push
+from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.network import L3RSNetwork
+
+
+@dataclass(frozen=True)
+class L3RSArtifact:
+    """
+    What a folder or a Hub repository holds of an L3RS.
+
+    Args:
+        network ([`L3RSNetwork`]): The meta-weights, which know their configuration.
+        commit_hash (`str`, *optional*): The Hub's commit that it was loaded from.
+
+    Example:
+
+    ```python
+    artifact = L3RSArtifact.from_pretrained("user/name", revision="v1")
+    artifact.save_pretrained("outputs/name")
+    optimizer = L3RS(model, network=artifact.network, num_training_steps=100)
+    ```
+    """
+
+    network: L3RSNetwork
+    commit_hash: str | None = None
+
+    @property
+    def config(self) -> L3RSConfig:
+        """The configuration of the meta-weights."""
+        return self.network.config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: PathLike | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> L3RSArtifact:
+        """
+        Loads what [`~L3RSArtifact.save_pretrained`] wrote, strictly. Nothing is unpickled and no code is run.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or the id of a Hub repository.
+            revision (`str`, *optional*): Branch, tag or commit on the Hub; the branch `main` by default.
+            token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
+            cache_dir (`str` or `os.PathLike`, *optional*): Where downloads are kept; the Hub's cache by default.
+            local_files_only (`bool`, *optional*, defaults to `False`): Whether to use only what is in the cache.
+            force_download (`bool`, *optional*, defaults to `False`): Whether to download again what is in the cache.
+
+        Raises:
+            ArtifactError: If it cannot be had, or is not a readable L3RS.
+            ConfigError: If its config is of a newer format or has an invalid value.
+        """
+        return cls(
+            *load(
+                pretrained_model_name_or_path,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+        )
+
+    def save_pretrained(
+        self,
+        save_directory: PathLike,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """
+        Saves config, weights and card, so that `from_pretrained` gives the same meta-weights. In a card that is
+        there already, what hf_l3rs generated is brought up to date and everything else is kept.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Made if absent.
+            repo_id (`str`, *optional*): Hub id for the card's examples and for `push_to_hub`.
+            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder afterwards.
+            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.hub.push`].
+
+        Returns:
+            `str` or `None`: URL of the commit if it was pushed.
+        """
+        folder = Path(save_directory)
+        files = network_files(self.network)
+        results = _matching_results(folder / RESULTS_NAME, self.network)
+        card = self.card(results=results, repo_id=repo_id, existing=read_card(folder / README))
+        write_files(folder, {**files, README: str(card).encode()})
+        if not push_to_hub:
+            return None
+        return push(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.hub.push`], which takes a folder."""
+        with TemporaryDirectory() as folder:
+            save_network(self.network, folder)
+            return push(folder, repo_id, **kwargs)
+
+    def card(
+        self, *, results: Results | None = None, repo_id: str | None = None, existing: ModelCard | None = None
+    ) -> ModelCard:
+        """Returns the card; see [`~hf_l3rs.hub.card.generate_model_card`]."""
+        return generate_model_card(self.config, results, repo_id=repo_id, existing=existing)

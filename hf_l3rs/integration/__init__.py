@@ -1,0 +1,1 @@
+"""L3RS inside `transformers.Trainer`."""

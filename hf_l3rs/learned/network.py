@@ -1,0 +1,164 @@
+"""The learned part: one embedding a layer and one MLP that all layers share (paper, fig. 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from hf_l3rs.errors import ArtifactError
+from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.features import num_features
+
+
+# exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.
+LOG_SCALE_LIMIT = 12.0
+
+
+class L3RSNetwork(nn.Module):
+    """
+    Maps what is seen of each layer to how its base directions are mixed and how large its update is.
+
+    The output layer starts at zero, so that an untrained network mixes all directions equally and takes the
+    configuration's reference step (ours).
+
+    Args:
+        config ([`L3RSConfig`]): Layers, directions, features and sizes.
+        seed (`int`, *optional*, defaults to `0`): Seed of the initial weights.
+
+    Reference:
+        Paper, fig. 2. Sizes, activation (SiLU) and initialisation are ours.
+    """
+
+    def __init__(self, config: L3RSConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        sizes = (
+            num_features(config) + config.embedding_size,
+            *config.hidden_sizes,
+            len(config.directions) + 1,
+        )
+        embeddings = 0.5 * torch.randn(len(config.layers), config.embedding_size, generator=generator)
+        self.embeddings = nn.Parameter(embeddings, requires_grad=False)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+            is_output = index == len(sizes) - 2
+            weight = torch.randn(fan_out, fan_in, generator=generator) / math.sqrt(fan_in)
+            self.weights.append(
+                nn.Parameter(
+                    torch.zeros_like(weight) if is_output else weight,
+                    requires_grad=False,
+                )
+            )
+            self.biases.append(nn.Parameter(torch.zeros(fan_out), requires_grad=False))
+
+    def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.learned.features`].
+            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`): The layers' embeddings.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The mixture μ of shape `(num_layers, num_directions)`, whose rows sum
+            to one, and the factor on the reference step, of shape `(num_layers,)`.
+        """
+        hidden = torch.cat((features, embeddings), dim=1)
+        *inner, last = zip(self.weights, self.biases)
+        for weight, bias in inner:
+            hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
+        return mixture_and_scale(torch.addmm(last[1], hidden, last[0].t()))
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> L3RSNetwork:
+        """Returns a copy for stepping a model that lies on `device` and is updated in `dtype`."""
+        copy = L3RSNetwork(self.config).to(device, dtype)
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+    def embed(self, embedding_weights: torch.Tensor) -> torch.Tensor:
+        """
+        Returns the embeddings of a model's layers, in float64 on the CPU.
+
+        Args:
+            embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
+                From [`~hf_l3rs.learned.layers.match_layers`].
+
+        Returns:
+            `torch.Tensor` of shape `(num_layers, embedding_size)`
+        """
+        return embedding_weights.double().cpu() @ self.embeddings.detach().double().cpu()
+
+    @property
+    def num_meta_parameters(self) -> int:
+        """The number of learned values ψ."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def to_vector(self) -> torch.Tensor:
+        """Returns a copy of all meta-parameters ψ as one vector of shape `(num_meta_parameters,)`."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters()])
+
+    def load_vector(self, vector: torch.Tensor) -> None:
+        """
+        Sets all meta-parameters from one vector.
+
+        Args:
+            vector (`torch.Tensor` of shape `(num_meta_parameters,)`): As [`~L3RSNetwork.to_vector`] orders it.
+
+        Raises:
+            ValueError: If the vector has another length.
+        """
+        if vector.shape != (self.num_meta_parameters,):
+            raise ValueError(
+                f"Expected {self.num_meta_parameters} meta-parameters in one vector, got shape {tuple(vector.shape)}."
+            )
+        parameters = list(self.parameters())
+        for parameter, chunk in zip(parameters, vector.split([parameter.numel() for parameter in parameters])):
+            parameter.data.copy_(chunk.view_as(parameter))
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+        """
+        Sets all meta-parameters from named tensors, strictly.
+
+        Args:
+            tensors (`Mapping[str, torch.Tensor]`): Exactly the names and shapes of `state_dict()`.
+            source (`str`): Where the tensors come from, for the error message.
+
+        Raises:
+            ArtifactError: If a tensor is missing, surplus, of another shape or type, or not finite.
+        """
+        own = self.state_dict()
+        missing, surplus = (
+            sorted(own.keys() - tensors.keys()),
+            sorted(tensors.keys() - own.keys()),
+        )
+        if missing or surplus:
+            raise ArtifactError(
+                f"The tensors in {source} do not fit its config: missing {missing or 'none'}, surplus "
+                f"{surplus or 'none'}; config and weights must come from the same save."
+            )
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise ArtifactError(
+                    f"Tensor {name!r} in {source} has shape {tuple(tensor.shape)}, but its config asks for "
+                    f"{tuple(own[name].shape)}; config and weights must come from the same save."
+                )
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ArtifactError(f"Tensor {name!r} in {source} is not finite floating-point numbers throughout.")
+        self.load_state_dict(dict(tensors), strict=True)
+
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that change with any meta-weight or any setting that a step depends on."""
+        digest = hashlib.sha256(self.config.settings.encode())
+        digest.update(self.to_vector().to(torch.float32).cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def mixture_and_scale(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns the MLP's output, of shape `(num_layers, num_directions + 1)`, into μ and the factor on the step."""
+    mixture = torch.softmax(output[:, :-1], dim=1)
+    return mixture, torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))

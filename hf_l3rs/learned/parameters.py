@@ -1,0 +1,119 @@
+"""What L3RS accepts to train: named parameters in groups, and the set-ups that are refused before training."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
+from hf_l3rs.learned.layers import canonical_name, named_trainable_parameters
+
+
+def named_groups(params: Any) -> list[dict[str, Any]]:
+    """Brings whatever `L3RS(params)` allows to groups with `params` and canonical `param_names`."""
+    if params is None:
+        return []
+    if isinstance(params, nn.Module):
+        params = named_trainable_parameters(params)
+    items = list(params)
+    groups = items if items and all(isinstance(item, dict) for item in items) else [{"params": items}]
+    named = []
+    for group in groups:
+        pairs = list(group["params"].named_parameters() if isinstance(group["params"], nn.Module) else group["params"])
+        if not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+            raise BindingError("L3RS needs the names of the parameters; pass the model or model.named_parameters().")
+        pairs = [(canonical_name(name), param) for name, param in pairs if param.requires_grad]
+        names, tensors = [name for name, _ in pairs], [param for _, param in pairs]
+        for name, param in pairs:
+            _refuse_parameter(name, param)
+        named.append({**group, "params": tensors, "param_names": names})
+    return named
+
+
+def all_named(groups: list[dict[str, Any]]) -> list[tuple[str, torch.Tensor]]:
+    return [pair for group in groups for pair in zip(group["param_names"], group["params"])]
+
+
+def check_names(names: list[str]) -> None:
+    """Raises if two parameters have the same name, by which layers are told apart."""
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BindingError(
+            f"Two parameters are named {twice!r}, but L3RS tells layers apart by name; name all as in "
+            "model.named_parameters()."
+        )
+
+
+def check_fingerprint(state_dict: dict[str, Any], own: str) -> None:
+    """Raises if an optimizer's state was made with other meta-weights than `own`."""
+    other = {group.get("fingerprint") for group in state_dict["param_groups"]} - {own}
+    if other:
+        raise BindingError(
+            f"The checkpoint was made with meta-weights {other.pop()}, but this L3RS is {own}; load the L3RS that "
+            "the run was started with."
+        )
+
+
+def check_shapes(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raises if a buffer in an optimizer's state has another shape than its parameter."""
+    keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+    for key, (name, param) in zip(keys, all_named(groups)):
+        for buffer, value in state_dict["state"].get(key, {}).items():
+            if buffer not in ("step", "ema") and value.shape != param.shape:
+                raise BindingError(
+                    f"The checkpoint has layer {name!r} of shape {tuple(value.shape)}, but the model has it of "
+                    f"{tuple(param.shape)}; load it into the model that it was made with."
+                )
+
+
+def is_sharded(param: torch.Tensor) -> bool:
+    """Whether the tensor is a part of a layer, as FSDP2 and tensor parallelism make them."""
+    return any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
+
+
+def _refuse_parameter(name: str, param: torch.Tensor) -> None:
+    if is_sharded(param) or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
+        raise UnsupportedSetupError(
+            f"L3RS needs whole layers, but parameter {name!r} is sharded or flattened; use DDP in place of FSDP or "
+            "tensor parallelism."
+        )
+    if not param.is_floating_point():
+        raise UnsupportedSetupError(f"L3RS trains real floating-point parameters, but {name!r} is {param.dtype}.")
+
+
+def refuse_sharding(*active: str) -> None:
+    """
+    Refuses the `active` engines, of "DeepSpeed" and "FSDP", and those that Accelerate, which announces them by
+    environment variables before anything is prepared, will use.
+    """
+    for engine in ("DeepSpeed", "FSDP"):
+        announced = os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1")
+        if announced or engine in active:
+            raise UnsupportedSetupError(
+                f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
+                "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."
+            )
+
+
+def check_lr(lr: float) -> None:
+    if not isinstance(lr, (int, float)) or isinstance(lr, bool) or not 0 <= lr < math.inf:
+        raise ConfigError(f"lr is a multiplier on the learned step and must be in [0, inf), got {lr!r}; try 1.0.")
+
+
+def check_num_training_steps(steps: int | None) -> None:
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise ConfigError(f"num_training_steps must be a whole number of at least 1, got {steps!r}.")
+
+
+def planned_steps(group: dict[str, Any]) -> int:
+    """Returns the planned length K of a group's run; raises if nobody told it."""
+    planned = group["num_training_steps"]
+    if planned is None and group["lr"] != 0:  # DCP takes a step at lr = 0 to create the state, before any plan
+        raise BindingError(
+            "L3RS needs to know how many steps the run will have; call optimizer.bind(model, num_training_steps=...)."
+        )
+    return planned or 1

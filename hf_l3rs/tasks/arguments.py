@@ -1,0 +1,122 @@
+"""The settings of tasks: pretrained model, data sets and sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.images.pools import DEFAULT_MAX_MEMORY
+
+
+@dataclass
+class DatasetArguments:
+    """
+    One data set that tasks are drawn from. Splits that are not named are cut out of `batches_split`.
+
+    Args:
+        path (`str`): Hub id, local data set, imagefolder or parquet file, as `datasets.load_dataset` takes it.
+        name (`str`, *optional*): Configuration of the data set.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        hub_id (`str`, *optional*): What cards call the data set where `path` is local: its id on the Hub.
+        batches_split (`str`, *optional*, defaults to `"train"`): Where training batches come from.
+        evaluation_split (`str`, *optional*): Where evaluation sets come from.
+        validation_batches_split (`str`, *optional*): Where validation tasks' training batches come from.
+        validation_evaluation_split (`str`, *optional*): Where validation tasks' evaluation sets come from.
+        classes (`list`, *optional*): Names or ids of the classes to use; all by default.
+        image_column (`str`, *optional*): Found by its type by default.
+        label_column (`str`, *optional*): Found by its type by default.
+        max_images (`int`, *optional*): Images to keep of a split, chosen at random.
+        weight (`float`, *optional*, defaults to `1.0`): How often it is drawn, relative to the others.
+        max_memory_gb (`float`, *optional*, defaults to `4.0`):
+            How many 10⁹ bytes of decoded images a process may hold; what does not fit is decoded whenever needed.
+    """
+
+    path: str
+    name: str | None = None
+    revision: str | None = None
+    hub_id: str | None = None
+    batches_split: str = "train"
+    evaluation_split: str | None = None
+    validation_batches_split: str | None = None
+    validation_evaluation_split: str | None = None
+    classes: list[Any] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    max_images: int | None = None
+    weight: float = 1.0
+    max_memory_gb: float = DEFAULT_MAX_MEMORY / 1e9
+
+    def __post_init__(self) -> None:
+        if not self.max_memory_gb >= 0:
+            raise ConfigError(
+                f"max_memory_gb of data set {self.path} must be at least 0, got {self.max_memory_gb}; 0 decodes every "
+                "image when it is needed."
+            )
+
+    @classmethod
+    def parse(cls, value: Any) -> DatasetArguments:
+        """Returns what a path, or a mapping of the fields, describes."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (str, Path)):
+            return cls(str(value))
+        known = [spec.name for spec in dataclasses.fields(cls)]
+        if not isinstance(value, dict) or "path" not in value or set(value) - set(known):
+            raise ConfigError(f"A data set is a path, or a mapping with path and any of {known[1:]}; got {value!r}.")
+        return cls(**value)
+
+
+@dataclass
+class ModelArguments:
+    """
+    The pretrained model that tasks fine-tune.
+
+    Args:
+        base_model (`str`): Hub id or folder of an image-classification model.
+        base_model_revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        initial_checkpoints (`list[str]`, *optional*):
+            Where inner loops start: checkpoints of the same architecture, `"random"` for new weights; `base_model`
+            by default.
+        reuse_head (`bool`, *optional*, defaults to `False`): Whether the checkpoint's own head is fine-tuned.
+    """
+
+    base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
+    base_model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
+    initial_checkpoints: list[str] = field(
+        default_factory=list, metadata={"help": "Checkpoints of the same architecture, or 'random'."}
+    )
+    reuse_head: bool = field(default=False, metadata={"help": "Fine-tune the checkpoint's own head."})
+
+
+@dataclass
+class TaskArguments:
+    """
+    The distribution of tasks.
+
+    Args:
+        datasets (`list`): Each a path, or a mapping of [`DatasetArguments`].
+        num_classes (`int`, *optional*, defaults to `5`): Classes of a task.
+        batch_size (`int`, *optional*, defaults to `32`): Images of a training batch.
+        evaluation_size (`int`, *optional*, defaults to `512`): Images of a task's evaluation set.
+        min_steps (`int`, *optional*, defaults to `20`): Least horizon in steps.
+        max_steps (`int`, *optional*): Greatest horizon; between the two it is log-uniform. `min_steps` by default.
+        curriculum_generations (`int`, *optional*, defaults to `0`): Over how many the greatest horizon grows.
+        augmentations (`list[str]`, *optional*): What makes more tasks of the same images.
+        num_validation_tasks (`int`, *optional*, defaults to `16`): Fixed tasks on other images; 0 for none.
+    """
+
+    datasets: list[DatasetArguments] = field(metadata={"help": "Paths or, in YAML, mappings."})
+    num_classes: int = field(default=5, metadata={"help": "Classes of a task."})
+    batch_size: int = field(default=32, metadata={"help": "Images of a training batch."})
+    evaluation_size: int = field(default=512, metadata={"help": "Images of a task's evaluation set."})
+    min_steps: int = field(default=20, metadata={"help": "Least horizon in steps."})
+    max_steps: int | None = field(default=None, metadata={"help": "Greatest horizon in steps."})
+    curriculum_generations: int = field(default=0, metadata={"help": "Over how many the horizon grows."})
+    augmentations: list[str] = field(default_factory=list, metadata={"help": "What widens the distribution."})
+    num_validation_tasks: int = field(default=16, metadata={"help": "Fixed tasks on other images; 0 for none."})
+
+    def __post_init__(self) -> None:
+        self.datasets = [DatasetArguments.parse(value) for value in self.datasets]

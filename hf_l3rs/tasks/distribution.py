@@ -1,0 +1,225 @@
+"""The distributions that tasks are drawn from."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hf_l3rs.errors import ConfigError, DataError
+from hf_l3rs.images.load import class_ids
+from hf_l3rs.images.pools import Images
+from hf_l3rs.tasks.initial_states import InitialStates
+from hf_l3rs.tasks.seeds import derive_seed, generator
+from hf_l3rs.tasks.task import Task, Transform, View
+
+
+AUGMENTATIONS = ("label_permutation", "rotation", "inversion", "channel_permutation")
+
+# Images of one evaluation forward pass. It bounds memory and does not change a result but for rounding.
+EVALUATION_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """
+    A data set that tasks are drawn from.
+
+    Args:
+        name (`str`): For the logs.
+        batches ([`Images`]): Where training batches are drawn from.
+        evaluation ([`Images`]): Where evaluation sets are drawn from; disjoint from `batches`.
+        classes (`tuple[str | int, ...]`, *optional*): Classes that tasks may use; all that have images by default.
+        weight (`float`, *optional*, defaults to `1.0`): How often this source is drawn, relative to the others.
+    """
+
+    name: str
+    batches: Images
+    evaluation: Images
+    classes: tuple[str | int, ...] | None = None
+    weight: float = 1.0
+
+    def class_ids(self) -> list[int]:
+        """Returns the pool labels of the classes that tasks may use, sorted."""
+        if self.classes is not None:
+            return sorted(class_ids(self.batches.class_names, self.classes))
+        return sorted(set(self.batches.labels.tolist()) & set(self.evaluation.labels.tolist()))
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """
+    How many steps K the tasks of a generation have: log-uniform between two bounds, which may grow (ours).
+
+    Args:
+        minimum (`int`): Least K, from 1.
+        maximum (`int`): Greatest K; equal to `minimum` for a fixed horizon.
+        curriculum_generations (`int`, *optional*, defaults to `0`):
+            Over that many generations the upper bound grows log-linearly from `minimum` to `maximum`.
+    """
+
+    minimum: int
+    maximum: int
+    curriculum_generations: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.maximum:
+            raise ConfigError(f"Horizons must satisfy 1 <= minimum <= maximum, got {self.minimum} and {self.maximum}.")
+
+    def draw(self, generation: int, rng: torch.Generator) -> int:
+        """Returns the K of one task."""
+        progress = 1.0
+        if self.curriculum_generations:
+            progress = min(1.0, generation / self.curriculum_generations)
+        span = progress * math.log(self.maximum / self.minimum)
+        return round(self.minimum * math.exp(span * torch.rand((), generator=rng).item()))
+
+
+class TaskDistribution:
+    """
+    Draws tasks: which data set, classes, θ0, batches, evaluation set and horizon. A draw depends on its seeds alone.
+
+    Args:
+        sources (`Sequence[TaskSource]`): The data sets.
+        initial_states ([`InitialStates`]): Where θ0 comes from.
+        num_classes (`int`): Classes of a task, the size of its head.
+        batch_size (`int`): Images of a training batch.
+        evaluation_size (`int`): Images of an evaluation set.
+        horizon ([`Horizon`]): Lengths of the tasks.
+        augmentations (`Sequence[str]`, *optional*): Which of AUGMENTATIONS widen the distribution.
+        new_classes (`bool`, *optional*, defaults to `True`):
+            Whether labels are renumbered from 0 in the task; false keeps the pool's, for a reused head.
+
+    Raises:
+        DataError: If a source has too few classes or images.
+        ConfigError: If an augmentation is unknown or does not go with a reused head.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[TaskSource],
+        initial_states: InitialStates,
+        *,
+        num_classes: int,
+        batch_size: int,
+        evaluation_size: int,
+        horizon: Horizon,
+        augmentations: Sequence[str] = (),
+        new_classes: bool = True,
+    ) -> None:
+        unknown = set(augmentations) - set(AUGMENTATIONS)
+        if unknown or ("label_permutation" in augmentations and not new_classes):
+            raise ConfigError(
+                f"Augmentations must be among {', '.join(AUGMENTATIONS)}, and label_permutation needs a new head; "
+                f"got {list(augmentations)}."
+            )
+        if not sources:
+            raise ConfigError("There is no data set to draw tasks from; name at least one.")
+        self.sources = list(sources)
+        self.initial_states = initial_states
+        self.num_classes = num_classes
+        self.batch_size = batch_size
+        self.evaluation_size = evaluation_size
+        self.horizon = horizon
+        self.augmentations = tuple(augmentations)
+        self.new_classes = new_classes
+        for source in sources:
+            _check_source(source, num_classes, batch_size, evaluation_size)
+
+    def draw(self, seed: int, generation: int, pair: int) -> Task:
+        """
+        Draws the task of one pair of candidates.
+
+        Args:
+            seed (`int`): The run's seed.
+            generation (`int`): Meta-iteration, from 0.
+            pair (`int`): Index of the pair in its generation, or 0 for all pairs where they share one task.
+
+        Returns:
+            [`Task`]
+        """
+        task_seed = derive_seed(seed, "task", generation, pair)
+        rng = generator(task_seed, "data")
+        weights = torch.tensor([source.weight for source in self.sources], dtype=torch.float64)
+        source = self.sources[int(torch.multinomial(weights, 1, generator=rng))]
+        num_steps = self.horizon.draw(generation, rng)
+        label_map, transform = self._draw_labels(source, rng), self._draw_transform(source, rng)
+        batches = _shuffled_batches(
+            _rows(source.batches, label_map), self.batch_size * num_steps, self.batch_size, rng
+        )
+        held_out = _rows(source.evaluation, label_map)
+        held_out = held_out[torch.randperm(len(held_out), generator=rng)[: self.evaluation_size]]
+        return Task(
+            source=source.name,
+            seed=task_seed,
+            initial_state=self.initial_states.draw(task_seed),
+            batches=View(source.batches, batches.unbind(), label_map, transform),
+            evaluation=View(source.evaluation, held_out.split(EVALUATION_BATCH_SIZE), label_map, transform),
+            num_training_steps=num_steps,
+        )
+
+    def with_horizon(self, horizon: Horizon) -> TaskDistribution:
+        """Returns the same distribution with another horizon; images and initial states are shared."""
+        twin = copy.copy(self)
+        twin.horizon = horizon
+        return twin
+
+    def _draw_labels(self, source: TaskSource, rng: torch.Generator) -> torch.Tensor:
+        """Which classes the task has and which label each gets; -1 for the classes it has not."""
+        known = source.class_ids()
+        chosen = sorted(torch.randperm(len(known), generator=rng)[: self.num_classes].tolist())
+        labels = torch.arange(self.num_classes)
+        if "label_permutation" in self.augmentations:
+            labels = labels[torch.randperm(self.num_classes, generator=rng)]
+        label_map = torch.full((len(source.batches.class_names),), -1)
+        pool_labels = torch.tensor([known[index] for index in chosen])
+        label_map[pool_labels] = labels if self.new_classes else pool_labels
+        return label_map
+
+    def _draw_transform(self, source: TaskSource, rng: torch.Generator) -> Transform:
+        """Draws all of them whatever is asked for, so that one augmentation does not change another's draw."""
+        num_channels = source.batches.num_channels
+        turns = int(torch.randint(4, (), generator=rng))
+        inverted = bool(torch.randint(2, (), generator=rng))
+        channels = tuple(torch.randperm(num_channels, generator=rng).tolist())
+        return Transform(
+            quarter_turns=turns if "rotation" in self.augmentations else 0,
+            inverted=inverted and "inversion" in self.augmentations,
+            channels=channels if "channel_permutation" in self.augmentations else None,
+        )
+
+
+def _rows(pool: Images, label_map: torch.Tensor) -> torch.Tensor:
+    return (label_map[pool.labels] >= 0).nonzero().squeeze(1)
+
+
+def _shuffled_batches(rows: torch.Tensor, num_images: int, batch_size: int, rng: torch.Generator) -> torch.Tensor:
+    """Epochs of shuffled rows, as the Trainer's sampler makes them, of shape (num_images / batch_size, batch_size)."""
+    num_epochs = -(-num_images // len(rows))
+    epochs = [rows[torch.randperm(len(rows), generator=rng)] for _ in range(num_epochs)]
+    return torch.cat(epochs)[:num_images].view(-1, batch_size)
+
+
+def _check_source(source: TaskSource, num_classes: int, batch_size: int, evaluation_size: int) -> None:
+    if source.batches.class_names != source.evaluation.class_names:
+        raise DataError(f"Data set {source.name!r} has other classes for evaluation than for batches.")
+    known = source.class_ids()
+    if len(known) < num_classes:
+        raise DataError(
+            f"Data set {source.name!r} has {len(known)} classes with training and evaluation images, but tasks need "
+            f"{num_classes}; lower num_classes or choose other classes."
+        )
+    for part, pool, needed in (
+        ("batches", source.batches, batch_size),
+        ("evaluation", source.evaluation, evaluation_size),
+    ):
+        counts = torch.bincount(pool.labels, minlength=len(pool.class_names))[known]
+        least = int(counts.sort().values[:num_classes].sum())
+        if least < needed:
+            raise DataError(
+                f"A task of {num_classes} classes of data set {source.name!r} may have only {least} images for "
+                f"{part}, but needs {needed}; lower the size or add images."
+            )

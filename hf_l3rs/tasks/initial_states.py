@@ -1,0 +1,108 @@
+"""Where the inner loop starts: θ0, a pretrained checkpoint with the head that the task needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.learned.layers import describe_layers
+from hf_l3rs.tasks.seeds import derive_seed
+from hf_l3rs.tasks.task import State
+
+
+RANDOM = "random"
+
+
+def load_image_classifier(
+    name_or_path: str, num_labels: int | None = None, revision: str | None = None
+) -> tuple[nn.Module, State]:
+    """
+    Loads an image-classification model quietly: that a new head is a new head is no news here.
+
+    Args:
+        name_or_path (`str`): Hub id or folder.
+        num_labels (`int`, *optional*): Size of the new head; without it the checkpoint's head is kept.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Returns:
+        `tuple[nn.Module, Mapping[str, torch.Tensor]]`: The model, and its state.
+    """
+    from transformers import AutoModelForImageClassification
+    from transformers.utils import logging as transformers_logging
+
+    new_head = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForImageClassification.from_pretrained(name_or_path, revision=revision, **new_head)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bar:
+            transformers_logging.enable_progress_bar()
+    return model, model.state_dict()
+
+
+class InitialStates:
+    """
+    Draws θ0 for a model: one of several checkpoints or a random initialisation, with a new head or the checkpoint's.
+
+    Args:
+        model (`nn.Module`): The model whose states are drawn; its own weights are not changed.
+        states (`Sequence[Mapping[str, torch.Tensor] | str]`):
+            State dictionaries of the model, drawn with equal probability; they are copied. `"random"` initialises all
+            weights anew.
+        new_head (`bool`, *optional*, defaults to `True`):
+            Whether the head is initialised anew for each draw, as the Trainer's users do.
+    """
+
+    def __init__(self, model: nn.Module, states: Sequence[State | str], new_head: bool = True) -> None:
+        if not states:
+            raise ConfigError("There is no initial state to draw from; name at least one checkpoint, or 'random'.")
+        self.model = model
+        self.states = [state if isinstance(state, str) else _copy(state) for state in states]
+        self.new_head = new_head
+        layers = describe_layers(model.named_parameters())
+        head = {layer.name.rpartition(".")[0] for layer in layers if layer.role.startswith("head.")}
+        if new_head and not head:
+            raise ConfigError(
+                "The model has no parameter named classifier, head, fc or score, so its head cannot be renewed; "
+                "set new_head to false."
+            )
+        self._head_modules = {name: model.get_submodule(name) for name in head}
+
+    def draw(self, seed: int) -> State:
+        """Returns the state that this seed stands for. Tensors that are the same for all seeds are shared."""
+        index = derive_seed(seed, "checkpoint") % len(self.states)
+        state = self.states[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "initial state"))
+            if isinstance(state, str):
+                return {name: tensor.detach() for name, tensor in _reinitialised(self.model, self.model).items()}
+            if not self.new_head:
+                return state
+            head: dict[str, torch.Tensor] = {}
+            for name, module in self._head_modules.items():
+                tensors = _reinitialised(self.model, module)
+                head.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
+        return {**state, **head}
+
+
+def _copy(state: State) -> State:
+    """A state dictionary refers to the weights of its model, which an inner loop may be about to train."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _reinitialised(model: nn.Module, module: nn.Module) -> State:
+    """The state of a copy of `module`, initialised as the model's own class initialises it."""
+    module = copy.deepcopy(module)
+    initialise = getattr(model, "_init_weights", None)
+    for part in module.modules():
+        reset = initialise or getattr(part, "reset_parameters", None)
+        if reset is not None:
+            reset(part) if initialise else reset()
+    return {name: tensor.detach() for name, tensor in module.state_dict().items()}

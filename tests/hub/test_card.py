@@ -1,0 +1,237 @@
+"""The card says what config and results say, and keeps what a person wrote."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+
+from hf_l3rs import L3RSConfig, describe_layers
+from hf_l3rs.errors import ArtifactError
+from hf_l3rs.hub.card import (
+    Result,
+    Results,
+    combine_cards,
+    generate_model_card,
+    read_card,
+    read_results,
+    write_results,
+)
+
+
+RESULT = Result(
+    optimizer="L3RS",
+    dataset="org/data",
+    split="test",
+    num_training_steps=20,
+    num_tasks=12,
+    loss=0.2221,
+    command="python recipes/meta_evaluate.py config.yaml",
+    setting="in domain",
+    loss_stderr=0.009,
+    accuracy=0.9234,
+    baseline="Adam",
+    baseline_loss=0.308,
+    wins=11,
+    step_ratio=2.5,
+)
+RESULTS = Results("0123456789abcdef", (RESULT, replace(RESULT, optimizer="untrained L3RS", loss=0.499)))
+
+
+@pytest.fixture
+def config():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
+    return L3RSConfig(
+        layers=describe_layers(model.named_parameters()),
+        base_model="org/resnet-tiny",
+        num_training_steps=20,
+        meta_training={"dataset": "org/data", "sigma": 0.05, "steps|range": [10, 20]},
+    )
+
+
+def test_metadata(config):
+    data = ModelCard(str(generate_model_card(config, RESULTS, repo_id="me/name"))).data
+    assert data.library_name == "hf_l3rs"
+    assert data.license == "apache-2.0"
+    assert {"l3rs", "learned-optimizer", "image-classification"} <= set(data.tags)
+    assert data.base_model == "org/resnet-tiny"
+    assert data.datasets == ["org/data"]
+    assert data.metrics == ["accuracy", "loss"]
+    assert data.model_name == "name"
+    measured = [(each.metric_name, each.metric_value, each.dataset_split) for each in data.eval_results]
+    assert measured == [("accuracy after 20 steps", 0.9234, "test"), ("loss after 20 steps", 0.2221, "test")]
+
+
+def test_text_says_what_config_and_results_say(config):
+    text = generate_model_card(config, RESULTS, repo_id="me/name").text
+    assert text.count('"me/name"') == 3
+    assert "[org/resnet-tiny](https://huggingface.co/org/resnet-tiny)" in text
+    assert "up to 20 steps" in text
+    assert "| sigma | 0.05 |" in text
+    assert r"| steps\|range | [10, 20] |" in text
+    row = "| in domain | org/data (test) | L3RS | 20 | 0.2221 ± 0.0090 | 0.9234 | Adam | 0.3080 |  | 11 of 12 | 2.50 |"
+    assert row in text
+    assert text.count(RESULT.command) == 1
+    assert "arXiv:2408.09310" in text
+
+
+def test_nothing_is_invented(config):
+    card = generate_model_card(config.replace(base_model=None, num_training_steps=None, meta_training={}))
+    assert "No results stored yet." in card.text
+    assert "does not say for how many steps" in card.text
+    assert card.data.to_dict().keys() == {"library_name", "license", "tags"}
+
+
+@pytest.mark.parametrize("norm, words", [(None, "did not clip"), (1.5, "clipped the gradient norm to 1.5")])
+def test_note_on_clipping(config, norm, words):
+    text = generate_model_card(config.replace(max_grad_norm=norm)).text
+    assert words in text
+
+
+def test_local_base_model_is_named_without_its_path(config):
+    card = generate_model_card(config.replace(base_model="/home/somebody/models/resnet-tiny"))
+    assert "somebody" not in str(card)
+    assert "`resnet-tiny`" in card.text
+    assert card.data.base_model is None
+    assert 'from_pretrained("l3rs-resnet-tiny")' in card.text
+
+
+def test_second_generation_is_identical(config):
+    first = generate_model_card(config, RESULTS)
+    assert str(generate_model_card(config, RESULTS)) == str(first)
+    assert str(generate_model_card(config, RESULTS, existing=first)) == str(first)
+    assert str(generate_model_card(config, RESULTS, existing=ModelCard(str(first)))) == str(first)
+
+
+def test_person_written_parts_are_kept(config):
+    content = str(generate_model_card(config))
+    content = content.replace("license: apache-2.0", "license: mit\nthumbnail: me.png").replace(
+        "tags:\n", "tags:\n- mine\n"
+    )
+    content = content.replace("<!-- hf_l3rs:begin usage -->", "Between sections.\n\n<!-- hf_l3rs:begin usage -->")
+    edited = ModelCard(content + "\n## My notes\n")
+    card = generate_model_card(config, RESULTS, existing=edited)
+    assert card.data.license == "mit"
+    assert card.data.thumbnail == "me.png"
+    assert card.data.tags[0] == "mine"
+    assert "Between sections.\n\n<!-- hf_l3rs:begin usage -->" in card.text
+    assert card.text.endswith("\n## My notes\n")
+    assert "0.2221" in card.text
+    assert "No results stored yet." not in card.text
+    assert str(generate_model_card(config, RESULTS, existing=card)) == str(card)
+
+
+def test_removed_section_stays_removed(config):
+    content = str(generate_model_card(config))
+    start, end = content.index("<!-- hf_l3rs:begin citation -->"), content.index("<!-- hf_l3rs:end citation -->")
+    edited = ModelCard(content[:start] + content[end + len("<!-- hf_l3rs:end citation -->") :])
+    assert "bibtex" not in generate_model_card(config, existing=edited).text
+
+
+def test_foreign_card_is_kept_above(config):
+    card = generate_model_card(config, existing=ModelCard("---\nlanguage: en\n---\n# Mine\n"))
+    assert card.text.startswith("# Mine\n\n<!-- hf_l3rs:begin summary -->")
+    assert card.data.language == "en"
+    assert str(generate_model_card(config, existing=card)) == str(card)
+
+
+def test_marker_without_its_counterpart(config):
+    broken = ModelCard(str(generate_model_card(config)).replace("<!-- hf_l3rs:end usage -->", ""))
+    with pytest.raises(ArtifactError, match="begin usage.*without its counterpart; restore"):
+        generate_model_card(config, existing=broken)
+
+
+def test_only_generated_results_of_the_model_index_are_replaced(config):
+    card = generate_model_card(config, RESULTS)
+    card.data.eval_results.append(EvalResult("image-classification", "org/other", "Other", "f1", 0.5))
+    card = generate_model_card(config, existing=ModelCard(str(card)))
+    assert [(each.dataset_type, each.metric_type) for each in card.data.eval_results] == [("org/other", "f1")]
+
+
+def test_values_cannot_break_out_of_the_table(config):
+    hostile = {"note": "a | b\nc <!-- hf_l3rs:end meta-training -->"}
+    first = generate_model_card(config.replace(meta_training=hostile))
+    assert r"| note | a \| b c &lt;!-- hf_l3rs:end meta-training --> |" in first.text
+    assert str(generate_model_card(config.replace(meta_training=hostile), existing=first)) == str(first)
+
+
+def test_combined_cards(config):
+    generated = generate_model_card(config)
+    edited = ModelCard(str(generated).replace("tags:\n", "tags:\n- theirs\n") + "\nTheir text.\n")
+    assert combine_cards(None, edited) is edited
+    assert combine_cards(generated, None) is generated
+    combined = combine_cards(generated, edited)
+    assert "Their text." in combined.text
+    assert "theirs" in combined.data.tags
+    assert "Their text." not in combine_cards(ModelCard(str(generated) + "\nOur text.\n"), edited).text
+
+
+def test_read_card(tmp_path):
+    file = tmp_path / "README.md"
+    assert read_card(file) is None
+    file.write_text("# No metadata\n")
+    assert read_card(file).text.strip() == "# No metadata"
+    for content in ("---\ntags: [\n---\n", "---\n- a list\n---\n", "---\nmodel-index: 1\n---\n"):
+        file.write_text(content)
+        with pytest.raises(ArtifactError, match=r"not valid YAML of a model card; correct it\.$"):
+            read_card(file)
+
+
+def test_results_survive_their_file(tmp_path):
+    write_results(RESULTS, tmp_path / "results.json")
+    assert read_results(tmp_path / "results.json") == RESULTS
+    before = (tmp_path / "results.json").read_bytes()
+    write_results(read_results(tmp_path / "results.json"), tmp_path / "results.json")
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"loss": float("nan")}, "loss must be a finite number"),
+        ({"loss": None}, "loss must be"),
+        ({"command": " "}, "command must be text"),
+        ({"num_tasks": 1.5}, "num_tasks must be a whole number"),
+        ({"num_tasks": True}, "num_tasks must be a whole number"),
+        ({"accuracy": 92.3}, "do not store percent"),
+        ({"wins": 13}, "at most num_tasks=12"),
+    ],
+)
+def test_invalid_result(changes, words):
+    with pytest.raises(ArtifactError, match=words):
+        replace(RESULT, **changes)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda content: content.update(format_version=2), "pip install -U hf_l3rs"),
+        (lambda content: content.update(more=1), "must hold exactly"),
+        (lambda content: content.pop("fingerprint"), "must hold exactly"),
+        (lambda content: content["results"][1].pop("loss"), "Entry 1 .* 'loss'"),
+        (lambda content: content["results"][0].update(speed=1), "Entry 0 .* 'speed'"),
+        (lambda content: content["results"].append(3), "Entry 2 "),
+    ],
+)
+def test_invalid_results_file(tmp_path, change, words):
+    file = tmp_path / "results.json"
+    write_results(RESULTS, file)
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=words) as error:
+        read_results(file)
+    assert "\n" not in str(error.value)
+
+
+def test_results_file_that_is_not_json(tmp_path):
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ArtifactError, match="measure again, or remove the file"):
+        read_results(tmp_path / "results.json")
+
+
+def test_metadata_is_plain_yaml(config):
+    block = str(generate_model_card(config, RESULTS)).split("---\n")[1]
+    assert yaml.safe_load(block)["model-index"][0]["results"][0]["dataset"]["type"] == "org/data"

@@ -1,0 +1,99 @@
+"""Directions: torch's own updates, without writing gradients, and finite where there is nothing to follow."""
+
+import pytest
+import torch
+
+from hf_l3rs.learned.config import L3RSConfig, LayerSpec
+from hf_l3rs.learned.directions import DIRECTIONS
+
+
+CONFIG = L3RSConfig(
+    (LayerSpec("weight", (2, 3), "linear_down.weight", ""),),
+    directions=tuple(DIRECTIONS),
+    adam_betas=(0.8, 0.95),
+    adam_eps=1e-3,
+    momentum=0.7,
+)
+SHAPES = [(3, 4), (5,), (), (1,), (0, 2)]
+
+
+def run(name, gradients, config=CONFIG):
+    """The direction's outputs for a series of gradients of one set of layers, and its buffers."""
+    shapes = [g.shape for g in gradients[0]]
+    dtype = gradients[0][0].dtype
+    buffers = {key: [torch.zeros(shape, dtype=dtype) for shape in shapes] for key in DIRECTIONS[name].buffers}
+    outputs = []
+    for k, grads in enumerate(gradients, start=1):
+        steps = torch.full((len(shapes),), float(k), dtype=torch.float64)
+        outputs.append([d.clone() for d in DIRECTIONS[name].update(config, grads, buffers, steps)])
+    return outputs, buffers
+
+
+def random_gradients(num_steps=10, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return [[torch.randn(shape, generator=generator, dtype=dtype) for shape in SHAPES] for _ in range(num_steps)]
+
+
+TORCH_OPTIMIZERS = {
+    "adam": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.8, 0.95), eps=1e-3),
+    "sgd": lambda params: torch.optim.SGD(params, lr=1.0),
+    # torch adds the gradients up where the direction averages them: a factor that the normalisation removes
+    "momentum": lambda params: torch.optim.SGD(params, lr=1 - 0.7, momentum=0.7),
+}
+
+
+def test_every_direction_has_an_oracle():
+    assert TORCH_OPTIMIZERS.keys() == DIRECTIONS.keys()
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_direction_is_torchs_update(name):
+    gradients = random_gradients()
+    params = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in SHAPES]
+    optimizer = TORCH_OPTIMIZERS[name](params)
+    for directions, grads in zip(run(name, gradients)[0], gradients):
+        for param, grad in zip(params, grads):
+            param.data.zero_()
+            param.grad = grad.clone()
+        optimizer.step()
+        for direction, param in zip(directions, params):
+            torch.testing.assert_close(direction, -param.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_gradients_are_not_written(name):
+    """Invariant 1."""
+    gradients = random_gradients()
+    before = [[g.clone() for g in grads] for grads in gradients]
+    run(name, gradients)
+    assert all(torch.equal(g, old) for grads, olds in zip(gradients, before) for g, old in zip(grads, olds))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("eps", [1e-8, 1e-30])
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_zero_gradients_give_zero_directions(name, eps, dtype):
+    """Invariant 2."""
+    zeros = [[torch.zeros(shape, dtype=dtype) for shape in SHAPES] for _ in range(3)]
+    outputs, buffers = run(name, zeros, CONFIG.replace(adam_eps=eps))
+    assert all((d == 0).all() for directions in outputs for d in directions)
+    assert all((value == 0).all() for values in buffers.values() for value in values)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_layers_are_apart(name):
+    """A layer's direction depends neither on the other layers nor on how many updates those have had."""
+    gradients = random_gradients()
+    together, _ = run(name, gradients)
+    for index in range(len(SHAPES)):
+        alone, _ = run(name, [[grads[index]] for grads in gradients])
+        assert all(torch.equal(one[0], many[index]) for one, many in zip(alone, together))
+
+
+def test_each_layer_has_its_own_bias_correction():
+    ones = [torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+    buffers = {key: [torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+               for key in DIRECTIONS["adam"].buffers}  # fmt: skip
+    steps = torch.tensor([1.0, 1e6], dtype=torch.float64)  # a layer's first update, and one long after
+    first, late = DIRECTIONS["adam"].update(CONFIG, ones, buffers, steps)
+    torch.testing.assert_close(first, late, rtol=1e-12, atol=1e-12)

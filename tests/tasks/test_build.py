@@ -1,0 +1,173 @@
+"""What a run is built of: divided or named splits, heads, initial checkpoints, an L3RS to go on from."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTImageProcessorPil
+
+from hf_l3rs.errors import CheckpointError, ConfigError, DataError
+from hf_l3rs.hub.artifact import save_network
+from hf_l3rs.images.pools import ImagePool, StreamedImagePool
+from hf_l3rs.meta.arguments import L3RSArguments
+from hf_l3rs.meta.build import build_network, run_settings
+from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hf_l3rs.meta.evolution import ESState
+from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import SHARES, build, load_sources
+from tests.tiny import tiny_resnet
+
+
+CLASSES = ("ant", "bee", "cow")
+COUNTS = {"train": 20, "test": 10}
+IMAGE_BYTES = 3 * 4 * 4 * 4
+POOLS = tuple((part, pool) for part in (0, 1) for pool in ("batches", "evaluation"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """An imagefolder whose every image is of one colour that no other has."""
+    folder = tmp_path_factory.mktemp("images")
+    value = 0
+    for split, count in COUNTS.items():
+        for label in CLASSES:
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                colour = np.array([value % 16, value // 16, 8], np.uint8) * 15
+                Image.fromarray(np.broadcast_to(colour, (4, 4, 3)).copy()).save(
+                    folder / split / label / f"{number}.png"
+                )
+                value += 1
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("base"))
+    tiny_resnet().save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(folder)
+    return folder
+
+
+def pools_of(sources):
+    return [getattr(sources[part], pool) for part, pool in POOLS]
+
+
+def identities(pool):
+    """What tells the images of a pool apart."""
+    pixels = pool.fetch(torch.arange(len(pool.labels)))
+    return {tuple(image[:, 0, 0].tolist()) for image in pixels}
+
+
+def make_arguments(images, base_model, tasks=None, **model):
+    settings = {"num_classes": 3, "batch_size": 4, "evaluation_size": 6, "min_steps": 2, "num_validation_tasks": 1}
+    data = [DatasetArguments(images, batches_split="train")]
+    return ModelArguments(base_model, **model), TaskArguments(**{"datasets": data, **settings, **(tasks or {})})
+
+
+def test_a_single_split_is_divided_without_overlap_and_class_by_class(images, base_model):
+    pools = pools_of(load_sources(DatasetArguments(images), base_model, seed=0))
+    for pool, share in zip(pools, SHARES.values()):
+        assert torch.bincount(pool.labels).tolist() == [round(share * COUNTS["train"])] * 3
+        assert len(identities(pool)) == len(pool.labels)
+    assert len(set.union(*map(identities, pools))) == 3 * COUNTS["train"]
+    again, other = (pools_of(load_sources(DatasetArguments(images), base_model, seed=seed)) for seed in (0, 1))
+    assert all(torch.equal(one.pixel_values, two.pixel_values) for one, two in zip(pools, again))
+    assert identities(pools[0]) != identities(other[0])
+
+
+def test_named_splits_are_used_and_the_rest_is_cut_out_of_batches(images, base_model):
+    dataset = DatasetArguments(images, evaluation_split="test", classes=["bee", "cow"])
+    batches, evaluation, *validation = pools_of(load_sources(dataset, base_model, seed=0))
+    assert torch.bincount(evaluation.labels).tolist() == [0, COUNTS["test"], COUNTS["test"]]
+    train = [identities(pool) for pool in (batches, *validation)]
+    assert sum(map(len, train)) == len(set.union(*train)) == 2 * COUNTS["train"]
+    assert not set.union(*train) & identities(evaluation)
+    assert batches.class_names == list(CLASSES)
+
+
+def test_a_split_for_two_purposes_is_refused(images, base_model):
+    with pytest.raises(ConfigError, match="uses a split twice"):
+        load_sources(DatasetArguments(images, evaluation_split="train"), base_model, seed=0)
+
+
+def test_all_pools_together_keep_to_the_limit_and_give_the_same_tasks(images, base_model):
+    model_args, task_args = make_arguments(images, base_model)
+    whole = build(model_args, task_args, seed=0)
+    num_images = 3 * COUNTS["train"] // 2
+    limited = DatasetArguments(images, max_memory_gb=num_images * IMAGE_BYTES / 1e9)
+    setup = build(*make_arguments(images, base_model, {"datasets": [limited]}), seed=0)
+    held = pools_of([tasks.sources[0] for tasks in (setup.tasks, setup.validation_tasks)])
+    assert {type(pool) for pool in held} == {ImagePool, StreamedImagePool}
+    assert sum(len(pool.labels) for pool in held if isinstance(pool, ImagePool)) <= num_images
+    for one, two in ((whole.tasks, setup.tasks), (whole.validation_tasks, setup.validation_tasks)):
+        for first, second in zip(one.draw(0, 0, 0).batches, two.draw(0, 0, 0).batches):
+            assert torch.equal(first.pixel_values, second.pixel_values)
+
+
+def test_a_corrupt_image_is_named_and_its_data_set_refused(images, base_model, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    broken = tmp_path / "images" / "train" / "bee" / "7.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"image in row \d+ \(.*bee.7\.png\)") as error:
+        load_sources(DatasetArguments(str(tmp_path / "images")), base_model, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_a_reused_head_is_the_checkpoints_with_its_labels(images, base_model):
+    new = build(*make_arguments(images, base_model, {"num_classes": 2}), seed=0)
+    reused = build(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=True), seed=0)
+    heads = [setup.tasks.draw(0, 0, 0).initial_state["classifier.1.weight"] for setup in (new, reused)]
+    assert heads[0].shape[0] == 2
+    assert torch.equal(heads[1], tiny_resnet().state_dict()["classifier.1.weight"])
+    labels = {int(label) for pair in range(8) for label in reused.tasks.draw(0, 0, pair).batches[0].labels}
+    assert labels == {0, 1, 2}, "labels must stay those of the checkpoint"
+
+
+def test_initial_checkpoints_are_all_drawn_and_random_is_one(images, base_model, tmp_path):
+    other = tiny_resnet()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    other.save_pretrained(tmp_path / "other")
+    names = [base_model, str(tmp_path / "other"), "random"]
+    setup = build(*make_arguments(images, base_model, initial_checkpoints=names), seed=0)
+    name = "resnet.embedder.embedder.convolution.weight"
+    drawn = {float(setup.tasks.draw(0, 0, pair).initial_state[name].flatten()[0]) for pair in range(20)}
+    known = {float(model.state_dict()[name].flatten()[0]) for model in (tiny_resnet(), other)}
+    assert known < drawn and len(drawn) > 3
+
+
+def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):
+    model_args, task_args = make_arguments(images, base_model, {"max_steps": 9})
+    setup = build(model_args, task_args, seed=1)
+    start = build_network(setup.model, L3RSArguments(hidden_sizes=[8]), model_args, task_args, seed=0)
+    start.load_vector(start.to_vector() + 0.1)
+    save_network(start, tmp_path / "l3rs")
+    again = L3RSArguments(initial_l3rs=str(tmp_path / "l3rs"))
+    network = build_network(setup.model, again, model_args, task_args, seed=1)
+    assert torch.equal(network.to_vector(), start.to_vector())
+    assert tuple(network.config.hidden_sizes) == (8,)
+    assert network.config.num_training_steps == 9
+    assert rollout(setup.model, network, setup.tasks.draw(0, 0, 0)).num_steps >= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [({}, True), ({"augmentations": ["rotation"]}, False), ({"batch_size": 5}, False), ({"limit": 1.0}, True)],
+)
+def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, is_same):
+    model_args, task_args = make_arguments("data", "model")
+    settings = run_settings(L3RSArguments(), model_args, task_args)
+    folder = save_checkpoint(tmp_path, Progress(ESState(torch.zeros(2), 1), settings), 1)
+    if "limit" in changes:  # where images are kept changes no result
+        changes = {"datasets": [DatasetArguments("data", batches_split="train", max_memory_gb=changes["limit"])]}
+    settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes))
+    if is_same:
+        assert load_checkpoint(folder, settings).state.generation == 1
+    else:
+        with pytest.raises(CheckpointError, match="differ from this run's in tasks"):
+            load_checkpoint(folder, settings)

@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from hf_l3rs.errors import ConfigError, DataError
+from hf_l3rs.tasks.distribution import AUGMENTATIONS, Horizon, TaskSource
+from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
+from hf_l3rs.tasks.task import Transform
+from tests.meta.problems import make_model, make_pool, make_tasks
+
+
+def same(first, second):
+    return all(
+        torch.equal(a.pixel_values, b.pixel_values) and torch.equal(a.labels, b.labels)
+        for a, b in zip(first.batches, second.batches)
+    )
+
+
+def test_a_task_is_a_function_of_seed_generation_and_pair():
+    """Invariant 6."""
+    tasks = make_tasks()
+    torch.manual_seed(1)
+    first = tasks.draw(0, 3, 1)
+    torch.manual_seed(2)
+    again = make_tasks().draw(0, 3, 1)
+    assert same(first, again)
+    for name, tensor in first.initial_state.items():
+        assert torch.equal(tensor, again.initial_state[name])
+    assert not any(same(first, other) for other in (tasks.draw(1, 3, 1), tasks.draw(0, 4, 1), tasks.draw(0, 3, 2)))
+
+
+def test_shapes_and_labels():
+    task = make_tasks().draw(0, 0, 0)
+    assert len(task.batches) == task.num_training_steps == 4
+    assert task.batches[0].pixel_values.shape == (8, 3, 4, 4)
+    labels = torch.cat([batch.labels for batch in task.batches])
+    assert set(labels.tolist()) <= {0, 1, 2}
+    assert sum(len(batch.labels) for batch in task.evaluation) == 24
+
+
+def test_batches_never_come_from_the_evaluation_pool():
+    source = TaskSource("split", make_pool(seed=0), make_pool(seed=1))
+    task = make_tasks(sources=[source]).draw(0, 0, 0)
+    held_out = {tuple(image.flatten().tolist()) for image in source.evaluation.pixel_values}
+    for batch in task.batches:
+        assert not held_out & {tuple(image.flatten().tolist()) for image in batch.pixel_values}
+    for batch in task.evaluation:
+        assert held_out >= {tuple(image.flatten().tolist()) for image in batch.pixel_values}
+
+
+def test_the_same_image_comes_again_only_in_the_next_epoch():
+    task = make_tasks(horizon=Horizon(11, 11)).draw(0, 0, 0)
+    rows = torch.cat(list(task.batches.rows))
+    assert len(set(rows[:88].tolist())) == 88  # 90 images of three classes
+
+
+def test_the_head_is_drawn_anew_and_the_trunk_is_shared():
+    tasks = make_tasks()
+    first, second = tasks.draw(0, 0, 0).initial_state, tasks.draw(0, 0, 1).initial_state
+    assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
+    assert first["encoder.weight"] is second["encoder.weight"]
+
+
+def test_initial_states_reused_head_random_and_several():
+    model, other = make_model(0), make_model(1)
+    reused = InitialStates(model, [model.state_dict()], new_head=False).draw(0)
+    assert torch.equal(reused["classifier.weight"], model.classifier.weight)
+    random = InitialStates(model, [RANDOM]).draw(0)
+    assert not torch.equal(random["encoder.weight"], model.encoder.weight)
+    several = InitialStates(model, [model.state_dict(), other.state_dict()])
+    drawn = {several.draw(seed)["encoder.bias"][0].item() for seed in range(20)}
+    assert drawn == {model.encoder.bias[0].item(), other.encoder.bias[0].item()}
+    before = torch.random.get_rng_state()
+    several.draw(3)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_horizons_are_log_uniform_and_grow():
+    rng = torch.Generator().manual_seed(0)
+    horizon = Horizon(10, 500, curriculum_generations=100)
+    assert {horizon.draw(0, rng) for _ in range(20)} == {10}
+    late = sorted(horizon.draw(100, rng) for _ in range(400))
+    assert late[0] >= 10 and late[-1] <= 500
+    assert late[200] == pytest.approx((10 * 500) ** 0.5, rel=0.3)
+    with pytest.raises(ConfigError, match="minimum <= maximum"):
+        Horizon(10, 5)
+
+
+def test_augmentations_widen_the_distribution_and_stay_within_a_task():
+    tasks = make_tasks(augmentations=AUGMENTATIONS)
+    transforms = {tasks.draw(0, 0, pair).batches.transform for pair in range(30)}
+    assert len(transforms) > 10
+    task = tasks.draw(0, 0, 0)
+    assert task.batches.transform == task.evaluation.transform
+    assert torch.equal(task.batches.label_map, task.evaluation.label_map)
+    plain = make_tasks().draw(0, 0, 0)
+    assert plain.batches.transform == Transform()
+    image = torch.arange(48.0).view(1, 3, 4, 4)
+    changed = Transform(quarter_turns=1, inverted=True, channels=(2, 0, 1))(image)
+    assert torch.equal(changed[0, 0], -torch.rot90(image[0, 2], 1))
+
+
+def test_sources_are_drawn_by_weight():
+    sources = [TaskSource(name, make_pool(), make_pool(seed=1), weight=w) for name, w in (("a", 3.0), ("b", 1.0))]
+    tasks = make_tasks(sources=sources)
+    names = [tasks.draw(0, 0, pair).source for pair in range(200)]
+    assert names.count("a") == pytest.approx(150, abs=25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"num_classes": 9}, DataError, "4 classes"),
+        ({"batch_size": 1000}, DataError, "images for batches"),
+        ({"evaluation_size": 1000}, DataError, "images for evaluation"),
+        ({"augmentations": ["blur"]}, ConfigError, "blur"),
+        ({"augmentations": ["label_permutation"], "new_classes": False}, ConfigError, "new head"),
+        ({"sources": []}, ConfigError, "no data set"),
+    ],
+)
+def test_impossible_distributions_are_refused(changes, error, match):
+    with pytest.raises(error, match=match):
+        make_tasks(**changes)

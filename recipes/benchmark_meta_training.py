@@ -34,10 +34,9 @@ from torch import nn
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.images.pools import ImagePool
 from hf_l3rs.meta.arguments import MetaTrainingArguments
-from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.candidates import rollout, rollout_population
 from hf_l3rs.meta.checkpoint import METRICS_NAME
 from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.meta.population import rollout_population
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build
@@ -226,7 +225,7 @@ def benchmark_mlp(arguments: argparse.Namespace) -> list[Row]:
 
     runs = {
         "one after another": one_after_another,
-        "as one through vmap": lambda: rollout_population(model, network.config, vectors, [task] * CANDIDATES),
+        "as one through vmap": lambda: rollout_population(model, network, vectors, [task] * CANDIDATES),
     }
     num_steps = CANDIDATES * arguments.mlp_steps
     return [

@@ -221,9 +221,6 @@ def _needs_loss(optimizer: LearnedOptimizer) -> bool:
 
 def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
     """Binds the optimizer to what is trainable in the model now, unless the user chose what it trains."""
-    if optimizer.follows_model or not optimizer.is_bound:
-        optimizer.bind(model)
-        return
     own = {id(param) for param in model.parameters()}
     strangers = [
         name
@@ -236,6 +233,8 @@ def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
             f"The L3RS was built for parameters that are not of the Trainer's model, such as {strangers[0]!r}; build "
             "the optimizer from this model, or leave it unbound, and the Trainer binds it."
         )
+    if optimizer.follows_model or not optimizer.is_bound:
+        optimizer.bind(model)
 
 
 def _begin_run(optimizer: LearnedOptimizer, model: Any, state: TrainerState) -> None:

@@ -56,16 +56,18 @@ def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: tor
     Brings what a step measures to bounded logarithms: of the loss, and of the norms' RMS per element (ours).
 
     Args:
-        loss (`torch.Tensor`, *optional*): Training loss, one or one a layer; without one, the neutral value 0 goes in.
+        loss (`torch.Tensor`, *optional*):
+            Training loss, one or one a layer. Without one that is a number, the neutral value 0 goes in.
         norms (`torch.Tensor` of shape `(num_layers, 2 + num_directions)`):
             Euclidean norms of the gradient, of the parameter before the step, and of every direction.
         sqrt_numel (`torch.Tensor` of shape `(num_layers,)`): Square roots of the layers' numbers of elements.
 
     Returns:
-        `torch.Tensor` of shape `(num_layers, 3 + num_directions)`, the loss first. What is not a number counts as the
-        upper bound.
+        `torch.Tensor` of shape `(num_layers, 3 + num_directions)`, the loss first. A norm that is not a number counts
+        as the upper bound.
     """
     losses = sqrt_numel.new_ones(()) if loss is None else loss.to(sqrt_numel)
+    losses = losses.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
     values = torch.cat((losses.expand(len(norms))[:, None], norms / sqrt_numel[:, None]), dim=1)
     logs = values.nan_to_num(nan=CEILING).clamp(FLOOR, CEILING).log() / NORM_SCALE
     logs[:, 0].mul_(NORM_SCALE / LOSS_SCALE)
@@ -88,7 +90,7 @@ def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(num_layers, num_features)`, columns as [`feature_names`], each roughly within ±4.
     """
-    averages = raw.ema[:, :3] / raw.ema[:, 3:]
+    averages = raw.ema[:, :3] / raw.ema[:, 3:].clamp_min(1e-30)  # 0 before anything was averaged
     slopes, offsets = raw.time_coefficients
     times = torch.tanh(offsets.add(slopes, alpha=raw.step)).expand(len(averages), -1)
     relative, absolute = times.split((len(config.relative_times), len(config.absolute_times)), dim=1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +18,45 @@ from hf_l3rs.learned.features import num_features
 
 # exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.
 LOG_SCALE_LIMIT = 12.0
+
+
+class MetaWeights(NamedTuple):
+    """
+    The meta-parameters ψ as tensors.
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(num_known_layers, embedding_size)`): One a layer.
+        linear (`list[tuple[torch.Tensor, torch.Tensor]]`): Weight `(fan_out, fan_in)` and bias of the MLP's layers.
+    """
+
+    embeddings: torch.Tensor
+    linear: list[tuple[torch.Tensor, torch.Tensor]]
+
+    def decider(
+        self, embedding_weights: torch.Tensor, like: torch.Tensor
+    ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """
+        Returns the network as a step calls it, with the embeddings of a model's layers put in.
+
+        Args:
+            embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
+                From [`~hf_l3rs.learned.layers.match_layers`].
+            like (`torch.Tensor`): Has the device and the type of the features.
+
+        Returns:
+            `Callable`: Features of shape `(num_layers, num_features)` -> what [`L3RSNetwork.forward`] returns.
+        """
+        embeddings = (embedding_weights.to(self.embeddings).double() @ self.embeddings.double()).to(like)
+        linear = [(weight.to(like), bias.to(like)) for weight, bias in self.linear]
+        kind = like.device.type
+
+        def decide(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+                return _decide(linear, features, embeddings)
+            with torch.autocast(kind, enabled=False):  # a step does not depend on where it is called
+                return _decide(linear, features, embeddings)
+
+        return decide
 
 
 class L3RSNetwork(nn.Module):
@@ -68,30 +108,19 @@ class L3RSNetwork(nn.Module):
             `tuple[torch.Tensor, torch.Tensor]`: The mixture μ of shape `(num_layers, num_directions)`, whose rows sum
             to one, and the factor on the reference step, of shape `(num_layers,)`.
         """
-        hidden = torch.cat((features, embeddings), dim=1)
-        *inner, last = zip(self.weights, self.biases)
-        for weight, bias in inner:
-            hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
-        return mixture_and_scale(torch.addmm(last[1], hidden, last[0].t()))
+        return _decide(self.meta_weights().linear, features, embeddings)
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> L3RSNetwork:
-        """Returns a copy for stepping a model that lies on `device` and is updated in `dtype`."""
-        copy = L3RSNetwork(self.config).to(device, dtype)
-        copy.load_state_dict(self.state_dict())
-        return copy
-
-    def embed(self, embedding_weights: torch.Tensor) -> torch.Tensor:
+    def meta_weights(self, vector: torch.Tensor | None = None) -> MetaWeights:
         """
-        Returns the embeddings of a model's layers, in float64 on the CPU.
-
-        Args:
-            embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
-                From [`~hf_l3rs.learned.layers.match_layers`].
-
-        Returns:
-            `torch.Tensor` of shape `(num_layers, embedding_size)`
+        Returns the meta-parameters ψ, or what another vector of them, as [`~L3RSNetwork.to_vector`] orders it, stands
+        for: views of it, through which gradients and `torch.func.vmap` go.
         """
-        return embedding_weights.double().cpu() @ self.embeddings.detach().double().cpu()
+        tensors: Sequence[torch.Tensor] = list(self.parameters())
+        if vector is not None:
+            chunks = vector.split([parameter.numel() for parameter in tensors])
+            tensors = [chunk.view(parameter.shape) for chunk, parameter in zip(chunks, tensors)]
+        count = len(self.weights)
+        return MetaWeights(tensors[0], list(zip(tensors[1 : count + 1], tensors[count + 1 :])))
 
     @property
     def num_meta_parameters(self) -> int:
@@ -102,6 +131,7 @@ class L3RSNetwork(nn.Module):
         """Returns a copy of all meta-parameters ψ as one vector of shape `(num_meta_parameters,)`."""
         return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters()])
 
+    @torch.no_grad()
     def load_vector(self, vector: torch.Tensor) -> None:
         """
         Sets all meta-parameters from one vector.
@@ -118,7 +148,7 @@ class L3RSNetwork(nn.Module):
             )
         parameters = list(self.parameters())
         for parameter, chunk in zip(parameters, vector.split([parameter.numel() for parameter in parameters])):
-            parameter.data.copy_(chunk.view_as(parameter))
+            parameter.copy_(chunk.view_as(parameter))
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor], source: str) -> None:
         """
@@ -158,7 +188,14 @@ class L3RSNetwork(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def mixture_and_scale(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turns the MLP's output, of shape `(num_layers, num_directions + 1)`, into μ and the factor on the step."""
+def _decide(
+    linear: Sequence[tuple[torch.Tensor, torch.Tensor]], features: torch.Tensor, embeddings: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The MLP; its output, of shape `(num_layers, num_directions + 1)`, becomes μ and the factor on the step."""
+    *inner, (last_weight, last_bias) = linear
+    hidden = torch.cat((features, embeddings), dim=1)
+    for weight, bias in inner:
+        hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
+    output = torch.addmm(last_bias, hidden, last_weight.t())
     mixture = torch.softmax(output[:, :-1], dim=1)
     return mixture, torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))

@@ -1,10 +1,9 @@
-"""The learned optimizer as a `torch.optim.Optimizer`: parameters, groups, state and checkpoints."""
+"""The learned optimizer as a `torch.optim.Optimizer`: what it trains, its step, its state and checkpoints."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,37 +11,21 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import BindingError
+from hf_l3rs.learned.binding import Bindings
 from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.learned.directions import DIRECTIONS
-from hf_l3rs.learned.features import Features, ema_inputs, log_measures, stack_features
-from hf_l3rs.learned.layers import (
-    canonical_name,
-    describe_layers,
-    match_layers,
-    named_trainable_parameters,
-)
+from hf_l3rs.learned.late_bound import LateBoundOptimizer, NamedParameters
+from hf_l3rs.learned.layers import describe_layers, match_layers
 from hf_l3rs.learned.loss_observer import LossObserver
+from hf_l3rs.learned.monitor import StepMonitor
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.parameters import (
-    all_named,
-    check_fingerprint,
-    check_lr,
-    check_names,
-    check_num_training_steps,
-    check_shapes,
-    named_groups,
-    planned_steps,
-    refuse_sharding,
-)
-from hf_l3rs.learned.step import TINY, LayerBank
+from hf_l3rs.learned.parameters import all_named, check_lr, check_num_training_steps, named_groups, planned_steps
+from hf_l3rs.learned.state_checks import check_groups, check_state_dict
 
 
 logger = logging.getLogger(__name__)
 
-NamedParameters = Iterable[tuple[str, torch.Tensor]]
 
-
-class LearnedOptimizer(torch.optim.Optimizer):
+class LearnedOptimizer(LateBoundOptimizer):
     """
     Learned Layer-wise Learning Rate Scheduler: mixes the directions of base optimizers, layer by layer, as a small
     network decides that was meta-trained for one pretrained model (paper, eq. 1 and fig. 2).
@@ -61,6 +44,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
         num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps; the Trainer tells it.
         synchronize_loss (`bool`, *optional*, defaults to `True`):
             Whether the training loss is averaged over processes where `torch.distributed` is initialised.
+        float32_copy (`bool`, *optional*, defaults to `False`):
+            Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
+            updates smaller than their rounding are lost.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -87,52 +73,33 @@ class LearnedOptimizer(torch.optim.Optimizer):
         lr: float = 1.0,
         num_training_steps: int | None = None,
         synchronize_loss: bool = True,
+        float32_copy: bool = False,
     ) -> None:
         check_lr(lr)
         check_num_training_steps(num_training_steps)
-        model = params if isinstance(params, nn.Module) else None
         groups = named_groups(params)
         if network is None:
             layers = tuple(describe_layers(all_named(groups)))
             network = L3RSNetwork(config if config is not None else L3RSConfig(layers=layers))
         self.network = network
         self.loss_observer = LossObserver(synchronize_loss)
+        self.float32_copy = float32_copy
         self._init_transient()
-        defaults = {
-            "lr": lr,
-            "step": 0,
-            "num_training_steps": num_training_steps,
-            "fingerprint": network.fingerprint(),
-        }
-        super().__init__(groups or [{"params": [], "param_names": []}], defaults)
-        if groups:
-            self._match_layers(model)
-        if model is not None:
-            self.loss_observer.watch(model)
+        defaults = {"step": 0, "num_training_steps": num_training_steps, "fingerprint": network.fingerprint()}
+        super().__init__(groups, params if isinstance(params, nn.Module) else None, {"lr": lr, **defaults})
 
     def _init_transient(self) -> None:
         """Everything that is derived from `param_groups`, `state` and the network, or belongs to one process."""
+        super()._init_transient()
         self._embedding_weights: dict[str, torch.Tensor] = {}
-        self._banks: dict[int, LayerBank] = {}
-        self._model: weakref.ref[nn.Module] | None = None
+        self._bindings = Bindings(self.network, self.float32_copy)
+        self._monitor = StepMonitor()
         self._waiting_state: dict[str, Any] | None = None
-        self._last_updates: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._warned_no_loss = False
 
     @property
     def config(self) -> L3RSConfig:
         """The configuration of the meta-weights."""
         return self.network.config
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether the optimizer has parameters to train."""
-        return any(group["params"] for group in self.param_groups)
-
-    @property
-    def follows_model(self) -> bool:
-        """Whether what is trained is what is trainable in the model given to `bind`, not a choice of the caller's."""
-        return self._model is not None
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> LearnedOptimizer:
         """
@@ -149,38 +116,26 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
         Raises:
             BindingError: If there is nothing to train or parameters have no names.
-            UnsupportedSetupError: Under DeepSpeed or FSDP.
+            UnsupportedSetupError: Under DeepSpeed or FSDP, or if gradients will be sparse.
         """
         check_num_training_steps(num_training_steps)
-        module = model if isinstance(model, nn.Module) else None
-        refuse_sharding()
-        ((names, params),) = [(group["param_names"], group["params"]) for group in named_groups(model)]
-        if not params:
-            raise BindingError("Every parameter of the model is frozen, so there is nothing to train; unfreeze some.")
-        check_names(names)
-        current = [param for group in self.param_groups for param in group["params"]]
-        if len(current) != len(params) or any(old is not new for old, new in zip(current, params)):
-            if len(self.param_groups) != 1:
-                raise BindingError("An optimizer with several parameter groups cannot be bound anew; build another.")
-            self.state.clear()
-            self._banks.clear()
-            self.param_groups[0].update(params=params, param_names=names)
-            self._match_layers(module)
-        if num_training_steps is not None:
-            for group in self.param_groups:
-                group["num_training_steps"] = num_training_steps
-        if module is not None:
-            self._model = weakref.ref(module)
-            self.loss_observer.watch(module)
+        self._bind_parameters(model)
         if self._waiting_state is not None:
             state_dict, self._waiting_state = self._waiting_state, None
             self.load_state_dict(state_dict)
+        if num_training_steps is not None:  # also where the state that waited has a plan of its own
+            for group in self.param_groups:
+                group["num_training_steps"] = num_training_steps
         return self
+
+    def _follow(self, model: nn.Module) -> None:
+        super()._follow(model)
+        self.loss_observer.watch(model)
 
     def reset(self) -> None:
         """Forgets everything about the run: the next step is a first step. Parameters and plan stay."""
         self.state.clear()
-        self._banks.clear()
+        self._bindings.clear()
         self.loss_observer.clear()
         for group in self.param_groups:
             group["step"] = 0
@@ -196,34 +151,25 @@ class LearnedOptimizer(torch.optim.Optimizer):
             BindingError: If parameters have no names, or two have the same.
             ConfigError: If the group's `lr` or `num_training_steps` is out of its range.
         """
-        if "param_names" in param_group:
-            param_group = {**param_group, "params": list(zip(param_group["param_names"], param_group["params"]))}
-        (param_group,) = named_groups([param_group])
         if self.param_groups:
             run = self.param_groups[0]
             param_group = {"step": run["step"], "num_training_steps": run["num_training_steps"], **param_group}
         check_lr(param_group.get("lr", self.defaults["lr"]))
         check_num_training_steps(param_group.get("num_training_steps"))
-        names, params = param_group["param_names"], param_group["params"]
-        check_names([*(name for name, _ in all_named(self.param_groups)), *names])
-        super().add_param_group({**param_group, "params": list(zip(names, params))})
-        self.param_groups[-1]["param_names"] = names
-        self._embedding_weights = {}
+        super().add_param_group(param_group)
+        self._embedding_weights = {}  # found anew when all groups are known
 
-    def _match_layers(self, model: nn.Module | None) -> None:
+    def _parameters_changed(self, model: nn.Module | None) -> None:
         """Finds the embedding of every layer; frozen parameters of `model` help to tell the roles of the others."""
+        self._bindings.clear()
         layers = describe_layers(model.named_parameters() if model is not None else all_named(self.param_groups))
-        trained = {name for name, _ in all_named(self.param_groups)}
+        trained = dict(all_named(self.param_groups))
         layers = tuple(layer for layer in layers if layer.name in trained)
         weights, unmatched = match_layers(layers, self.config.layers)
         self._embedding_weights = {layer.name: row for layer, row in zip(layers, weights)}
-        if unmatched:
-            logger.warning(
-                "%d of %d layers are unknown to this L3RS and take the mean embedding of their role: %s.",
-                len(unmatched),
-                len(layers),
-                ", ".join(unmatched),
-            )
+        self._monitor.warn_of_unknown(unmatched, len(layers))
+        if not self.float32_copy:
+            self._monitor.warn_of_rounding(trained.values())
 
     def observe_loss(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
         """
@@ -264,50 +210,29 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if result is not None:
             self.loss_observer.clear()
             self.loss_observer.add(result)
+        self._refresh_network()
+        if not self._embedding_weights:
+            self._parameters_changed(self._current_model())
+        # all bindings are made, or refused, before the first parameter moves
+        bindings = [
+            self._bindings.of_group(index, group, self._embedding_weights, self.state)
+            for index, group in enumerate(self.param_groups)
+        ]
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
-        self._warn_without_loss(loss)
-        self._last_updates = []
-        for index, (group, planned) in enumerate(zip(self.param_groups, plans)):
+        if loss is None and "loss" in self.config.features and any(group["lr"] != 0 for group in self.param_groups):
+            self._monitor.warn_without_loss()
+        decisions = []
+        for group, planned, of_group in zip(self.param_groups, plans, bindings):
             group["step"] += 1
-            params = [param for param in group["params"] if param.grad is not None]
-            if params:
-                self._update(group, planned, self._bank(index, group, params), loss)
+            decisions += [binding.step(group, planned, loss) for binding in of_group]
+        self._monitor.observe(decisions)
         return result
 
-    def _bank(self, index: int, group: dict[str, Any], params: list[torch.Tensor]) -> LayerBank:
-        bank = self._banks.get(index)
-        if bank is None or not bank.holds(params):
-            if not self._embedding_weights:
-                self._match_layers(self._model() if self._model is not None else None)
-            rows = {id(p): self._embedding_weights[name] for name, p in zip(group["param_names"], group["params"])}
-            weights = torch.stack([rows[id(param)] for param in params])
-            bank = self._banks[index] = LayerBank(params, weights, self.network, self.state)
-        return bank
-
-    def _update(self, group: dict[str, Any], planned: int, bank: LayerBank, loss: torch.Tensor | None) -> None:
-        """Eq. 1 for all layers of a bank at once."""
-        config = self.config
-        grads, targets = bank.grads(), bank.targets()
-        bank.steps.add_(1)
-        steps = bank.steps.double()
-        directions = [DIRECTIONS[name].update(config, grads, bank.buffers, steps) for name in config.directions]
-        grad_norms = bank.norms(grads)
-        norms = [grad_norms if direction is grads else bank.norms(direction) for direction in directions]
-        all_norms = torch.stack((grad_norms, bank.norms(targets), *norms), dim=1)
-        measures = log_measures(loss, all_norms, bank.sqrt_numel)
-        bank.update_ema(ema_inputs(measures))
-        raw = Features(group["step"], bank.time_coefficients(planned), bank.ema, measures)
-        mixture, scale = bank.network(stack_features(config, raw), bank.embeddings)
-        update_norms = group["lr"] * scale * bank.reference_norm
-        self._last_updates.append((mixture, update_norms / bank.sqrt_numel))
-        weights = mixture / all_norms[:, 2:].clamp_min(TINY)
-        if config.normalize_mixture:
-            directions, weights = bank.unit_mixture(directions, weights)
-        coefficients = -update_norms[:, None] * weights
-        for direction, column in zip(directions, coefficients.unbind(1)):
-            torch._foreach_addcmul_(targets, direction, list(column.unbind()))
-        if bank.is_low_precision:
-            torch._foreach_copy_(bank.params, targets)
+    def _refresh_network(self) -> None:
+        """Takes notice of meta-weights that were changed since the last step."""
+        if self._bindings.notice_new_meta_weights():
+            for group in self.param_groups:
+                group["fingerprint"] = self.network.fingerprint()
 
     def statistics(self) -> dict[str, float]:
         """
@@ -315,24 +240,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
         Returns:
             `dict[str, float]`: `step_size`, the mean over layers of the update's RMS per element, `step_size_min`,
-            `step_size_max`, and `mixture_<direction>`, the mean over layers of μ. Empty before the first step.
+            `step_size_max`, `mixture_<direction>`, the mean over layers of μ, and, if there are any, `skipped_layers`,
+            the number of layers whose gradient was not a number. Empty before the first step.
         """
-        if not self._last_updates:
-            return {}
-        mixture = torch.cat([mixture for mixture, _ in self._last_updates]).mean(dim=0)
-        sizes = torch.cat([sizes for _, sizes in self._last_updates])
-        values = torch.cat((mixture, torch.stack((sizes.mean(), sizes.min(), sizes.max())))).tolist()
-        names = [f"mixture_{name}" for name in self.config.directions]
-        return dict(zip([*names, "step_size", "step_size_min", "step_size_max"], values))
-
-    def _warn_without_loss(self, loss: torch.Tensor | None) -> None:
-        is_real_step = any(group["lr"] != 0 for group in self.param_groups)
-        if loss is None and is_real_step and not self._warned_no_loss and "loss" in self.config.features:
-            self._warned_no_loss = True
-            logger.warning(
-                "L3RS takes steps without seeing the training loss, which it was meta-trained with; call "
-                "optimizer.step(loss), or let the model compute the loss from its labels."
-            )
+        return self._monitor.statistics(self.config.directions)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
@@ -345,14 +256,15 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             BindingError: If it was made by an L3RS of other meta-weights or of other layers.
         """
-        check_fingerprint(state_dict, self.network.fingerprint())
+        self._refresh_network()
+        check_groups(state_dict, self.network.fingerprint())
         if not self.is_bound and any(group["params"] for group in state_dict["param_groups"]):
             self._waiting_state = copy.deepcopy(state_dict)
             return
-        self._check_layers(state_dict)
-        check_shapes(state_dict, self.param_groups)
+        self._rebind_to([group.get("param_names") for group in state_dict["param_groups"]])
+        check_state_dict(state_dict, self.param_groups, self.config, self.float32_copy)
         super().load_state_dict(state_dict)
-        self._banks.clear()
+        self._bindings.clear()
         saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
         for key, param in zip(saved_ids, params):
@@ -360,28 +272,12 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 device = "cpu" if name == "step" else param.device
                 self.state[param][name] = value.detach().to(device, copy=True)
 
-    def _check_layers(self, state_dict: dict[str, Any]) -> None:
-        saved = [group.get("param_names") for group in state_dict["param_groups"]]
-        if saved == [group["param_names"] for group in self.param_groups]:
-            return
-        model = self._model() if self._model is not None else None
-        if model is not None:  # layers may have been frozen or unfrozen since the optimizer was bound
-            names = [canonical_name(name) for name, _ in named_trainable_parameters(model)]
-            if saved == [names]:
-                self.bind(model)
-                return
-        own = [group["param_names"] for group in self.param_groups]
-        raise BindingError(
-            f"The checkpoint is of {sum(len(names or ()) for names in saved)} layers, but the optimizer has "
-            f"{sum(map(len, own))}, or they have other names; freeze and unfreeze the same layers as in the run that "
-            "made it."
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
             "network": self.network,
             "synchronize_loss": self.loss_observer.synchronize,
+            "float32_copy": self.float32_copy,
             "_embedding_weights": self._embedding_weights,
             "_waiting_state": self._waiting_state,
         }
@@ -389,10 +285,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if "network" in state:  # torch's own load_state_dict comes here too, with state and param_groups only
+            self.network, self.float32_copy = state["network"], state["float32_copy"]
             self.loss_observer = LossObserver(state.pop("synchronize_loss"))
             self._init_transient()
         super().__setstate__(state)
-        self._banks.clear()
+        self._bindings.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LearnedOptimizer:
         twin = type(self).__new__(type(self))

@@ -48,28 +48,6 @@ def check_names(names: list[str]) -> None:
         )
 
 
-def check_fingerprint(state_dict: dict[str, Any], own: str) -> None:
-    """Raises if an optimizer's state was made with other meta-weights than `own`."""
-    other = {group.get("fingerprint") for group in state_dict["param_groups"]} - {own}
-    if other:
-        raise BindingError(
-            f"The checkpoint was made with meta-weights {other.pop()}, but this L3RS is {own}; load the L3RS that "
-            "the run was started with."
-        )
-
-
-def check_shapes(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> None:
-    """Raises if a buffer in an optimizer's state has another shape than its parameter."""
-    keys = [key for group in state_dict["param_groups"] for key in group["params"]]
-    for key, (name, param) in zip(keys, all_named(groups)):
-        for buffer, value in state_dict["state"].get(key, {}).items():
-            if buffer not in ("step", "ema") and value.shape != param.shape:
-                raise BindingError(
-                    f"The checkpoint has layer {name!r} of shape {tuple(value.shape)}, but the model has it of "
-                    f"{tuple(param.shape)}; load it into the model that it was made with."
-                )
-
-
 def is_sharded(param: torch.Tensor) -> bool:
     """Whether the tensor is a part of a layer, as FSDP2 and tensor parallelism make them."""
     return any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
@@ -97,6 +75,24 @@ def refuse_sharding(*active: str) -> None:
                 f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
                 "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."
             )
+
+
+def refuse_sparse_modules(model: nn.Module) -> None:
+    """Refuses a model whose embeddings will have sparse gradients."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            raise UnsupportedSetupError(
+                f"L3RS does not support sparse gradients, which {name or 'the model'!r} has; build it with "
+                "sparse=False."
+            )
+
+
+def refuse_sparse_gradients(params: list[torch.Tensor]) -> None:
+    """Refuses gradients that a model without a sparse module has made sparse all the same."""
+    if any(param.grad is not None and param.grad.is_sparse for param in params):
+        raise UnsupportedSetupError(
+            "L3RS does not support sparse gradients, got one; build the embedding with sparse=False."
+        )
 
 
 def check_lr(lr: float) -> None:

@@ -75,7 +75,11 @@ class _Layer:
         theta = self.theta.to(self.dtype)
         n = max(self.theta.numel(), 1)
         self.t += 1
+        is_usable = _norm(g) <= math.sqrt(torch.finfo(self.dtype).max)  # not so if its square is no number
+        g = g if is_usable else torch.zeros_like(g)
         d = [self._direction(name, g) for name in self.config.directions]
+        if not is_usable:  # the parameter and its averages are left alone
+            return
         self._update_averages(loss, _norm(g) / math.sqrt(n), _norm(theta) / math.sqrt(n))
         mu, o = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
         reference = math.sqrt(n) if self.config.step_reference == "rms" else 1.0
@@ -102,9 +106,10 @@ class _Layer:
         raise NotImplementedError(f"The reference has no direction {name!r}; write it down here.")
 
     def _update_averages(self, loss: torch.Tensor | float | None, grad_rms: float, param_rms: float) -> None:
-        """Eq. 2: a_i ← γ_i a_i + (1 − γ_i) ξ."""
+        """Eq. 2: a_i ← γ_i a_i + (1 − γ_i) ξ. A loss that is absent, or not a number, is neutral."""
+        ell = math.nan if loss is None else torch.as_tensor(loss).float().item()
         xi = {
-            "loss": 0.0 if loss is None else _log(torch.as_tensor(loss).float().item(), 2.0),
+            "loss": _log(ell, 2.0) if math.isfinite(ell) else 0.0,
             "grad_norm": _log(grad_rms, 5.0),
             "param_norm": _log(param_rms, 5.0),
             "weight": 1.0,

@@ -1,23 +1,31 @@
-"""The layers that one step updates, stacked: what lets a step run without a loop over layers."""
+"""The update of all layers at once: eq. 1, in place for training, or as a pure function of state and meta-weights."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
-from hf_l3rs.errors import UnsupportedSetupError
+from hf_l3rs.learned.arithmetic import Arithmetic, Tensors
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.directions import DIRECTIONS
-from hf_l3rs.learned.features import EMA_CHANNELS, time_coefficients
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.parameters import is_sharded
+from hf_l3rs.learned.features import (
+    EMA_CHANNELS,
+    Features,
+    ema_inputs,
+    log_measures,
+    stack_features,
+    time_coefficients,
+)
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
 TINY = 1e-12
+
+# What the network decides: features of shape `(num_layers, num_features)` -> μ `(num_layers, num_directions)` and the
+# factor on the reference step, `(num_layers,)`. It knows the layers' embeddings.
+Decide = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def state_dtype(parameter: torch.Tensor) -> torch.dtype:
@@ -25,124 +33,163 @@ def state_dtype(parameter: torch.Tensor) -> torch.dtype:
     return torch.float64 if parameter.dtype == torch.float64 else torch.float32
 
 
-class LayerBank:
+class LayerState(NamedTuple):
     """
-    The layers of one parameter group that have a gradient, with their state stacked.
-
-    The truth stays in `optimizer.state[p]`: the small per-layer tensors in it are rows of the bank's, so that a
-    checkpoint sees every update, and a bank can be dropped and built anew from the state at any time.
+    What the layers remember from step to step.
 
     Args:
-        params (`list[torch.Tensor]`): The layers' parameters, all on one device.
-        embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
-            From [`~hf_l3rs.learned.layers.match_layers`].
-        network ([`L3RSNetwork`]): The meta-weights.
-        state (`dict`): The optimizer's state; entries are created for parameters that have none.
-
-    Raises:
-        UnsupportedSetupError: If the parameters lie on several devices, or a gradient is sparse.
+        steps (`torch.Tensor` of shape `(num_layers,)`, on the CPU): Updates that each layer has had.
+        ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The averages of eq. 2, channels as EMA_CHANNELS.
+        buffers (`Mapping[str, list[torch.Tensor]]`): The directions' own, by their keys, one tensor a layer.
     """
 
-    def __init__(
-        self,
-        params: list[torch.Tensor],
-        embedding_weights: torch.Tensor,
-        network: L3RSNetwork,
-        state: Mapping[torch.Tensor, dict[str, Any]],
-    ) -> None:
-        self.params = params
-        self.device = params[0].device
-        self.dtypes = [state_dtype(param) for param in params]
+    steps: torch.Tensor
+    ema: torch.Tensor
+    buffers: Mapping[str, Tensors]
+
+
+class Decision(NamedTuple):
+    """
+    What was decided in one step.
+
+    Args:
+        mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ.
+        step_sizes (`torch.Tensor` of shape `(num_layers,)`): λ over the root of the number of elements.
+        is_usable (`torch.Tensor` of shape `(num_layers,)`, bool, *optional*):
+            Whether the layer's gradient was a number; `None` if all are known to be.
+    """
+
+    mixture: torch.Tensor
+    step_sizes: torch.Tensor
+    is_usable: torch.Tensor | None
+
+
+class LayerStack:
+    """
+    The layers that one step updates, all on one device. Holds what does not change from step to step.
+
+    Args:
+        config ([`L3RSConfig`]): Directions, features and their constants.
+        layers (`Sequence[torch.Tensor]`): The layers' parameters; only their shapes, types and device are used.
+    """
+
+    def __init__(self, config: L3RSConfig, layers: Sequence[torch.Tensor]) -> None:
+        self.config = config
+        self.device = layers[0].device
+        self.dtypes = [state_dtype(layer) for layer in layers]
         self.dtype = torch.float64 if all(dtype == torch.float64 for dtype in self.dtypes) else torch.float32
-        self.is_low_precision = any(param.dtype != dtype for param, dtype in zip(params, self.dtypes))
-        self._refuse_unsupported()
-        config = network.config
-        numel = torch.tensor([max(param.numel(), 1) for param in params], dtype=self.dtype)
+        # the largest norm whose square, as Adam's second moment has it, is a number
+        self.max_norm = torch.finfo(self.dtype).max ** 0.5
+        numel = torch.tensor([max(layer.numel(), 1) for layer in layers], dtype=self.dtype)
         self.sqrt_numel = numel.sqrt().to(self.device)
         reference = self.sqrt_numel if config.step_reference == "rms" else torch.ones_like(self.sqrt_numel)
         self.reference_norm = config.base_step * reference
-        self.decays = torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
-        self._time_coefficients: tuple[int, torch.Tensor] | None = None
-        self.network = network.place(self.device, self.dtype)
-        self.embeddings = network.embed(embedding_weights).to(self.device, self.dtype)
-        self._stack_state(config, state)
+        gains = 1 - torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
+        self.gains = gains.expand(len(layers), len(EMA_CHANNELS), -1)
+        self._time_coefficients: dict[int, torch.Tensor] = {}
 
-    def _refuse_unsupported(self) -> None:
-        if any(map(is_sharded, self.params)):  # swapped in after the optimizer was bound, as FSDP2 does
-            raise UnsupportedSetupError(
-                "L3RS needs whole layers, but got sharded parameters; use DDP in place of FSDP or tensor parallelism."
-            )
-        devices = {str(param.device) for param in self.params}
-        if len(devices) > 1:
-            raise UnsupportedSetupError(
-                f"L3RS needs the whole model on one device, got parameters on {', '.join(sorted(devices))}; load it "
-                "without device_map, and use several GPUs through DDP."
-            )
-        if any(param.grad is not None and param.grad.is_sparse for param in self.params):
-            raise UnsupportedSetupError(
-                "L3RS does not support sparse gradients, got one; build the embedding with sparse=False."
-            )
+    def initial_state(self, params: Sequence[torch.Tensor]) -> LayerState:
+        """Returns the state before the first step of layers with these parameters, all zero."""
+        ema = torch.zeros(self.gains.shape, dtype=self.dtype, device=self.device)
+        buffers = {
+            name: [torch.zeros_like(param, dtype=dtype) for param, dtype in zip(params, self.dtypes)]
+            for name in buffer_names(self.config)
+        }
+        return LayerState(torch.zeros(len(params)), ema, buffers)
 
-    def _stack_state(self, config: L3RSConfig, state: Mapping[torch.Tensor, dict[str, Any]]) -> None:
-        buffer_names = [name for direction in config.directions for name in DIRECTIONS[direction].buffers]
-        ema_shape = (len(EMA_CHANNELS), len(config.ema_decays))
-        entries = [state[param] for param in self.params]
-        for param, dtype, entry in zip(self.params, self.dtypes, entries):
-            if not entry:
-                entry["step"] = torch.zeros(())
-                entry["ema"] = torch.zeros(ema_shape, dtype=dtype, device=param.device)
-                for name in buffer_names:
-                    entry[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-        self.ema = torch.stack([entry["ema"].to(self.device, self.dtype) for entry in entries])
-        self.steps = torch.stack([entry["step"].to("cpu", torch.float32) for entry in entries])
-        self.buffers = {name: [entry[name] for entry in entries] for name in buffer_names}
-        for entry, ema, step in zip(entries, self.ema, self.steps):
-            entry["ema"], entry["step"] = ema, step
+    def step(
+        self,
+        decide: Decide,
+        params: Tensors,
+        grads: Tensors,
+        state: LayerState,
+        *,
+        loss: torch.Tensor | None,
+        k: int,
+        num_training_steps: int,
+        arithmetic: Arithmetic,
+        lr: float = 1.0,
+    ) -> tuple[Tensors, LayerState, Decision]:
+        """
+        Takes one step: θ(l) ← θ(l) − lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖ (paper, eq. 1).
 
-    def holds(self, params: list[torch.Tensor]) -> bool:
-        """Whether the bank is of exactly these parameters, where they are now."""
-        same = len(params) == len(self.params) and all(map(operator.is_, params, self.params))
-        return same and params[0].device == self.device
+        Args:
+            decide (`Callable`): The network with the layers' embeddings, see [`~hf_l3rs.L3RSNetwork.decider`].
+            params (`list[torch.Tensor]`): θ, in the types of the state.
+            grads (`list[torch.Tensor]`): Their gradients; never written.
+            state ([`LayerState`]): Of the step before, or [`~LayerStack.initial_state`].
+            loss (`torch.Tensor`, *optional*): Training loss, 0-dimensional; neutral if absent or not a number.
+            k (`int`): Steps of the run, this one included, from 1.
+            num_training_steps (`int`): The planned length K of the run.
+            arithmetic ([`~hf_l3rs.learned.arithmetic.Arithmetic`]):
+                `IN_PLACE` writes parameters and state where they are; `FUNCTIONAL` returns new ones, works under
+                `torch.func.vmap`, and lets gradients through.
+            lr (`float`, *optional*, defaults to `1.0`): Multiplier on λ.
 
-    def grads(self) -> list[torch.Tensor]:
-        """Returns the layers' gradients in the type that the state has; the gradients themselves where that fits."""
-        if not self.is_low_precision:
-            return [param.grad for param in self.params]  # type: ignore[misc]
-        return [param.grad.to(dtype) for param, dtype in zip(self.params, self.dtypes)]  # type: ignore[union-attr]
+        Returns:
+            `tuple[list[torch.Tensor], LayerState, Decision]`: Parameters and state after the step, and the decision.
+        """
+        config = self.config
+        lam, gains = lr * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
+        grad_norms = self._norms(grads, arithmetic)
+        is_usable = grad_norms <= self.max_norm
+        all_usable = arithmetic.are_all_set(is_usable)
+        if (
+            not all_usable
+        ):  # a layer whose gradient is not a number takes it as zero, and keeps its parameter and averages
+            grads = [torch.where(flag, grad, 0.0) for flag, grad in zip(is_usable.unbind(), grads)]
+            grad_norms, lam = torch.where(is_usable, grad_norms, 0.0), torch.where(is_usable, lam, 0.0)
+            gains = torch.where(is_usable[:, None, None], gains, 0.0)
+        (steps,) = arithmetic.add_([state.steps], 1.0)
 
-    def targets(self) -> list[torch.Tensor]:
-        """Returns what the update is added to: the parameters, or float32 copies if some are of low precision."""
-        if not self.is_low_precision:
-            return self.params
-        return [param.to(dtype) for param, dtype in zip(self.params, self.dtypes)]
+        norms = [grad_norms, self._norms(params, arithmetic)]
+        directions, buffers = [], dict[str, Tensors]()
+        for name in config.directions:  # d_p(l), and ‖d_p(l)‖
+            direction, own = DIRECTIONS[name].update(config, grads, state.buffers, steps.double(), arithmetic)
+            directions.append(direction)
+            norms.append(grad_norms if direction is grads else self._norms(direction, arithmetic))
+            buffers.update(own)
 
-    def norms(self, tensors: list[torch.Tensor]) -> torch.Tensor:
-        """Returns the Euclidean norm of each layer's tensor, of shape `(num_layers,)`."""
-        return torch.stack(torch._foreach_norm(tensors)).to(self.dtype)
+        measured = torch.stack(norms, dim=1)
+        measures = log_measures(loss, measured, self.sqrt_numel)
+        inputs = ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
+        (ema,) = arithmetic.lerp_([state.ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
+        times = self.time_coefficients(num_training_steps)
+        mixture, scale = decide(stack_features(config, Features(k, times, ema, measures)))
+
+        lam = lam * scale  # lr λ(l)
+        shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
+        if config.normalize_mixture:
+            directions, shares = self._unit_mixture(directions, shares, arithmetic)
+        coefficients = -lam[:, None] * shares
+        for direction, column in zip(directions, coefficients.unbind(1)):
+            params = arithmetic.addcmul_(params, direction, list(column.unbind()))  # θ ← θ − lr λ Σ_p μ_p d_p/‖d_p‖
+        decision = Decision(mixture, lam / self.sqrt_numel, None if all_usable else is_usable)
+        return params, LayerState(steps, ema, buffers), decision
 
     def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
         """Returns [`~hf_l3rs.learned.features.time_coefficients`], made anew only when the plan changes."""
-        if self._time_coefficients is None or self._time_coefficients[0] != num_training_steps:
-            coefficients = time_coefficients(self.network.config, num_training_steps, self.sqrt_numel)
-            self._time_coefficients = num_training_steps, coefficients
-        return self._time_coefficients[1]
+        if num_training_steps not in self._time_coefficients:
+            coefficients = time_coefficients(self.config, num_training_steps, self.sqrt_numel)
+            self._time_coefficients = {num_training_steps: coefficients}
+        return self._time_coefficients[num_training_steps]
 
-    def update_ema(self, inputs: torch.Tensor) -> None:
-        """a ← γ a + (1 − γ) ξ for all layers, channels and decays (eq. 2); inputs of shape `(num_layers, 4)`."""
-        self.ema.lerp_(
-            inputs[:, :, None].expand_as(self.ema),
-            (1 - self.decays).expand_as(self.ema),
-        )
+    def _norms(self, tensors: Tensors, arithmetic: Arithmetic) -> torch.Tensor:
+        return arithmetic.norms(tensors).to(self.dtype)
 
-    def unit_mixture(
-        self, directions: list[list[torch.Tensor]], weights: torch.Tensor
-    ) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
+    def _unit_mixture(
+        self, directions: list[Tensors], shares: torch.Tensor, arithmetic: Arithmetic
+    ) -> tuple[list[Tensors], torch.Tensor]:
         """
-        Mixes the directions into one, and returns it with the weights, of shape `(num_layers, 1)`, that bring its norm
-        to one; weights of the directions are of shape `(num_layers, num_directions)`.
+        Mixes the directions into one, and returns it with the shares, of shape `(num_layers, 1)`, that bring its norm
+        to one; shares of the directions are of shape `(num_layers, num_directions)`.
         """
-        first, *others = zip(directions, weights.unbind(1))
-        mixed = list(torch._foreach_mul(first[0], list(first[1].unbind())))
-        for direction, column in others:
-            torch._foreach_addcmul_(mixed, direction, list(column.unbind()))
-        return [mixed], self.norms(mixed).clamp_min(TINY).reciprocal()[:, None]
+        mixed = [torch.zeros_like(tensor) for tensor in directions[0]]
+        for direction, column in zip(directions, shares.unbind(1)):
+            mixed = arithmetic.addcmul_(mixed, direction, list(column.unbind()))
+        return [mixed], self._norms(mixed, arithmetic).clamp_min(TINY).reciprocal()[:, None]
+
+
+def buffer_names(config: L3RSConfig) -> list[str]:
+    """Returns the keys of all buffers that a configuration's directions have."""
+    return [name for direction in config.directions for name in DIRECTIONS[direction].buffers]

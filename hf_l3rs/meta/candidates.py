@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.layers import named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.optimizer import LearnedOptimizer
-from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Trajectory, fine_tune
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, run
+from hf_l3rs.tasks.population import PopulationLearner, draws_random_numbers
 from hf_l3rs.tasks.task import Task
 
 
@@ -95,9 +97,69 @@ def rollout(
         num_training_steps=task.num_training_steps,
         synchronize_loss=False,
     )
-    trajectory = fine_tune(
-        model, task, optimizer, device=device, autocast=autocast, max_grad_norm=network.config.max_grad_norm
-    )
-    final = trajectory.evaluations.get(task.num_training_steps, Evaluation(math.inf, 0.0))
-    score = (meta_loss or MetaLoss())(trajectory)
-    return Rollout(score, final.loss, final.accuracy, trajectory.num_steps)
+    max_grad_norm = network.config.max_grad_norm
+    learner = ModelLearner(model, optimizer, device=device, autocast=autocast, max_grad_norm=max_grad_norm)
+    return _scores(learner, [task], meta_loss)[0]
+
+
+def rollout_population(
+    model: nn.Module,
+    network: L3RSNetwork,
+    vectors: torch.Tensor,
+    tasks: Sequence[Task],
+    *,
+    meta_loss: MetaLoss | None = None,
+    device: torch.device | str = "cpu",
+    autocast: Autocast = nullcontext,
+) -> list[Rollout]:
+    """
+    Scores candidates as [`rollout`] does one after another, up to rounding, but together.
+
+    Args:
+        model (`nn.Module`): Gives the function; its weights are not changed. All its parameters must be trainable.
+        network ([`L3RSNetwork`]): Gives the configuration of all candidates.
+        vectors (`torch.Tensor` of shape `(num_candidates, num_meta_parameters)`): The candidates.
+        tasks (`Sequence[Task]`): The task of each candidate; all of the same horizon and sizes.
+        meta_loss ([`MetaLoss`], *optional*): Defaults to the paper's, the final evaluation loss.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes.
+
+    Returns:
+        `list[Rollout]`: One for each candidate.
+
+    Raises:
+        ConfigError: In mixed precision: under vmap, autocast passes linear layers by.
+    """
+    _refuse_mixed_precision(device, autocast)
+    groups: list[list[int]] = [list(range(len(tasks)))]
+    if len({task.seed for task in tasks}) > 1 and draws_random_numbers(model, tasks[0]):
+        # under vmap all candidates drop the same, but each task has a dropout of its own
+        groups = [
+            [i for i, task in enumerate(tasks) if task.seed == seed] for seed in {task.seed: 0 for task in tasks}
+        ]
+    scores: dict[int, Rollout] = {}
+    for group in groups:
+        chosen = [tasks[index] for index in group]
+        horizon = chosen[0].num_training_steps
+        learner = PopulationLearner(model, network, vectors[group], horizon, device=device)
+        scores.update(zip(group, _scores(learner, chosen, meta_loss)))
+    return [scores[index] for index in range(len(tasks))]
+
+
+def _scores(learner: Learner, tasks: Sequence[Task], meta_loss: MetaLoss | None) -> list[Rollout]:
+    scores = []
+    for task, trajectory in zip(tasks, run(learner, tasks)):
+        final = Evaluation(math.inf, 0.0)
+        if not trajectory.diverged:
+            final = trajectory.evaluations[task.num_training_steps]
+        scores.append(Rollout((meta_loss or MetaLoss())(trajectory), *final, trajectory.num_steps))
+    return scores
+
+
+def _refuse_mixed_precision(device: torch.device | str, autocast: Autocast) -> None:
+    with autocast():
+        if torch.is_autocast_enabled(torch.device(device).type):
+            raise ConfigError(
+                "Candidates that run as one through vmap cannot run in mixed precision; set vectorized_pairs to 0, or "
+                "mixed_precision to 'no'."
+            )

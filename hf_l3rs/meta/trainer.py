@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from hf_l3rs.errors import CheckpointError, ConfigError, L3RSError
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import MetaTrainingArguments
-from hf_l3rs.meta.candidates import MetaLoss, Rollout, rollout
+from hf_l3rs.meta.candidates import MetaLoss, Rollout, rollout, rollout_population
 from hf_l3rs.meta.checkpoint import (
     METRICS_NAME,
     Progress,
@@ -33,7 +33,6 @@ from hf_l3rs.meta.checkpoint import (
     truncate_metrics,
 )
 from hf_l3rs.meta.evolution import ESConfig, ESState, ask, tell
-from hf_l3rs.meta.population import rollout_population
 from hf_l3rs.tasks.distribution import TaskDistribution
 from hf_l3rs.tasks.task import Task
 
@@ -209,7 +208,7 @@ class MetaTrainer:
         vectors, tasks = zip(*candidates)
         return rollout_population(
             self.model,
-            self.network.config,
+            self.network,
             torch.stack(vectors),
             tasks,
             meta_loss=self.meta_loss,

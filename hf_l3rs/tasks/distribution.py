@@ -159,6 +159,7 @@ class TaskDistribution:
             batches=View(source.batches, batches.unbind(), label_map, transform),
             evaluation=View(source.evaluation, held_out.split(EVALUATION_BATCH_SIZE), label_map, transform),
             num_training_steps=num_steps,
+            num_classes=self.num_classes if self.new_classes else len(source.batches.class_names),
         )
 
     def with_horizon(self, horizon: Horizon) -> TaskDistribution:

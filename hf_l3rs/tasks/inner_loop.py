@@ -1,17 +1,17 @@
-"""The inner loop: fine-tunes a model on a task with any optimizer."""
+"""The inner loop: fine-tunes on a task, one model with any optimizer or many candidates at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from hf_l3rs.learned.optimizer import LearnedOptimizer
-from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.task import Batch, State, Task
 
 
 # How often, in steps, an inner loop looks whether it has diverged. Looking makes the host wait for the device.
@@ -43,8 +43,8 @@ class Trajectory(NamedTuple):
     Args:
         evaluations (`dict[int, Evaluation]`): By the number of steps taken.
         training_loss (`float`): Mean training loss over the steps taken, each before its step.
-        num_steps (`int`): Steps taken; fewer than planned if the loop diverged.
-        diverged (`bool`): Whether it was cut short because the loss was not finite, or exploded.
+        num_steps (`int`): Steps taken until the end, or until it was seen that the loop had diverged.
+        diverged (`bool`): Whether the loss was not finite, or exploded.
     """
 
     evaluations: dict[int, Evaluation]
@@ -53,76 +53,166 @@ class Trajectory(NamedTuple):
     diverged: bool
 
 
+class Learner(Protocol):
+    """What an inner loop trains: one candidate or several, each on a task of its own."""
+
+    def start(self, initial_states: Sequence[State]) -> None:
+        """Puts every candidate at its θ0, with fresh gradients."""
+
+    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
+        """Takes one step of every candidate. Returns their training losses before it, `(num_candidates,)`."""
+
+    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
+        """Evaluates every candidate on its evaluation set."""
+
+
+def run(learner: Learner, tasks: Sequence[Task], *, evaluate_at: Collection[int] = ()) -> list[Trajectory]:
+    """
+    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left).
+
+    Args:
+        learner ([`Learner`]): What is trained.
+        tasks (`Sequence[Task]`): The task of each candidate; all of one horizon.
+        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
+
+    Returns:
+        `list[Trajectory]`: One for each candidate. The loop ends early when all have diverged.
+    """
+    (num_steps,) = {task.num_training_steps for task in tasks}
+    losses: list[torch.Tensor] = []
+    evaluations: dict[int, list[Evaluation]] = {}
+    ended: dict[int, int] = {}  # candidates that have diverged, and when that was seen
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(tasks[0].seed)  # dropout is the same for all candidates of the task
+        learner.start([task.initial_state for task in tasks])
+        for step in range(num_steps + 1):
+            if step > 0:
+                losses.append(learner.step(_batches(tasks, step - 1)))
+            is_last = step == num_steps
+            if is_last or (step > 0 and step % CHECK_INTERVAL == 0):
+                for candidate in _exploded(losses[-CHECK_INTERVAL:], tasks):
+                    ended.setdefault(candidate, step)
+                if len(ended) == len(tasks):
+                    break
+            if is_last or step in evaluate_at:
+                evaluations[step] = learner.evaluate([task.evaluation for task in tasks])
+    means = torch.stack(losses).mean(dim=0).tolist()
+    return [
+        Trajectory(
+            {step: of_step[candidate] for step, of_step in evaluations.items()},
+            math.inf if candidate in ended else means[candidate],
+            ended.get(candidate, num_steps),
+            candidate in ended,
+        )
+        for candidate in range(len(tasks))
+    ]
+
+
+def _batches(tasks: Sequence[Task], index: int) -> list[Batch]:
+    """The batch of each candidate; those that share a task get the very same, which is fetched once."""
+    distinct = {id(task.batches): task.batches for task in tasks}
+    fetched = {key: batches[index] for key, batches in distinct.items()}
+    return [fetched[id(task.batches)] for task in tasks]
+
+
+def _exploded(losses: list[torch.Tensor], tasks: Sequence[Task]) -> list[int]:
+    """The candidates of which a loss is not a number, or much worse than guessing."""
+    worst = torch.stack(losses).amax(dim=0).tolist()  # amax hands NaN on
+    return [
+        index
+        for index, (loss, task) in enumerate(zip(worst, tasks))
+        if not loss <= EXPLODED * math.log(max(2, task.num_classes))
+    ]
+
+
+class ModelLearner:
+    """
+    One model and the optimizer that trains it.
+
+    Args:
+        model (`nn.Module`):
+            Returns an output with `loss` and `logits` for `pixel_values` and `labels`. Its state is overwritten.
+        optimizer (`torch.optim.Optimizer`): Of the model's parameters, in its initial state.
+        scheduler (`LRScheduler`, *optional*): Stepped after every step.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+        max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        device: torch.device | str = "cpu",
+        autocast: Autocast = nullcontext,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.device, self.autocast, self.max_grad_norm = torch.device(device), autocast, max_grad_norm
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
+
+    def start(self, initial_states: Sequence[State]) -> None:
+        (initial_state,) = initial_states
+        self.model.load_state_dict(dict(initial_state))
+        self.model.zero_grad()
+        self.model.train()
+
+    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
+        (batch,) = batches
+        batch = batch.to(self.device)
+        with self.autocast():
+            loss = self.model(pixel_values=batch.pixel_values, labels=batch.labels).loss
+        self.scaler.scale(loss).backward()
+        if self.max_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        # L3RS takes the loss where torch's optimizers take a closure
+        arguments: tuple[Any, ...] = (loss,) if isinstance(self.optimizer, LearnedOptimizer) else ()
+        self.scaler.step(self.optimizer, *arguments)
+        self.scaler.update()
+        self.model.zero_grad()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return loss.detach().reshape(1)
+
+    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
+        (evaluation,) = evaluations
+        result = evaluate(self.model, evaluation, device=self.device, autocast=self.autocast)
+        self.model.train()
+        return [result]
+
+
+def _is_float16(device: torch.device, autocast: Autocast) -> bool:
+    """Whether forward passes run in float16, whose gradients vanish unless the loss is scaled up."""
+    with autocast():
+        return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
+
+
 def fine_tune(
     model: nn.Module,
     task: Task,
     optimizer: torch.optim.Optimizer,
     *,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     evaluate_at: Collection[int] = (),
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
-    max_grad_norm: float | None = None,
+    **options: Any,
 ) -> Trajectory:
     """
-    Runs the inner loop of a task: `task.num_training_steps` steps from θ0, one per batch.
+    Runs the inner loop of one model on one task.
 
     Args:
-        model (`nn.Module`): Returns an output with `loss` and `logits` for `pixel_values` and `labels`.
-        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
+        model (`nn.Module`): See [`ModelLearner`].
+        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
         optimizer (`torch.optim.Optimizer`): Of the model's parameters, in its initial state.
-        scheduler (`LRScheduler`, *optional*): Stepped after every step.
-        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
-        max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
+        evaluate_at (`Collection[int]`, *optional*): See [`run`].
+        options: `scheduler`, `device`, `autocast` and `max_grad_norm` of [`ModelLearner`].
 
     Returns:
         [`Trajectory`]
     """
-    model.load_state_dict(dict(task.initial_state))
-    model.train()
-    losses: list[torch.Tensor] = []
-    evaluations: dict[int, Evaluation] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.seed)  # dropout is the same for all candidates of the task
-        for step in range(1, task.num_training_steps + 1):
-            batch = task.batches[step - 1].to(device)
-            with autocast():
-                loss = model(pixel_values=batch.pixel_values, labels=batch.labels).loss
-            loss.backward()
-            if max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-            _step(optimizer, loss)
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-            if scheduler is not None:
-                scheduler.step()
-            is_last = step == task.num_training_steps
-            if (is_last or step % CHECK_INTERVAL == 0) and _has_exploded(losses[-CHECK_INTERVAL:], task):
-                return Trajectory(evaluations, math.inf, step, diverged=True)
-            if is_last or step in evaluate_at:
-                evaluations[step] = evaluate(model, task.evaluation, device=device, autocast=autocast)
-                model.train()
-    return Trajectory(evaluations, float(torch.stack(losses).mean()), task.num_training_steps, diverged=False)
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """L3RS takes the loss where torch optimizers take a closure."""
-    if isinstance(optimizer, LearnedOptimizer):
-        optimizer.step(loss)
-    else:
-        optimizer.step()
-
-
-def _has_exploded(losses: list[torch.Tensor], task: Task) -> bool:
-    worst = float(torch.stack(losses).max())
-    return not worst <= explosion_threshold(task)
-
-
-def explosion_threshold(task: Task) -> float:
-    """The training loss, in nats, above which a candidate counts as diverged."""
-    return EXPLODED * math.log(max(2, int(task.batches[0].labels.max()) + 1))
+    (trajectory,) = run(ModelLearner(model, optimizer, **options), [task], evaluate_at=evaluate_at)
+    return trajectory
 
 
 @torch.no_grad()

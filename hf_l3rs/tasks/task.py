@@ -91,6 +91,7 @@ class Task(NamedTuple):
         batches (`Sequence[Batch]`): At least `num_training_steps` batches, in order.
         evaluation (`Sequence[Batch]`): The evaluation set, in parts that fit the memory.
         num_training_steps (`int`): The horizon K.
+        num_classes (`int`): Size of the head.
     """
 
     source: str
@@ -99,3 +100,4 @@ class Task(NamedTuple):
     batches: Sequence[Batch]
     evaluation: Sequence[Batch]
     num_training_steps: int
+    num_classes: int

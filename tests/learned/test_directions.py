@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_l3rs.learned.arithmetic import FUNCTIONAL, IN_PLACE
 from hf_l3rs.learned.config import L3RSConfig, LayerSpec
 from hf_l3rs.learned.directions import DIRECTIONS
 
@@ -17,7 +18,7 @@ CONFIG = L3RSConfig(
 SHAPES = [(3, 4), (5,), (), (1,), (0, 2)]
 
 
-def run(name, gradients, config=CONFIG):
+def run(name, gradients, config=CONFIG, arithmetic=IN_PLACE):
     """The direction's outputs for a series of gradients of one set of layers, and its buffers."""
     shapes = [g.shape for g in gradients[0]]
     dtype = gradients[0][0].dtype
@@ -25,7 +26,10 @@ def run(name, gradients, config=CONFIG):
     outputs = []
     for k, grads in enumerate(gradients, start=1):
         steps = torch.full((len(shapes),), float(k), dtype=torch.float64)
-        outputs.append([d.clone() for d in DIRECTIONS[name].update(config, grads, buffers, steps)])
+        directions, updated = DIRECTIONS[name].update(config, grads, buffers, steps, arithmetic)
+        assert updated.keys() == buffers.keys()
+        buffers = updated
+        outputs.append([d.clone() for d in directions])
     return outputs, buffers
 
 
@@ -46,12 +50,13 @@ def test_every_direction_has_an_oracle():
     assert TORCH_OPTIMIZERS.keys() == DIRECTIONS.keys()
 
 
+@pytest.mark.parametrize("arithmetic", [IN_PLACE, FUNCTIONAL], ids=["in place", "functional"])
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_direction_is_torchs_update(name):
+def test_direction_is_torchs_update(name, arithmetic):
     gradients = random_gradients()
     params = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in SHAPES]
     optimizer = TORCH_OPTIMIZERS[name](params)
-    for directions, grads in zip(run(name, gradients)[0], gradients):
+    for directions, grads in zip(run(name, gradients, arithmetic=arithmetic)[0], gradients):
         for param, grad in zip(params, grads):
             param.data.zero_()
             param.grad = grad.clone()
@@ -95,5 +100,5 @@ def test_each_layer_has_its_own_bias_correction():
     buffers = {key: [torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
                for key in DIRECTIONS["adam"].buffers}  # fmt: skip
     steps = torch.tensor([1.0, 1e6], dtype=torch.float64)  # a layer's first update, and one long after
-    first, late = DIRECTIONS["adam"].update(CONFIG, ones, buffers, steps)
+    (first, late), _ = DIRECTIONS["adam"].update(CONFIG, ones, buffers, steps, IN_PLACE)
     torch.testing.assert_close(first, late, rtol=1e-12, atol=1e-12)

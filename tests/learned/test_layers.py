@@ -15,7 +15,7 @@ from transformers import (
     SwinForImageClassification,
 )
 
-from hf_l3rs import L3RS, LayerSpec, describe_layers
+from hf_l3rs import L3RS, L3RSNetwork, LayerSpec, describe_layers
 from hf_l3rs.learned.layers import canonical_name, match_layers, named_trainable_parameters, renamed
 from tests.tiny import tiny_resnet, tiny_vit, trained_network
 
@@ -187,8 +187,12 @@ def test_unknown_layer_gets_the_mean_embedding():
     optimizer = L3RS(network=network).bind([("other", nn.Parameter(torch.ones(2, 3)))], num_training_steps=1)
     optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
     optimizer.step(1.0)
-    (bank,) = optimizer._banks.values()
-    torch.testing.assert_close(bank.embeddings[0], network.embeddings.mean(0))
+    mean = L3RSNetwork(network.config.replace(layers=(LayerSpec("other", (2, 3), "linear_up.weight", ""),)))
+    mean.load_vector(torch.cat((network.embeddings.mean(0), network.to_vector()[network.embeddings.numel() :])))
+    known = nn.Parameter(torch.ones(2, 3))
+    known.grad = torch.ones(2, 3)
+    L3RS([("other", known)], network=mean, num_training_steps=1).step(1.0)
+    torch.testing.assert_close(optimizer.param_groups[0]["params"][0], known)
 
 
 def test_frozen_and_tied_parameters():

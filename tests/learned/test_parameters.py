@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, Shard, init_device_mesh
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RS, L3RSConfig, describe_layers
 from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
 from hf_l3rs.learned.parameters import refuse_sharding
 from tests.tiny import trained_network
@@ -86,15 +86,19 @@ def test_sparse_gradients_are_refused():
     assert torch.equal(model.weight, before)
 
 
-def test_several_devices_are_refused():
-    """Invariant 10."""
-    params = {"a": nn.Parameter(torch.ones(2)), "b": nn.Parameter(torch.ones(2, device="meta"))}
-    optimizer = L3RS(params.items(), num_training_steps=20)
-    for param in params.values():
-        param.grad = torch.ones_like(param)
-    with pytest.raises(UnsupportedSetupError) as caught:
-        optimizer.step(1.0)
-    assert_one_sentence(caught, "cpu, meta", "DDP")
+def test_parameters_on_several_devices_are_stepped_device_by_device():
+    """As `device_map` spreads a model: what is on one device moves as if the rest were not there."""
+    config = L3RSConfig(describe_layers([("a", torch.ones(2)), ("b", torch.ones(2))]))
+    ends = []
+    for others in ({}, {"b": nn.Parameter(torch.ones(2, device="meta"))}):
+        params = {"a": nn.Parameter(torch.ones(2)), **others}
+        optimizer = L3RS(params.items(), config, num_training_steps=20)
+        for _ in range(2):
+            for param in params.values():
+                param.grad = torch.ones_like(param)
+            optimizer.step(1.0)
+        ends.append(params["a"])
+    assert torch.equal(*ends) and not torch.equal(ends[0], torch.ones(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int64], ids=str)

@@ -112,6 +112,25 @@ def test_equals_the_reference_at_the_bounds_of_the_features(dtype, scale):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_equals_the_reference_where_gradients_and_losses_are_not_numbers(dtype):
+    """Invariant 3; the first gradient of a layer included, before it has averaged anything."""
+    models = make_model(dtype), make_model(dtype)
+    network = trained_network(models[0], directions=tuple(DIRECTIONS))
+    optimizer = L3RS(models[0], network=network, num_training_steps=NUM_STEPS)
+    reference = ReferenceL3RS(models[1].named_parameters(), network, NUM_STEPS)
+    broken = {0: (1, math.nan), 4: (0, math.inf), 5: (3, 1e30 if dtype == torch.float32 else 1e300)}
+    for k in range(10):
+        loss = set_gradients(k, models, dtype)
+        for model in models:
+            index, value = broken.get(k, (None, None))
+            if index is not None:
+                list(model.parameters())[index].grad.view(-1)[0] = value
+        for one in (optimizer, reference):
+            one.step(torch.full_like(loss, math.nan) if k == 7 else loss)
+        compare(optimizer, reference, dtype, 0.1)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_equals_the_reference_without_loss(dtype):
     run_both(dtype, losses=False)
 

@@ -1,94 +1,110 @@
-"""How the inner loop may run: in low precision, compiled, in more processes than there are pairs."""
+"""The inner loop: the same for one candidate, many, and baselines; what ran before leaves no trace."""
 
-import functools
 import math
 
 import pytest
 import torch
-from accelerate import Accelerator, debug_launcher
-from accelerate.state import AcceleratorState
 
-from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.trainer import MetaTrainer
-from tests.meta.meta_train_tiny import make_trainer
-
-
-def train(folder, generations=2, **changes):
-    trainer = make_trainer(str(folder), generations, **changes)
-    trainer.train()
-    return trainer.progress.state.mean
+from hf_l3rs.learned.layers import named_trainable_parameters
+from hf_l3rs.learned.optimizer import LearnedOptimizer
+from hf_l3rs.tasks.distribution import Horizon
+from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, run
+from hf_l3rs.tasks.population import PopulationLearner
+from tests.meta.problems import make_model, make_network, make_tasks
 
 
-@pytest.fixture(autouse=True)
-def accelerate_starts_anew():
-    yield
-    AcceleratorState._reset_state(True)
+def draw(steps=12, index=0):
+    return make_tasks(horizon=Horizon(steps, steps)).draw(0, 0, index)
 
 
-def score(folder, precision, **changes):
-    """The candidates' meta-losses in a precision, and the type that the model's layers computed in."""
-    first = make_trainer(folder, validation_interval=0, **changes)
-    AcceleratorState._reset_state(True)  # each process has one, which keeps its first precision
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    trainer = MetaTrainer(first.network, first.model, first.tasks, first.es, first.args, accelerator=accelerator)
-    dtypes = set()
-    trainer.model.encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
-    losses = trainer._score_candidates()[..., 0]
-    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
-    return losses, dtypes
+def adam(model):
+    return torch.optim.Adam(model.parameters(), lr=1e-2)
 
 
-def test_mixed_precision_comes_from_accelerate(tmp_path):
-    exact, exact_types = score(str(tmp_path), "no")
-    mixed, mixed_types = score(str(tmp_path), "bf16")
-    assert (exact_types, mixed_types) == ({torch.float32}, {torch.bfloat16})
-    assert torch.isfinite(mixed).all()
-    assert not torch.equal(mixed, exact)
-    torch.testing.assert_close(mixed, exact, atol=0.05, rtol=0.05)
+def learned(model, network, task, **options):
+    optimizer = LearnedOptimizer(
+        named_trainable_parameters(model),
+        network=network,
+        num_training_steps=task.num_training_steps,
+        synchronize_loss=False,
+    )
+    return ModelLearner(model, optimizer, **options)
 
 
-def test_vmap_and_mixed_precision_are_refused_together(tmp_path):
-    """Under vmap, autocast leaves linear layers in float32, so the result would silently be another."""
-    with pytest.raises(ConfigError, match="vectorized_pairs to 0"):
-        score(str(tmp_path), "bf16", vectorized_pairs=2)
+def test_a_head_only_run_changes_nothing_for_the_next():
+    """The gradients that it left in the trunk are not the next one's first."""
+    task, fresh, shared = draw(), make_model(), make_model()
+    expected = fine_tune(fresh, task, adam(fresh))
+    fine_tune(shared, task, torch.optim.SGD(shared.classifier.parameters(), lr=0.1))
+    assert fine_tune(shared, task, adam(shared)) == expected
 
 
-def test_a_compiled_model_takes_the_same_way(tmp_path, monkeypatch):
-    """Through Dynamo, but its eager backend: the default one needs a C++ compiler, and a minute."""
-    backend, graphs = torch._dynamo.lookup_backend("eager"), []
-
-    def counting(graph, inputs):
-        graphs.append(graph)
-        return backend(graph, inputs)
-
-    plain = train(tmp_path / "plain", validation_interval=0)
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
-    compiled = train(tmp_path / "compiled", validation_interval=0, compile_model=True)
-    assert graphs, "the model was not compiled"
-    torch.testing.assert_close(compiled, plain, atol=1e-6, rtol=1e-5)
+def test_evaluation_before_the_first_step_and_on_the_way():
+    task, model = draw(), make_model()
+    trajectory = fine_tune(model, task, adam(model), evaluate_at=(0, 5))
+    assert list(trajectory.evaluations) == [0, 5, 12]
+    assert trajectory.evaluations[0].loss > trajectory.evaluations[12].loss
 
 
-def train_in_process(folder, changes):
-    AcceleratorState._reset_state(True)  # the state of the process that this one was forked from
-    trainer = make_trainer(folder, 2, **changes)
-    assert trainer.accelerator.num_processes == 2
-    trainer.train()
-    if trainer.accelerator.is_main_process:
-        torch.save(trainer.progress.state.mean, f"{folder}/mean.pt")
+def test_every_image_is_fetched_once(monkeypatch):
+    """Nothing is decoded to find out how many classes a task has, nor again for its second candidate."""
+    task, fetched = draw(30), []
+    kind = type(task.batches)
+    get = kind.__getitem__
+    monkeypatch.setattr(kind, "__getitem__", lambda self, index: fetched.append(index) or get(self, index))
+    model, network = make_model(), make_network()
+    run(learned(model, network, task), [task])
+    assert len(fetched) == 30 + len(task.evaluation)
+    fetched.clear()
+    vectors = torch.stack([network.to_vector()] * 2)
+    run(PopulationLearner(model, network, vectors, 30), [task, task])
+    assert len(fetched) == 30 + len(task.evaluation)
 
 
-@pytest.mark.distributed
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"es": {"num_pairs": 1}},  # nothing to do for the second process
-        {"vectorized_pairs": 2},  # three pairs make a group of two and a group of one
-    ],
-    ids=["one pair", "vectorized"],
-)
-def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes):
-    one = train(tmp_path / "one", **changes)
-    AcceleratorState._reset_state(True)
-    debug_launcher(train_in_process, (str(tmp_path / "two"), changes), num_processes=2)
-    two = torch.load(tmp_path / "two" / "mean.pt", weights_only=True)
-    assert torch.equal(one, two) and math.isfinite(float(two.sum()))
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+def test_candidates_are_clipped_together_as_alone(max_grad_norm):
+    task, network = draw(), make_network(trained=True, max_grad_norm=max_grad_norm)
+    model = make_model()
+    (alone,) = run(learned(model, network, task, max_grad_norm=max_grad_norm), [task])
+    vectors = torch.stack([network.to_vector()] * 2)
+    for together in run(PopulationLearner(model, network, vectors, 12), [task, task]):
+        assert together.training_loss == pytest.approx(alone.training_loss, rel=1e-5)
+    (unclipped,) = run(learned(model, network, task), [task])
+    assert (unclipped == alone) == (max_grad_norm is None)
+
+
+def test_candidates_diverge_together_as_alone():
+    """Invariant 7: the same rule, seen at the same step; the loop ends early only when nobody is left."""
+    task, model = draw(40), make_model()
+    good, bad = make_network(trained=True), make_network(trained=True)
+    bad.biases[-1].data[-1] = 12.0  # steps e^12 times too large
+    alone = [run(learned(model, network, task), [task])[0] for network in (good, bad)]
+    vectors = torch.stack([good.to_vector(), bad.to_vector()])
+    together = run(PopulationLearner(model, good, vectors, 40), [task, task])
+    assert [one.diverged for one in together] == [one.diverged for one in alone] == [False, True]
+    assert [one.num_steps for one in together] == [one.num_steps for one in alone] == [40, CHECK_INTERVAL]
+    assert together[1].training_loss == math.inf
+    (only,) = run(PopulationLearner(model, good, vectors[1:], 40), [task])
+    assert only.num_steps == CHECK_INTERVAL and not only.evaluations
+
+
+def test_a_task_knows_its_number_of_classes():
+    assert draw().num_classes == 3
+
+
+def test_float16_gradients_do_not_vanish():
+    """The loss is scaled up in float16, where gradients below 6e-8 are zero, and in nothing else."""
+    task = draw(4)
+    images = task.batches.pool.pixel_values
+    faint = task.batches.pool._replace(pixel_values=images * 1e-7)
+    task.batches.pool = faint
+    autocast = lambda: torch.autocast("cpu", torch.float16)  # noqa: E731
+    model = make_model()
+    learner = ModelLearner(model, torch.optim.SGD(model.parameters(), lr=1e6), autocast=autocast)
+    assert learner.scaler.is_enabled()
+    learner.start([task.initial_state])
+    before = model.encoder.weight.detach().clone()
+    learner.step([task.batches[0]])
+    assert not torch.equal(model.encoder.weight, before)
+    exact = ModelLearner(make_model(), adam(model), autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    assert not exact.scaler.is_enabled() and not ModelLearner(model, adam(model)).scaler.is_enabled()

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.candidates import rollout
-from hf_l3rs.meta.population import rollout_population
+from hf_l3rs.meta.candidates import rollout, rollout_population
 from hf_l3rs.tasks.distribution import Horizon
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import make_model, make_network, make_tasks
@@ -39,7 +38,7 @@ def test_equals_candidates_one_after_another(shared):
     distribution = make_tasks(horizon=Horizon(12, 12))
     tasks = [distribution.draw(0, 0, 0 if shared else index // 2) for index in range(6)]
     vectors = candidates(network, 6)
-    vectorized = rollout_population(model, network.config, vectors, tasks)
+    vectorized = rollout_population(model, network, vectors, tasks)
     assert_same(vectorized, one_after_another(model, network, vectors, tasks), 1e-5)
 
 
@@ -54,7 +53,7 @@ def test_equals_to_double_precision():
         object.__setattr__(source, "evaluation", held_out._replace(pixel_values=held_out.pixel_values.double()))
     tasks = [distribution.draw(0, 0, 0)] * 4
     vectors = candidates(network, 4)
-    vectorized = rollout_population(model, network.config, vectors, tasks)
+    vectorized = rollout_population(model, network, vectors, tasks)
     assert_same(vectorized, one_after_another(model, network, vectors, tasks), 1e-6)
 
 
@@ -64,7 +63,7 @@ def test_batch_norm_statistics_are_each_candidates_own():
     distribution = make_tasks(model, horizon=Horizon(4, 4))
     tasks = [distribution.draw(0, 0, index) for index in range(3)]
     vectors = candidates(network, 3)
-    vectorized = rollout_population(model, network.config, vectors, tasks)
+    vectorized = rollout_population(model, network, vectors, tasks)
     assert_same(vectorized, one_after_another(tiny_resnet(), network, vectors, tasks), 1e-3)
 
 
@@ -73,9 +72,9 @@ def test_a_diverged_candidate_changes_no_other():
     model, network = make_model(), make_network()
     task = make_tasks(horizon=Horizon(12, 12)).draw(0, 0, 0)
     vectors = candidates(network, 3)
-    alone = rollout_population(model, network.config, vectors, [task] * 3)
+    alone = rollout_population(model, network, vectors, [task] * 3)
     vectors[1] = math.nan
-    broken = rollout_population(model, network.config, vectors, [task] * 3)
+    broken = rollout_population(model, network, vectors, [task] * 3)
     assert broken[1].meta_loss == math.inf and broken[1].accuracy == 0.0
     assert broken[0] == alone[0] and broken[2] == alone[2]
 
@@ -93,3 +92,13 @@ def test_horizons_must_not_differ(tmp_path):
     trainer = make_trainer(str(tmp_path), vectorized_pairs=2)
     with pytest.raises(ConfigError, match="one fixed horizon"):
         type(trainer)(trainer.network, trainer.model, make_tasks(horizon=Horizon(2, 4)), trainer.es, trainer.args)
+
+
+def test_every_task_has_the_dropout_that_it_has_alone():
+    """Candidates of different tasks do not run as one where the model drops out."""
+    model, network = make_model(dropout=0.3), make_network(trained=True)
+    distribution = make_tasks(horizon=Horizon(6, 6))
+    tasks = [distribution.draw(0, 0, index // 2) for index in range(4)]
+    vectors = candidates(network, 4)
+    vectorized = rollout_population(model, network, vectors, tasks)
+    assert_same(vectorized, one_after_another(model, network, vectors, tasks), 1e-4)

@@ -1,0 +1,85 @@
+"""What the user is told of the steps: statistics when asked, warnings once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from hf_l3rs.learned.step import Decision
+
+
+logger = logging.getLogger("hf_l3rs.optimizer")
+
+
+class StepMonitor:
+    """Keeps the decisions of the last step, and remembers what it has warned of."""
+
+    def __init__(self) -> None:
+        self.decisions: Sequence[Decision] = ()
+        self._warned: set[str] = set()
+
+    def observe(self, decisions: Sequence[Decision]) -> None:
+        """Takes the decisions of a step; looks into them where that does not wait for a device."""
+        self.decisions = decisions
+        flags = (decision.is_usable for decision in decisions)
+        self._count_skipped(flag for flag in flags if flag is not None and flag.device.type == "cpu")
+
+    def statistics(self, directions: Sequence[str]) -> dict[str, float]:
+        """See [`~hf_l3rs.L3RS.statistics`]."""
+        if not self.decisions:
+            return {}
+        mixture = torch.cat([decision.mixture.cpu() for decision in self.decisions])
+        sizes = torch.cat([decision.step_sizes.cpu() for decision in self.decisions])
+        values = torch.cat((mixture.mean(dim=0), torch.stack((sizes.mean(), sizes.min(), sizes.max())))).tolist()
+        names = [f"mixture_{name}" for name in directions]
+        skipped = self._count_skipped(decision.is_usable for decision in self.decisions)
+        statistics = dict(zip([*names, "step_size", "step_size_min", "step_size_max"], values))
+        return statistics | ({"skipped_layers": skipped} if skipped else {})
+
+    def _count_skipped(self, flags: Iterable[torch.Tensor | None]) -> int:
+        skipped = sum(int((~is_usable).sum()) for is_usable in flags if is_usable is not None)
+        if skipped:
+            self._warn(
+                "gradient",
+                "The gradients of %d layers are not numbers, or are too large to be squared; those layers are left "
+                "alone, at this step and at every such step.",
+                skipped,
+            )
+        return skipped
+
+    def warn_without_loss(self) -> None:
+        """Warns that no loss is seen."""
+        self._warn(
+            "loss",
+            "L3RS takes steps without seeing the training loss, which it was meta-trained with; call "
+            "optimizer.step(loss), or let the model compute the loss from its labels.",
+        )
+
+    def warn_of_unknown(self, unmatched: Sequence[str], num_layers: int) -> None:
+        """Warns of layers that have no embedding of their own."""
+        if unmatched:
+            logger.warning(
+                "%d of %d layers are unknown to this L3RS and take the mean embedding of their role: %s.",
+                len(unmatched),
+                num_layers,
+                ", ".join(unmatched),
+            )
+
+    def warn_of_rounding(self, params: Iterable[torch.Tensor]) -> None:
+        """Warns if a parameter is of a type that rounds small updates away."""
+        low = {str(param.dtype) for param in params if param.dtype in (torch.bfloat16, torch.float16)}
+        if low:
+            self._warn(
+                "rounding",
+                "Parameters are %s, in which updates smaller than their rounding are lost; keep float32 copies "
+                "by L3RS(..., float32_copy=True), or train float32 parameters under autocast.",
+                low.pop().removeprefix("torch."),
+            )
+
+    def _warn(self, kind: str, message: str, *args: Any) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning(message, *args)

@@ -1,0 +1,94 @@
+"""How the inner loop may run: in low precision, compiled, in more processes than there are pairs."""
+
+import functools
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator, debug_launcher
+from accelerate.state import AcceleratorState
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.meta.trainer import MetaTrainer
+from tests.meta.meta_train_tiny import make_trainer
+
+
+def train(folder, generations=2, **changes):
+    trainer = make_trainer(str(folder), generations, **changes)
+    trainer.train()
+    return trainer.progress.state.mean
+
+
+@pytest.fixture(autouse=True)
+def accelerate_starts_anew():
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def score(folder, precision, **changes):
+    """The candidates' meta-losses in a precision, and the type that the model's layers computed in."""
+    first = make_trainer(folder, validation_interval=0, **changes)
+    AcceleratorState._reset_state(True)  # each process has one, which keeps its first precision
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    trainer = MetaTrainer(first.network, first.model, first.tasks, first.es, first.args, accelerator=accelerator)
+    dtypes = set()
+    trainer.model.encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
+    losses = trainer._score_candidates()[..., 0]
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+    return losses, dtypes
+
+
+def test_mixed_precision_comes_from_accelerate(tmp_path):
+    exact, exact_types = score(str(tmp_path), "no")
+    mixed, mixed_types = score(str(tmp_path), "bf16")
+    assert (exact_types, mixed_types) == ({torch.float32}, {torch.bfloat16})
+    assert torch.isfinite(mixed).all()
+    assert not torch.equal(mixed, exact)
+    torch.testing.assert_close(mixed, exact, atol=0.05, rtol=0.05)
+
+
+def test_vmap_and_mixed_precision_are_refused_together(tmp_path):
+    """Under vmap, autocast leaves linear layers in float32, so the result would silently be another."""
+    with pytest.raises(ConfigError, match="vectorized_pairs to 0"):
+        score(str(tmp_path), "bf16", vectorized_pairs=2)
+
+
+def test_a_compiled_model_takes_the_same_way(tmp_path, monkeypatch):
+    """Through Dynamo, but its eager backend: the default one needs a C++ compiler, and a minute."""
+    backend, graphs = torch._dynamo.lookup_backend("eager"), []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return backend(graph, inputs)
+
+    plain = train(tmp_path / "plain", validation_interval=0)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
+    compiled = train(tmp_path / "compiled", validation_interval=0, compile_model=True)
+    assert graphs, "the model was not compiled"
+    torch.testing.assert_close(compiled, plain, atol=1e-6, rtol=1e-5)
+
+
+def train_in_process(folder, changes):
+    AcceleratorState._reset_state(True)  # the state of the process that this one was forked from
+    trainer = make_trainer(folder, 2, **changes)
+    assert trainer.accelerator.num_processes == 2
+    trainer.train()
+    if trainer.accelerator.is_main_process:
+        torch.save(trainer.progress.state.mean, f"{folder}/mean.pt")
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"es": {"num_pairs": 1}},  # nothing to do for the second process
+        {"vectorized_pairs": 2},  # three pairs make a group of two and a group of one
+    ],
+    ids=["one pair", "vectorized"],
+)
+def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes):
+    one = train(tmp_path / "one", **changes)
+    AcceleratorState._reset_state(True)
+    debug_launcher(train_in_process, (str(tmp_path / "two"), changes), num_processes=2)
+    two = torch.load(tmp_path / "two" / "mean.pt", weights_only=True)
+    assert torch.equal(one, two) and math.isfinite(float(two.sum()))

@@ -62,19 +62,16 @@ class Binding:
     def _stack_state(self, entries: Sequence[dict[str, Any]]) -> LayerState:
         """Stacks the state, as it is where the parameters are now, and leaves the rows in it."""
         stack, names = self.stack, buffer_names(self.stack.config)
-        ema_shape = stack.gains.shape[1:]
-        for param, dtype, entry in zip(self.params, stack.dtypes, entries):
-            if not entry:
-                entry["step"] = torch.zeros(())
-                entry["ema"] = torch.zeros(ema_shape, dtype=dtype)
-                for name in names:
-                    entry[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-            for name in names:
-                entry[name] = entry[name].to(param.device, dtype)
-        ema = torch.stack([entry["ema"].to(stack.device, stack.dtype) for entry in entries])
-        steps = torch.stack([entry["step"].to("cpu", torch.float32) for entry in entries])
-        for entry, row, step in zip(entries, ema, steps):
-            entry["ema"], entry["step"] = row, step
+        ema, steps = stack.initial_averages()
+        rows = zip(self.params, stack.dtypes, entries, ema.unbind(), steps.unbind())
+        for param, dtype, entry, ema_row, step_row in rows:
+            if entry:
+                ema_row.copy_(entry["ema"])
+                step_row.copy_(entry["step"])
+                entry.update({name: entry[name].to(param.device, dtype) for name in names})
+            else:
+                entry.update({name: torch.zeros_like(param, dtype=dtype) for name in names})
+            entry["ema"], entry["step"] = ema_row, step_row
         return LayerState(steps, ema, {name: [entry[name] for entry in entries] for name in names})
 
     def _float32_copy(self, param: torch.Tensor, entry: dict[str, Any]) -> torch.Tensor | None:

@@ -32,7 +32,7 @@ class StepMonitor:
         if not self.decisions:
             return {}
         mixture = torch.cat([decision.mixture.cpu() for decision in self.decisions])
-        sizes = torch.cat([decision.step_sizes.cpu() for decision in self.decisions])
+        sizes = torch.cat([(decision.update_norms / decision.sqrt_numel).cpu() for decision in self.decisions])
         values = torch.cat((mixture.mean(dim=0), torch.stack((sizes.mean(), sizes.min(), sizes.max())))).tolist()
         names = [f"mixture_{name}" for name in directions]
         skipped = self._count_skipped(decision.is_usable for decision in self.decisions)

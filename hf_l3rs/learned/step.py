@@ -54,13 +54,15 @@ class Decision(NamedTuple):
 
     Args:
         mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ.
-        step_sizes (`torch.Tensor` of shape `(num_layers,)`): λ over the root of the number of elements.
+        update_norms (`torch.Tensor` of shape `(num_layers,)`): λ, times the learning rate.
+        sqrt_numel (`torch.Tensor` of shape `(num_layers,)`): Roots of the layers' numbers of elements.
         is_usable (`torch.Tensor` of shape `(num_layers,)`, bool, *optional*):
             Whether the layer's gradient was a number; `None` if all are known to be.
     """
 
     mixture: torch.Tensor
-    step_sizes: torch.Tensor
+    update_norms: torch.Tensor
+    sqrt_numel: torch.Tensor
     is_usable: torch.Tensor | None
 
 
@@ -90,12 +92,16 @@ class LayerStack:
 
     def initial_state(self, params: Sequence[torch.Tensor]) -> LayerState:
         """Returns the state before the first step of layers with these parameters, all zero."""
-        ema = torch.zeros(self.gains.shape, dtype=self.dtype, device=self.device)
+        ema, steps = self.initial_averages()
         buffers = {
             name: [torch.zeros_like(param, dtype=dtype) for param, dtype in zip(params, self.dtypes)]
             for name in buffer_names(self.config)
         }
-        return LayerState(torch.zeros(len(params)), ema, buffers)
+        return LayerState(steps, ema, buffers)
+
+    def initial_averages(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns `ema` and `steps` of the state before the first step."""
+        return torch.zeros(self.gains.shape, dtype=self.dtype, device=self.device), torch.zeros(len(self.gains))
 
     def step(
         self,
@@ -164,7 +170,7 @@ class LayerStack:
         coefficients = -lam[:, None] * shares
         for direction, column in zip(directions, coefficients.unbind(1)):
             params = arithmetic.addcmul_(params, direction, list(column.unbind()))  # θ ← θ − lr λ Σ_p μ_p d_p/‖d_p‖
-        decision = Decision(mixture, lam / self.sqrt_numel, None if all_usable else is_usable)
+        decision = Decision(mixture, lam, self.sqrt_numel, None if all_usable else is_usable)
         return params, LayerState(steps, ema, buffers), decision
 
     def time_coefficients(self, num_training_steps: int) -> torch.Tensor:

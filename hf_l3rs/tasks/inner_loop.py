@@ -151,12 +151,19 @@ class ModelLearner:
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.device, self.autocast, self.max_grad_norm = torch.device(device), autocast, max_grad_norm
+        self._params = list(model.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
 
     def start(self, initial_states: Sequence[State]) -> None:
         (initial_state,) = initial_states
-        self.model.load_state_dict(dict(initial_state))
-        self.model.zero_grad()
+        own = self.model.state_dict()
+        shapes = {name: tensor.shape for name, tensor in own.items()}
+        if shapes == {name: tensor.shape for name, tensor in initial_state.items()}:
+            with torch.no_grad():
+                torch._foreach_copy_(list(own.values()), [initial_state[name] for name in own])
+        else:  # takes ten times as long, and says what differs
+            self.model.load_state_dict(dict(initial_state))
+        self._forget_gradients()
         self.model.train()
 
     def step(self, batches: Sequence[Batch]) -> torch.Tensor:
@@ -167,15 +174,20 @@ class ModelLearner:
         self.scaler.scale(loss).backward()
         if self.max_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+            nn.utils.clip_grad_norm_(self._params, self.max_grad_norm)
         # L3RS takes the loss where torch's optimizers take a closure
         arguments: tuple[Any, ...] = (loss,) if isinstance(self.optimizer, LearnedOptimizer) else ()
         self.scaler.step(self.optimizer, *arguments)
         self.scaler.update()
-        self.model.zero_grad()
+        self._forget_gradients()
         if self.scheduler is not None:
             self.scheduler.step()
         return loss.detach().reshape(1)
+
+    def _forget_gradients(self) -> None:
+        """Of the whole model: the optimizer may train only a part of it."""
+        for param in self._params:
+            param.grad = None
 
     def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
         (evaluation,) = evaluations

@@ -115,6 +115,7 @@ class LayerStack:
         num_training_steps: int,
         arithmetic: Arithmetic,
         lr: float = 1.0,
+        feature_gradient: bool = True,
     ) -> tuple[Tensors, LayerState, Decision]:
         """
         Takes one step: θ(l) ← θ(l) − lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖ (paper, eq. 1).
@@ -131,6 +132,8 @@ class LayerStack:
                 `IN_PLACE` writes parameters and state where they are; `FUNCTIONAL` returns new ones, works under
                 `torch.func.vmap`, and lets gradients through.
             lr (`float`, *optional*, defaults to `1.0`): Multiplier on λ.
+            feature_gradient (`bool`, *optional*, defaults to `True`):
+                Whether gradients flow through what the network sees, or only through what it decides.
 
         Returns:
             `tuple[list[torch.Tensor], LayerState, Decision]`: Parameters and state after the step, and the decision.
@@ -158,6 +161,8 @@ class LayerStack:
 
         measured = torch.stack(norms, dim=1)
         measures = log_measures(loss, measured, self.sqrt_numel)
+        if not feature_gradient:
+            measures = measures.detach()
         inputs = ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
         (ema,) = arithmetic.lerp_([state.ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
         times = self.time_coefficients(num_training_steps)

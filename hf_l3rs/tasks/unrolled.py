@@ -1,0 +1,108 @@
+"""A run as a function of the meta-weights: an inner loop that can be differentiated (ours; the paper evolves)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from hf_l3rs.learned.arithmetic import FUNCTIONAL
+from hf_l3rs.learned.layers import canonical_name, describe_layers, match_layers, named_trainable_parameters
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.step import LayerStack
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
+from hf_l3rs.tasks.task import Batch, State
+
+
+class UnrolledLearner:
+    """
+    One candidate whose training keeps the graph from ψ to every loss.
+
+    Args:
+        model (`nn.Module`): Gives the function; its weights are not changed.
+        network ([`L3RSNetwork`]): Gives the configuration.
+        vector (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ, which may require a gradient.
+        num_training_steps (`int`): The horizon K.
+        second_order (`bool`, *optional*, defaults to `True`):
+            Whether inner gradients are differentiated, too, or taken as constants.
+        feature_gradient (`bool`, *optional*, defaults to `False`):
+            Whether the gradient flows through what the network sees, or only through what it decides.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        network: L3RSNetwork,
+        vector: torch.Tensor,
+        num_training_steps: int,
+        *,
+        second_order: bool = True,
+        feature_gradient: bool = False,
+        device: torch.device | str = "cpu",
+        autocast: Autocast = nullcontext,
+    ) -> None:
+        self.model, self.network, self.vector, self.num_training_steps = model, network, vector, num_training_steps
+        self.second_order, self.feature_gradient = second_order, feature_gradient
+        self.device, self.autocast = torch.device(device), autocast
+        self.names = [name for name, _ in named_trainable_parameters(model)]
+        trained = {canonical_name(name) for name in self.names}
+        layers = [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
+        self.embedding_weights, _ = match_layers(layers, network.config.layers)
+        self.losses: list[torch.Tensor] = []
+        self.evaluation_losses: list[torch.Tensor] = []
+
+    def start(self, initial_states: Sequence[State]) -> None:
+        (initial_state,) = initial_states
+        tensors = {name: tensor.to(self.device, copy=True) for name, tensor in initial_state.items()}
+        self.params = [tensors.pop(name).requires_grad_() for name in self.names]
+        self.fixed = tensors
+        self.stack = LayerStack(self.network.config, self.params)
+        weights = self.network.meta_weights(self.vector)
+        self.decide = weights.decider(self.embedding_weights, self.stack.sqrt_numel)
+        self.state = self.stack.initial_state(self.params)
+        self.k = 0
+
+    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
+        (batch,) = batches
+        batch = batch.to(self.device)
+        self.model.train()
+        loss = self._forward({"pixel_values": batch.pixel_values, "labels": batch.labels}).loss
+        grads = torch.autograd.grad(loss, self.params, create_graph=self.second_order, materialize_grads=True)
+        if not self.second_order:  # the graph of the inner forward pass is done with
+            loss = loss.detach()
+        self.k += 1
+        self.params, self.state, _ = self.stack.step(
+            self.decide,
+            self.params,
+            list(grads),
+            self.state,
+            loss=loss,
+            k=self.k,
+            num_training_steps=self.num_training_steps,
+            arithmetic=FUNCTIONAL,
+            feature_gradient=self.feature_gradient,
+        )
+        self.losses.append(loss)
+        return loss.detach().reshape(1)
+
+    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
+        (evaluation,) = evaluations
+        self.model.eval()
+        total, correct, count = torch.zeros((), device=self.device), 0, 0
+        for batch in evaluation:
+            batch = batch.to(self.device)
+            logits = self._forward({"pixel_values": batch.pixel_values}).logits
+            total = total + nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            correct += int((logits.argmax(dim=1) == batch.labels).sum())
+            count += len(batch.labels)
+        self.evaluation_losses.append(total / count)
+        return [Evaluation(float(total.detach()) / count, correct / count)]
+
+    def _forward(self, inputs: dict[str, torch.Tensor]):
+        state = {**dict(zip(self.names, self.params)), **self.fixed}
+        with self.autocast():
+            return torch.func.functional_call(self.model, state, kwargs=inputs)

@@ -29,5 +29,9 @@ class DataError(L3RSError, ValueError):
     """A data set lacks what was asked of it: a split, a column, a class, enough images."""
 
 
+class MetaTrainingError(L3RSError, RuntimeError):
+    """Meta-training cannot go on, or gave nothing that could be used: every candidate diverged, processes disagree."""
+
+
 class CheckpointError(L3RSError, RuntimeError):
     """A checkpoint cannot be written or does not belong to this run."""

@@ -35,8 +35,8 @@ from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.images.pools import ImagePool
 from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.candidates import rollout, rollout_population
-from hf_l3rs.meta.checkpoint import METRICS_NAME
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.run_folder import METRICS_NAME
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build

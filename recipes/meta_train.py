@@ -14,15 +14,16 @@ import logging
 import sys
 from pathlib import Path
 
-from hf_l3rs import L3RS
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import tuned_losses
+from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.meta.trainer import MetaTrainer, make_accelerator
+from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> Path | None:
     """Returns the folder of the finished artefact, or `None` if training was interrupted."""
     model_args, l3rs_args, task_args, es, meta_loss, args = parse_arguments(ARGUMENTS, argv, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    accelerator = make_accelerator(args.report_to)
+    accelerator = make_accelerator(args.report_to, args.output_dir)
     model, tasks, validation = build(model_args, task_args, es.seed)
     network = build_network(model, l3rs_args, model_args, task_args, es.seed)
     reference = [BASELINES["Adam cosine"]]
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> Path | None:
     folder = Path(args.output_dir) / "l3rs"
     if accelerator.is_main_process:
         network.config = network.config.replace(meta_training=trainer.summary())
-        L3RS(network=network).save_pretrained(folder)
+        L3RSArtifact(network).save_pretrained(folder)
         logger.info("Saved the L3RS in %s.", folder)
     accelerator.end_training()
     return folder

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hf_l3rs.errors import ConfigError
+from hf_l3rs.learned.config import STEP_REFERENCES
+from hf_l3rs.learned.directions import DIRECTIONS
+from hf_l3rs.validation import Range, check_fields
 
 
 @dataclass
@@ -26,6 +28,20 @@ class L3RSArguments:
     )
     step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to: rms or absolute."})
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "directions": DIRECTIONS,
+                "hidden_sizes": Range(low=1),
+                "embedding_size": Range(low=0),
+                "base_step": Range(above=0),
+                "adam_betas": Range(low=0, below=1),
+                "step_reference": STEP_REFERENCES,
+                "max_grad_norm": Range(above=0),
+            },
+        )
 
 
 @dataclass
@@ -67,9 +83,6 @@ class MetaTrainingArguments:
     project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 
     def __post_init__(self) -> None:
-        for name in ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}.")
-        for name in ("keep_checkpoints", "num_threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs")
+        rules = {name: Range(low=0) for name in counts}
+        check_fields(self, {**rules, "keep_checkpoints": Range(low=1), "num_threads": Range(low=1, high=1024)})

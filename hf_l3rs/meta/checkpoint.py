@@ -1,27 +1,30 @@
-"""Checkpoints of a meta-training run: safetensors and JSON in a folder that appears whole or not at all."""
+"""Checkpoints of a meta-training run: safetensors and JSON, with checksums, in a folder that appears whole or not."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
-import os
 import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from hf_l3rs.errors import CheckpointError
-from hf_l3rs.meta.evolution import ESState
+from hf_l3rs.errors import CheckpointError, ConfigError, StorageError
+from hf_l3rs.files import write_folder
+from hf_l3rs.meta.outer import OuterState
 
+
+logger = logging.getLogger(__name__)
 
 TENSORS_NAME = "state.safetensors"
 STATE_NAME = "trainer_state.json"
-METRICS_NAME = "metrics.jsonl"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
@@ -31,21 +34,21 @@ class Progress:
     Everything a run must remember.
 
     Args:
-        state ([`ESState`]): Where the search stands.
+        state ([`OuterState`]): Where meta-training stands.
         settings (`dict`): The settings that the result depends on; another run's checkpoint is refused by them.
         best_mean (`torch.Tensor`, *optional*): ψ of the best validation so far.
         best_generation (`int`, *optional*): When that was.
         best_loss (`float`, *optional*): Its mean validation loss.
-        references (`dict`): Validation results of what meta-training is compared with.
+        references (`dict`): Validation losses of what meta-training is compared with; infinite where it diverged.
         cost (`dict`): Inner steps, seconds and diverged candidates so far.
     """
 
-    state: ESState
+    state: OuterState
     settings: dict[str, Any]
     best_mean: torch.Tensor | None = None
     best_generation: int | None = None
     best_loss: float | None = None
-    references: dict[str, Any] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)
     cost: dict[str, float] = field(
         default_factory=lambda: {"inner_steps": 0, "evaluations": 0, "seconds": 0.0, "num_diverged": 0}
     )
@@ -69,32 +72,25 @@ def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
     folder = output_dir / f"checkpoint-{progress.state.generation}"
     if folder.exists():  # complete, and of the same generation: the same content
         return folder
-    partial = output_dir / f".{folder.name}.partial"
-    tensors = {f"optimizer.{name}": tensor for name, tensor in progress.state.optimizer.items()}
-    tensors |= {"mean": progress.state.mean, "average": progress.state.average.clone()}
-    if progress.best_mean is not None:
-        tensors["best_mean"] = progress.best_mean
-    values = {
-        "generation": progress.state.generation,
-        "settings": progress.settings,
-        "best_generation": progress.best_generation,
-        "best_loss": progress.best_loss,
-        "references": progress.references,
-        "cost": progress.cost,
-    }
+    tensors = safetensors.torch.save(_tensors(progress.state, progress.best_mean))
+    values = plain_json(
+        {
+            "generation": progress.state.generation,
+            "settings": progress.settings,
+            "best_generation": progress.best_generation,
+            "best_loss": progress.best_loss,
+            "references": progress.references,
+            "cost": progress.cost,
+            "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+        }
+    )
+    state = json.dumps({"sha256": hashlib.sha256(_canonical(values)).hexdigest(), **values}, indent=2)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / TENSORS_NAME)
-        with open(partial / STATE_NAME, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_folder(folder, {TENSORS_NAME: tensors, STATE_NAME: state.encode()})
+    except StorageError as error:
         raise CheckpointError(
-            f"Checkpoint {folder} could not be written ({error}); free some disk space and resume from the last one."
+            f"Checkpoint {folder} could not be written ({error.__cause__}); free some disk space and resume from the "
+            "last one."
         ) from error
     for old in list_checkpoints(output_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -109,13 +105,14 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
+def load_checkpoint(folder: Path, settings: dict[str, Any], like: OuterState | None = None) -> Progress:
     """
     Reads a checkpoint.
 
     Args:
         folder (`Path`): The checkpoint.
         settings (`dict`): This run's settings, which must be those of the run that wrote it.
+        like ([`OuterState`], *optional*): A state of this run whose tensors those of the checkpoint must resemble.
 
     Returns:
         [`Progress`]
@@ -123,65 +120,126 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
     Raises:
         CheckpointError: If it is not a checkpoint, is damaged, or belongs to other settings, named in the message.
     """
+    own_settings = plain_json(settings)
     try:
         values = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS_NAME)
-        saved_settings, generation = values["settings"], values["generation"]
-        mean, average = tensors["mean"], tensors["average"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} is not a readable meta-training checkpoint ({error}); name another, or start anew."
+        _check_sum(STATE_NAME, values.pop("sha256"), _canonical(values))
+        _check_settings(folder, values["settings"], own_settings)
+        data = (folder / TENSORS_NAME).read_bytes()
+        _check_sum(TENSORS_NAME, values["tensors_sha256"], data)
+        tensors = safetensors.torch.load(data)
+        _check_tensors(tensors, like, has_best=values["best_generation"] is not None)
+        optimizer = {
+            name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")
+        }
+        return Progress(
+            state=OuterState(tensors["mean"], values["generation"], optimizer, tensors["average"]),
+            settings=own_settings,
+            best_mean=tensors.get("best_mean"),
+            best_generation=values["best_generation"],
+            best_loss=values["best_loss"],
+            references={name: math.inf if loss is None else loss for name, loss in values["references"].items()},
+            cost=values["cost"],
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        reason = " ".join((f"no {error}" if isinstance(error, KeyError) else str(error)).split())
+        raise _DamagedError(
+            f"{folder} is not a readable meta-training checkpoint ({reason}); name another, or start anew."
         ) from error
-    own_settings = json.loads(json.dumps(settings))
-    changed = sorted(
-        name for name in {*saved_settings, *own_settings} if saved_settings.get(name) != own_settings.get(name)
+
+
+def load_newest_intact(output_dir: Path, settings: dict[str, Any], like: OuterState | None = None) -> Progress:
+    """
+    Reads the last checkpoint of a run that can be resumed, and warns of each later one that is damaged.
+
+    Args:
+        output_dir (`Path`): The run's folder, with at least one checkpoint.
+        settings (`dict`): As of [`load_checkpoint`].
+        like ([`OuterState`], *optional*): As of [`load_checkpoint`].
+
+    Returns:
+        [`Progress`]
+
+    Raises:
+        CheckpointError: If none is intact, or the last intact one belongs to other settings.
+    """
+    *_, last = checkpoints = list_checkpoints(output_dir)
+    for folder in reversed(checkpoints):
+        try:
+            return load_checkpoint(folder, settings, like)
+        except _DamagedError as error:
+            logger.warning("%s Looking for an earlier one.", error)
+    raise CheckpointError(
+        f"None of the {len(checkpoints)} checkpoints of {output_dir}, {last.name} the last, is intact; start anew in "
+        "another output_dir."
     )
+
+
+def set_aside_after(output_dir: Path, generation: int) -> None:
+    """Renames the checkpoints of later generations, which will run again, so that they neither count nor are lost."""
+    for folder in list_checkpoints(output_dir):
+        if int(folder.name.rpartition("-")[2]) <= generation:
+            continue
+        aside = folder.with_name(f"{folder.name}.set-aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise CheckpointError(f"{folder} cannot be renamed ({error}); move it elsewhere.") from error
+        logger.warning("Resuming from generation %d; %s is kept as %s.", generation, folder.name, aside.name)
+
+
+def plain_json(values: Any) -> Any:
+    """
+    Returns values as strict JSON gives them back: tuples become lists, and what is not finite becomes null.
+
+    Raises:
+        ConfigError: If JSON cannot hold one of them.
+    """
+    try:
+        return json.loads(json.dumps(values), parse_constant=lambda name: None)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"The settings of a run must be plain JSON values, but one is not ({error}); turn it into text or numbers."
+        ) from error
+
+
+class _DamagedError(CheckpointError):
+    """An earlier checkpoint may do."""
+
+
+def _canonical(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, sort_keys=True).encode()
+
+
+def _check_sum(name: str, expected: str, data: bytes) -> None:
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ValueError(f"{name} does not have the checksum that it was written with")
+
+
+def _check_settings(folder: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
+    changed = sorted(name for name in {*saved, *own} if saved.get(name) != own.get(name))
     if changed:
         raise CheckpointError(
             f"The settings of {folder} differ from this run's in {', '.join(changed)}; restore them, or start anew in "
             "another output_dir."
         )
-    optimizer = {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
-    return Progress(
-        state=ESState(mean, generation, optimizer, average),
-        settings=own_settings,
-        best_mean=tensors.get("best_mean"),
-        best_generation=values["best_generation"],
-        best_loss=values["best_loss"],
-        references=values["references"],
-        cost=values["cost"],
-    )
 
 
-def append_metrics(path: Path, metrics: dict[str, float]) -> None:
-    """
-    Adds a generation's metrics as a line of JSON.
-
-    Raises:
-        CheckpointError: If it cannot be written.
-    """
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} could not be written ({error}); free some disk space and resume from the last checkpoint."
-        ) from error
+def _check_tensors(tensors: dict[str, torch.Tensor], like: OuterState | None, has_best: bool) -> None:
+    expected = tensors if like is None else _tensors(like, like.mean if has_best else None)
+    if tensors.keys() != expected.keys():
+        raise ValueError(f"its tensors are {sorted(tensors)} in place of {sorted(expected)}")
+    for name, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} in place of {tuple(expected[name].shape)}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} is not finite")
 
 
-def truncate_metrics(path: Path, generation: int) -> None:
-    """Drops the lines of generations that will run again."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _generation_of(line) <= generation]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    partial.replace(path)
-
-
-def _generation_of(line: str) -> float:
-    """A process that is killed while it writes leaves half a line; it goes."""
-    try:
-        return json.loads(line)["generation"]
-    except (ValueError, KeyError):
-        return math.inf
+def _tensors(state: OuterState, best_mean: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    tensors = {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
+    tensors |= {"mean": state.mean, "average": state.average}
+    if best_mean is not None:
+        tensors["best_mean"] = best_mean
+    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}

@@ -1,77 +1,52 @@
-"""Natural evolution strategies, ask and tell, over an immutable state (paper, fig. 1 right; details ours)."""
+"""Natural evolution strategies: an estimate from pairs of candidates (paper, fig. 1 right; details ours)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
 
 import torch
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.meta.candidates import Rollout
+from hf_l3rs.meta.estimator import Estimate
+from hf_l3rs.meta.outer import OuterConfig, OuterState
+from hf_l3rs.meta.processes import Processes
+from hf_l3rs.meta.scorer import Scorer
+from hf_l3rs.tasks.distribution import TaskDistribution
 from hf_l3rs.tasks.seeds import generator
-
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
+from hf_l3rs.tasks.task import Task
+from hf_l3rs.validation import Range, check_fields
 
 
 @dataclass(frozen=True)
-class ESConfig:
+class ESConfig(OuterConfig):
     """
-    Settings of the evolution strategy; all are ours.
+    Settings of the evolution strategy, beside those of [`OuterConfig`]; all are ours.
 
     Args:
-        num_generations (`int`, *optional*, defaults to `200`): Meta-iterations.
         num_pairs (`int`, *optional*, defaults to `10`): Antithetic pairs of a generation: 2 `num_pairs` candidates.
         sigma (`float`, *optional*, defaults to `0.05`):
             Standard deviation σ of the noise on every meta-parameter, at first.
         final_sigma (`float`, *optional*): σ at the end, reached log-linearly; constant by default.
-        learning_rate (`float`, *optional*, defaults to `0.02`): Peak step size on the mean.
-        final_learning_rate (`float`, *optional*, defaults to `0.05`):
-            Where the cosine decay ends, as a share of `learning_rate`; 1 keeps it constant.
-        warmup_generations (`int`, *optional*, defaults to `0`): Generations of linear warm-up.
-        optimizer (`str`, *optional*, defaults to `"adam"`): Which of OPTIMIZERS moves the mean.
-        weight_decay (`float`, *optional*, defaults to `0.0`): Of that optimizer.
-        averaging (`float`, *optional*, defaults to `0.0`):
-            Decay of a running average of the mean over generations, which is what is validated and kept: it takes out
-            the noise of the last steps. 0 keeps the mean itself.
         utility (`str`, *optional*, defaults to `"signed_rank"`): Which of UTILITIES turns meta-losses into weights.
-        seed (`int`, *optional*, defaults to `0`): What all noise is derived from.
     """
 
-    num_generations: int = field(default=200, metadata={"help": "Meta-iterations."})
     num_pairs: int = field(default=10, metadata={"help": "Antithetic pairs of a generation."})
     sigma: float = field(default=0.05, metadata={"help": "Standard deviation of the noise, at first."})
     final_sigma: float | None = field(default=None, metadata={"help": "That at the end; the same by default."})
-    learning_rate: float = field(default=0.02, metadata={"help": "Peak step size on the mean."})
-    final_learning_rate: float = field(default=0.05, metadata={"help": "End of the cosine, as a share."})
-    warmup_generations: int = field(default=0, metadata={"help": "Generations of linear warm-up."})
-    optimizer: str = field(default="adam", metadata={"help": "What moves the mean: adam, adamw, rmsprop or sgd."})
-    weight_decay: float = field(default=0.0, metadata={"help": "Weight decay of that optimizer."})
-    averaging: float = field(default=0.0, metadata={"help": "Decay of a running average of the mean; 0: none."})
     utility: str = field(
         default="signed_rank", metadata={"help": "signed_rank, centered_rank or pair_difference of meta-losses."}
     )
-    seed: int = field(default=0, metadata={"help": "What all randomness is derived from."})
 
     def __post_init__(self) -> None:
-        for name, allowed in (("optimizer", OPTIMIZERS), ("utility", UTILITIES)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        for name in ("num_generations", "num_pairs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not 0 <= self.averaging < 1:
-            raise ConfigError(f"averaging must be in [0, 1), got {self.averaging}.")
-        for name in ("sigma", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be a positive number, got {getattr(self, name)}.")
+        super().__post_init__()
+        positive = Range(above=0)
+        check_fields(
+            self, {"num_pairs": Range(low=1), "sigma": positive, "final_sigma": positive, "utility": UTILITIES}
+        )
 
     def sigma_at(self, generation: int) -> float:
         """Returns σ of a generation."""
@@ -79,33 +54,73 @@ class ESConfig:
             return self.sigma
         return self.sigma * (self.final_sigma / self.sigma) ** (generation / self.num_generations)
 
-    def learning_rate_at(self, generation: int) -> float:
-        """Returns the step size of a generation: linear warm-up, then cosine decay."""
-        cosine = 0.5 * (1 + math.cos(math.pi * generation / self.num_generations))
-        decayed = self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
-        return decayed * min(1.0, (generation + 1) / (self.warmup_generations + 1))
 
-
-class ESState(NamedTuple):
+class Evolution:
     """
-    Where the search stands.
+    The evolution strategy as an [`~hf_l3rs.meta.estimator.Estimator`]. A sample is a pair of candidates.
 
     Args:
-        mean (`torch.Tensor` of shape `(dimension,)`): ψ, the centre of the candidates.
-        generation (`int`): Meta-iterations done.
-        optimizer (`dict`, *optional*): State of the optimizer of the mean: tensors by name; empty at first.
-        running_mean (`torch.Tensor`, *optional*): Average of ψ over generations; absent at first.
+        config ([`ESConfig`]): Settings.
+        tasks ([`TaskDistribution`]): What candidates are scored on.
+        scorer ([`Scorer`]): Scores them.
+        processes ([`Processes`]): Share the pairs out.
+        task_per_pair (`bool`): Whether each pair has a task of its own, or a generation shares one.
+        vectorized_pairs (`int`): Pairs whose inner loops run as one; 0 for one candidate after another.
+
+    Raises:
+        ConfigError: If pairs whose tasks differ in length would have to run as one.
     """
 
-    mean: torch.Tensor
-    generation: int = 0
-    optimizer: dict[str, torch.Tensor] = {}
-    running_mean: torch.Tensor | None = None
+    def __init__(
+        self,
+        config: ESConfig,
+        tasks: TaskDistribution,
+        scorer: Scorer,
+        processes: Processes,
+        *,
+        task_per_pair: bool,
+        vectorized_pairs: int,
+    ) -> None:
+        if vectorized_pairs and task_per_pair and tasks.horizon.minimum != tasks.horizon.maximum:
+            raise ConfigError(
+                "vectorized_pairs needs one fixed horizon, but tasks of a generation have between "
+                f"{tasks.horizon.minimum} and {tasks.horizon.maximum} steps; set min_steps = max_steps, or "
+                "task_per_pair to false."
+            )
+        self.config, self.tasks, self.scorer, self.processes = config, tasks, scorer, processes
+        self.task_per_pair, self.vectorized_pairs = task_per_pair, vectorized_pairs
 
-    @property
-    def average(self) -> torch.Tensor:
-        """What is validated and kept: the running average of ψ, of shape `(dimension,)`; at first ψ itself."""
-        return self.mean if self.running_mean is None else self.running_mean
+    def estimate(self, state: OuterState) -> Estimate:
+        """Weighs the noise of the pairs by their scores; see [`~hf_l3rs.meta.estimator.Estimator.estimate`]."""
+        scores = dict(zip(Rollout._fields, self.scores(state).unbind(-1)))
+        finite = torch.isfinite(scores["meta_loss"])
+        return Estimate(
+            gradient=gradient(self.config, state, scores["meta_loss"]),
+            num_evaluations=finite.numel(),
+            num_diverged=int((~finite).sum()),
+            num_inner_steps=int(scores["num_steps"].sum()),
+            metrics={
+                **{name: float(scores[name][finite].mean()) for name in ("meta_loss", "loss", "accuracy")},
+                "sigma": self.config.sigma_at(state.generation),
+            },
+        )
+
+    def scores(self, state: OuterState) -> torch.Tensor:
+        """Returns the fields of [`Rollout`] for all candidates, of shape `(num_pairs, 2, num_fields)`."""
+        shape = (self.config.num_pairs, 2, len(Rollout._fields))
+        return self.processes.gather(shape, max(self.vectorized_pairs, 1), partial(self._score, state))
+
+    def _score(self, state: OuterState, pairs: range) -> torch.Tensor:
+        vectors: list[torch.Tensor] = []
+        tasks: list[Task] = []
+        for pair in pairs:
+            vectors += ask(self.config, state, pair)
+            tasks += [self.tasks.draw(self.config.seed, state.generation, pair if self.task_per_pair else 0)] * 2
+        if self.vectorized_pairs:
+            rollouts = self.scorer.score_together(vectors, tasks)
+        else:
+            rollouts = [self.scorer.score(vector, task) for vector, task in zip(vectors, tasks)]
+        return torch.tensor(rollouts, dtype=torch.float64).unflatten(0, (len(pairs), 2))
 
 
 def noise(config: ESConfig, generation: int, pair: int, dimension: int) -> torch.Tensor:
@@ -113,40 +128,13 @@ def noise(config: ESConfig, generation: int, pair: int, dimension: int) -> torch
     return torch.randn(dimension, generator=generator(config.seed, "noise", generation, pair))
 
 
-def ask(config: ESConfig, state: ESState, pair: int) -> tuple[torch.Tensor, torch.Tensor]:
+def ask(config: ESConfig, state: OuterState, pair: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the two candidates of a pair, ψ + σε and ψ − σε, each of shape `(dimension,)`."""
     step = config.sigma_at(state.generation) * noise(config, state.generation, pair, len(state.mean))
     return state.mean + step, state.mean - step
 
 
-def tell(config: ESConfig, state: ESState, meta_losses: torch.Tensor) -> ESState:
-    """
-    Moves the mean against the estimated gradient of the meta-loss.
-
-    Args:
-        config ([`ESConfig`]): Settings.
-        state ([`ESState`]): The state that was asked; it is not changed.
-        meta_losses (`torch.Tensor` of shape `(num_pairs, 2)`):
-            Of ψ + σε and ψ − σε for each pair; not finite where a candidate diverged.
-
-    Returns:
-        [`ESState`]: The next generation's.
-    """
-    mean = torch.nn.Parameter(state.mean.clone())
-    mean.grad = gradient(config, state, meta_losses)
-    optimizer = OPTIMIZERS[config.optimizer](
-        [mean], lr=config.learning_rate_at(state.generation), weight_decay=config.weight_decay
-    )
-    if state.optimizer:
-        optimizer.state[mean] = {name: tensor.clone() for name, tensor in state.optimizer.items()}
-    optimizer.step()
-    moments: dict[str, Any] = optimizer.state[mean]
-    tensors = {name: value.clone() for name, value in moments.items() if isinstance(value, torch.Tensor)}
-    average = torch.lerp(state.average, mean.detach(), 1 - config.averaging)
-    return ESState(mean.detach(), state.generation + 1, tensors, average)
-
-
-def gradient(config: ESConfig, state: ESState, meta_losses: torch.Tensor) -> torch.Tensor:
+def gradient(config: ESConfig, state: OuterState, meta_losses: torch.Tensor) -> torch.Tensor:
     """Returns the estimate Σ_i w_i ε_i / (σ · num_pairs), of shape `(dimension,)`, w from the utilities."""
     weights = UTILITIES[config.utility](meta_losses.double()).to(state.mean.dtype)
     total = torch.zeros_like(state.mean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,7 +103,7 @@ class UnrolledLearner:
         self.evaluation_losses.append(total / count)
         return [Evaluation(float(total.detach()) / count, correct / count)]
 
-    def _forward(self, inputs: dict[str, torch.Tensor]):
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> Any:
         state = {**dict(zip(self.names, self.params)), **self.fixed}
         with self.autocast():
             return torch.func.functional_call(self.model, state, kwargs=inputs)

@@ -1,5 +1,6 @@
 """Settings come from a YAML file and from options, which win; what is wrong with them is said in one sentence."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_augmentations_and_the_memory_limit_through_yaml(tmp_path):
         ({"datasets": [{"path": "data", "splits": 3}]}, r"mapping with path and any of .*'splits': 3"),
         ({"datasets": [{"name": "pathless"}]}, "mapping with path"),
         ({"datasets": [{"path": "data", "max_memory_gb": -1}]}, "max_memory_gb of data set data must be at least 0"),
-        ({"num_pairs": 0}, "num_pairs must be at least 1"),
+        ({"num_pairs": 0}, r"num_pairs must be in \[1, inf\)"),
     ],
 )
 def test_bad_settings(tmp_path, changes, message):
@@ -98,3 +99,58 @@ def test_the_configs_that_ship_parse(path):
     types = EVALUATION if path.stem.startswith("evaluate") else TRAINING
     (tasks,) = (part for part in parse_arguments(types, [str(path)]) if isinstance(part, TaskArguments))
     assert tasks.datasets[0].path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_sizes": 32},
+        {"hidden_sizes": [32, 0]},
+        {"hidden_sizes": ["wide"]},
+        {"directions": "adam"},
+        {"directions": ["adam", "lion"]},
+        {"embedding_size": -1},
+        {"embedding_size": 2.5},
+        {"base_step": 0},
+        {"base_step": float("nan")},
+        {"adam_betas": 0.9},
+        {"adam_betas": [0.9, 1.0]},
+        {"step_reference": "relative"},
+        {"max_grad_norm": 0},
+        {"max_grad_norm": "none"},
+        {"initial_l3rs": 3},
+        {"output_dir": None},
+        {"task_per_pair": "perhaps"},
+        {"validation_interval": -1},
+        {"validation_interval": 0.5},
+        {"early_stopping_patience": -1},
+        {"checkpoint_interval": None},
+        {"keep_checkpoints": 0},
+        {"num_threads": 0},
+        {"num_threads": 10**9},
+        {"vectorized_pairs": -2},
+        {"report_to": ["wandb", "tensorboard"]},
+        {"project": 7},
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_type_or_range_are_named_with_what_is_allowed(changes):
+    ((name, value),) = changes.items()
+    kind = (
+        L3RSArguments if name in {spec.name for spec in dataclasses.fields(L3RSArguments)} else MetaTrainingArguments
+    )
+    with pytest.raises(ConfigError, match=rf"{kind.__name__}\.{name} must be .*, got ") as error:
+        kind(**changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_sizes": 32}, {"directions": "adam"}, {"num_generations": 1.5}])
+def test_bad_values_in_yaml_are_refused_too(tmp_path, changes):
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))} must be"):
+        parse_arguments(TRAINING, [write(tmp_path, **changes)])
+
+
+def test_whole_numbers_and_yaml_lists_are_taken_where_they_fit():
+    arguments = L3RSArguments(base_step=1, adam_betas=[0.9, 0.99], directions=["sgd"])
+    assert arguments.base_step == 1.0 and isinstance(arguments.base_step, float)
+    assert ESConfig(sigma=1, final_sigma=None).final_sigma is None

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from hf_l3rs.meta.evolution import ESConfig, ESState, ask, gradient
+from hf_l3rs.meta.evolution import ESConfig, ask, gradient
+from hf_l3rs.meta.outer import OuterState
 
 
 def test_the_gradient_is_that_of_evotorchs_pgpe():
     functional = pytest.importorskip("evotorch.algorithms.functional", reason="evotorch is not installed")
     sigma, learning_rate = 0.1, 0.5
     config = ESConfig(num_pairs=6, sigma=sigma, utility="pair_difference")
-    state = ESState(torch.linspace(-1, 1, 9))
+    state = OuterState(torch.linspace(-1, 1, 9))
     pairs = [ask(config, state, pair) for pair in range(config.num_pairs)]
     losses = torch.tensor([[float((vector - 0.3).square().sum()) for vector in pair] for pair in pairs])
 

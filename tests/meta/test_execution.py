@@ -33,7 +33,7 @@ def score(folder, precision, **changes):
     trainer = MetaTrainer(first.network, first.model, first.tasks, first.es, first.args, accelerator=accelerator)
     dtypes = set()
     trainer.model.encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
-    losses = trainer._score_candidates()[..., 0]
+    losses = trainer.estimator.scores(trainer.progress.state)[..., 0]
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
     return losses, dtypes
 

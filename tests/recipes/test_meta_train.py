@@ -1,12 +1,18 @@
 """The recipes as their user runs them, on the embedded models and images, small."""
 
 import json
+import math
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RS, files
+from hf_l3rs.errors import L3RSError, StorageError
 from hf_l3rs.hub.artifact import load_network
 from hf_l3rs.hub.card import read_results
 from recipes import meta_evaluate, meta_train
@@ -36,6 +42,72 @@ def test_meta_training_makes_an_artefact_that_steps(name, tmp_path):
     model(pixel_values=torch.randn(4, 3, 28, 28), labels=torch.arange(4)).loss.backward()
     optimizer.step()
     assert optimizer.statistics()["step_size"] > 0
+
+
+def test_a_run_that_gives_nothing_fails_and_saves_nothing_as_finished(tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree("recipes/base_models/resnet-tiny-fashion", model)
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: tensor * math.nan for name, tensor in tensors.items()}, model / "model.safetensors")
+    arguments = ["recipes/configs/resnet_tiny_fashion.yaml", *SMALL, f"--base_model={model}", f"--output_dir={out}"]
+    with pytest.raises(L3RSError, match="all 4 candidates diverged") as error:
+        meta_train.main(arguments)
+    assert "\n" not in str(error.value)
+    assert not (out / "l3rs").exists()
+    for path in (out / "metrics.jsonl", out / "checkpoint-2" / "trainer_state.json"):
+        assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+
+
+def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path, monkeypatch):
+    arguments = [
+        "recipes/configs/vit_tiny_fashion.yaml",
+        *SMALL,
+        "--num_validation_tasks=0",
+        f"--output_dir={tmp_path}",
+    ]
+    write = files._write
+
+    def full(file, data):
+        if file.parent.name == "l3rs":
+            raise OSError(28, "No space left on device")
+        write(file, data)
+
+    monkeypatch.setattr(files, "_write", full)
+    with pytest.raises(StorageError, match="l3rs cannot be written .No space left on device") as error:
+        meta_train.main(arguments)
+    assert "\n" not in str(error.value) and not list((tmp_path / "l3rs").iterdir())
+    monkeypatch.undo()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    folder = meta_train.main([*arguments, "--resume_from_checkpoint=last"])
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    meta_train.main([*arguments, "--resume_from_checkpoint=last"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--report_to=excel", "report_to must be one of"),
+        ("--num_threads=0", "num_threads must be in"),
+        ("--final_sigma=0", "final_sigma must be in"),
+        ("--warmup_generations=-1", "warmup_generations must be in"),
+        (f"--seed={2**70}", "seed must be in"),
+        ("--output_dir=README.md", "README.md cannot be written"),
+    ],
+)
+def test_bad_options_end_in_one_sentence(option, message):
+    arguments = ["recipes/configs/vit_tiny_fashion.yaml", *SMALL, "--num_validation_tasks=0", option]
+    with pytest.raises(L3RSError, match=message) as error:
+        meta_train.main(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_is_one_line_and_a_failure_for_the_shell():
+    command = [sys.executable, "recipes/meta_train.py", "recipes/configs/vit_tiny_fashion.yaml", "--final_sigma=0"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.strip() == "error: ESConfig.final_sigma must be in (0, inf), got 0.0."
 
 
 def test_evaluation_writes_rows_tables_curves_and_results(tmp_path, capsys):

@@ -15,7 +15,7 @@ from hf_l3rs.meta.arguments import L3RSArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
-from hf_l3rs.meta.evolution import ESState
+from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import SHARES, build, load_sources
 from tests.tiny import tiny_resnet
@@ -162,7 +162,7 @@ def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):
 def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, is_same):
     model_args, task_args = make_arguments("data", "model")
     settings = run_settings(L3RSArguments(), model_args, task_args)
-    folder = save_checkpoint(tmp_path, Progress(ESState(torch.zeros(2), 1), settings), 1)
+    folder = save_checkpoint(tmp_path, Progress(OuterState(torch.zeros(2), 1), settings), 1)
     if "limit" in changes:  # where images are kept changes no result
         changes = {"datasets": [DatasetArguments("data", batches_split="train", max_memory_gb=changes["limit"])]}
     settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes))

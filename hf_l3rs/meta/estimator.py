@@ -1,0 +1,40 @@
+"""What every way to estimate the gradient of the meta-loss has in common."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from hf_l3rs.meta.outer import OuterState
+
+
+class Estimate(NamedTuple):
+    """
+    An estimate of the meta-gradient, and what it cost.
+
+    Args:
+        gradient (`torch.Tensor` of shape `(dimension,)`): Of the meta-loss, at the mean; finite.
+        num_evaluations (`int`): Inner loops that were run.
+        num_diverged (`int`): How many of them gave nothing usable.
+        num_inner_steps (`int`): Steps that all of them took.
+        metrics (`dict[str, float]`): What else is logged; not finite where there was nothing to measure.
+    """
+
+    gradient: torch.Tensor
+    num_evaluations: int
+    num_diverged: int
+    num_inner_steps: int
+    metrics: dict[str, float]
+
+
+class Estimator(Protocol):
+    """
+    Estimates the meta-gradient from samples, such as tasks, that processes share out with
+    [`~hf_l3rs.meta.processes.Processes.gather`]: whatever a sample gives, vectors too, arrives everywhere unsummed and
+    in order, and every process makes the same estimate of it. Randomness is a function of seed, generation and
+    sample, and a sample that fails is counted and changes no other.
+    """
+
+    def estimate(self, state: OuterState) -> Estimate:
+        """Returns the estimate at `state.mean` for the generation `state.generation`, the same on every process."""

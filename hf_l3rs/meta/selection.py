@@ -1,0 +1,101 @@
+"""Which meta-weights are kept: validation on fixed tasks, the best so far, and when to stop looking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from hf_l3rs.errors import MetaTrainingError
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.meta.checkpoint import Progress
+from hf_l3rs.meta.processes import Processes
+from hf_l3rs.meta.scorer import Scorer
+from hf_l3rs.tasks.task import Task
+
+
+class Selection:
+    """
+    Validates the average of the meta-weights, and keeps the best in a run's [`Progress`].
+
+    Args:
+        tasks (`Sequence[Task]`): Fixed tasks on other images; nothing is validated without any.
+        scorer ([`Scorer`]): Scores meta-weights on them.
+        processes ([`Processes`]): Share them out.
+        interval (`int`): Generations between validations; 0 for none.
+        patience (`int`): Validations without improvement after which training is over; 0 for never.
+        references (`Callable`, *optional*): Returns losses on the tasks to compare with, by name.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        scorer: Scorer,
+        processes: Processes,
+        *,
+        interval: int,
+        patience: int,
+        references: Callable[[], dict[str, float]] | None,
+    ) -> None:
+        self.tasks = list(tasks)
+        self.interval = interval if self.tasks else 0
+        self._scorer, self._processes = scorer, processes
+        self._patience, self._measure_references = patience, references
+
+    def measure_references(self, progress: Progress) -> None:
+        """Measures once in a run what it is compared with: an untrained L3RS, and what was given."""
+        if not self.interval or progress.references:
+            return
+        losses = {"untrained": self._loss(L3RSNetwork(self._scorer.config).to_vector())}
+        losses |= self._measure_references() if self._measure_references is not None else {}
+        progress.references = {name: _infinite_if_not_finite(loss) for name, loss in losses.items()}
+
+    def validate(self, progress: Progress) -> dict[str, float]:
+        """Scores the average, and keeps it if it is the best; returns what is logged."""
+        loss = self._loss(progress.state.average)
+        if loss < (math.inf if progress.best_loss is None else progress.best_loss):
+            progress.best_loss, progress.best_generation = loss, progress.state.generation
+            progress.best_mean = progress.state.average.clone()
+        best = math.inf if progress.best_loss is None else progress.best_loss
+        references = {f"validation_loss_{name}": value for name, value in progress.references.items()}
+        return {"validation_loss": loss, "best_validation_loss": best, **references}
+
+    def is_over(self, progress: Progress) -> bool:
+        """Whether patience has run out. This depends on the progress alone, so that a run that is over stays so."""
+        if not (self._patience and self.interval):
+            return False
+        return progress.state.generation - (progress.best_generation or 0) >= self._patience * self.interval
+
+    def check_outcome(self, progress: Progress) -> None:
+        """
+        Checks that a run which is over has something to keep.
+
+        Raises:
+            MetaTrainingError: If every candidate of it diverged, or every validation.
+        """
+        if progress.cost["num_diverged"] >= progress.cost["evaluations"]:
+            raise MetaTrainingError(
+                f"Meta-training gave nothing: all {progress.cost['evaluations']} candidates diverged or had a loss "
+                "that is not a number; check the base model's weights and image processor, lower base_step or sigma, "
+                "and start anew in another output_dir."
+            )
+        if self.interval and progress.best_loss is None:
+            raise MetaTrainingError(
+                "Meta-training gave nothing to keep: the meta-weights diverged at every validation; lower "
+                "learning_rate or base_step, and start anew in another output_dir."
+            )
+
+    def _loss(self, vector: torch.Tensor) -> float:
+        """Mean final evaluation loss over the tasks, in nats; infinite if one of them diverged."""
+
+        def score(tasks: range) -> torch.Tensor:
+            losses = [self._scorer.score(vector, self.tasks[index]).loss for index in tasks]
+            return torch.tensor(losses, dtype=torch.float64)
+
+        losses = self._processes.gather((len(self.tasks),), 1, score)
+        return _infinite_if_not_finite(float(losses.mean()))
+
+
+def _infinite_if_not_finite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf

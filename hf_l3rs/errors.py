@@ -1,5 +1,8 @@
 """The library's errors. Each is also the builtin error that a caller would expect, so `except ValueError` works."""
 
+import re
+from textwrap import shorten
+
 
 class L3RSError(Exception):
     """Base class of every error that hf_l3rs raises on purpose."""
@@ -10,7 +13,7 @@ class ConfigError(L3RSError, ValueError):
 
 
 class ArtifactError(L3RSError, OSError):
-    """A folder or Hub repository is not a readable L3RS: a file is missing, truncated, too new or does not fit."""
+    """A folder or Hub repository is not a readable L3RS or base model: a file is missing, too new or does not fit."""
 
 
 class BindingError(L3RSError, RuntimeError):
@@ -35,3 +38,14 @@ class MetaTrainingError(L3RSError, RuntimeError):
 
 class CheckpointError(L3RSError, RuntimeError):
     """A checkpoint cannot be written or does not belong to this run."""
+
+
+def reason(error: BaseException) -> str:
+    """
+    Returns what an error of another library says, to be put into a sentence of ours: the first sentence of the error
+    at the bottom of the chain, on one line, not endless, and without its full stop.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = re.split(r"(?<=[^.][.!?])\s", f"{error}".strip(), maxsplit=1)[0]
+    return shorten(first, 200, placeholder=" ...").rstrip(".!") or type(error).__name__

@@ -31,7 +31,7 @@ from hf_l3rs.evaluation.report import Summary, runs_to_pay_back, steps_of_baseli
 from hf_l3rs.evaluation.results import read_rows, write_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.card import Results, write_results
-from hf_l3rs.meta.trainer import make_accelerator
+from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build

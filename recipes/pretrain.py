@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_l3rs.errors import L3RSError
+from hf_l3rs.files import write_files
+from hf_l3rs.images.load import load_image_pool
+
 
 logger = logging.getLogger("pretrain")
 
@@ -224,14 +228,17 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Trains, measures and saves the model; returns the measured metrics."""
     from transformers import Trainer, set_seed
 
-    from hf_l3rs.images.load import load_image_pool
-
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     argv = sys.argv[1:] if argv is None else argv
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--architecture", choices=DEFAULTS, default="resnet")
     parser = make_parser(first.parse_known_args(argv)[0].architecture)
-    model_args, data_args, training_args = parser.parse_args_into_dataclasses(args=argv)
+    try:
+        model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(argv)))
+    except ValueError as error:  # what TrainingArguments does not allow
+        parser.error(str(error))
+    folder = Path(training_args.output_dir)
+    write_files(folder, {})  # found out now that it cannot be written, not after training
     if model_args.smoke:
         training_args.max_steps, training_args.warmup_steps, training_args.logging_steps = 4, 1, 1
     set_seed(training_args.seed)
@@ -269,7 +276,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     logger.info("%d parameters, accuracy %.4f on %s", parameters, metrics["eval_accuracy"], data_args.test_split)
 
     if trainer.is_world_process_zero():
-        folder = Path(training_args.output_dir)
         model.save_pretrained(folder)
         image_processor.save_pretrained(folder)
         write_card(
@@ -286,4 +292,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")

@@ -24,7 +24,7 @@ from hf_l3rs.evaluation.benchmark import Run, run_all
 from hf_l3rs.evaluation.report import final_losses, mean_and_stderr
 from hf_l3rs.evaluation.results import write_rows
 from hf_l3rs.hub.artifact import load_network
-from hf_l3rs.meta.trainer import make_accelerator
+from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build

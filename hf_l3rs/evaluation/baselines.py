@@ -118,7 +118,7 @@ def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
     def build(model: nn.Module, num_training_steps: int) -> Built:
         named = named_trainable_parameters(model)
         return LearnedOptimizer(
-            named, network=network, num_training_steps=num_training_steps, synchronize_loss=False
+            named, network=network, num_training_steps=num_training_steps, synchronize_loss=False, quiet=True
         ), None
 
     return Contender(name, build)

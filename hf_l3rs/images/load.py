@@ -7,24 +7,23 @@ long as they fit into a stated limit.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hf_l3rs.errors import DataError
-from hf_l3rs.images.pools import DEFAULT_MAX_MEMORY, ImagePool, Images, StreamedImagePool
+from hf_l3rs.errors import ArtifactError, DataError, reason
+from hf_l3rs.hub.reach import hub_answers, is_repo_id, out_of_reach
+from hf_l3rs.images.columns import class_ids, find_columns, read_labels
+from hf_l3rs.images.pools import DEFAULT_MAX_MEMORY, ImagePool, StreamedImagePool
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Dataset
     from transformers.image_processing_utils import BaseImageProcessor
-
-
-LABEL_COLUMN_NAMES = ("label", "labels", "fine_label", "target", "class")
-IMAGE_COLUMN_NAMES = ("image", "img", "pixel_values")
 
 
 def load_image_processor(
@@ -46,13 +45,28 @@ def load_image_processor(
             Hub token, as in `from_pretrained`.
         cache_dir (`str` or `os.PathLike`, *optional*):
             Where downloads are kept.
+
+    Raises:
+        ArtifactError: If there is none that can be read.
     """
     from transformers import AutoImageProcessor
 
-    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
-    if revision is not None:
-        options["revision"] = revision
-    return AutoImageProcessor.from_pretrained(name_or_path, backend="pil", **options)
+    name = os.fspath(name_or_path)
+    try:
+        return AutoImageProcessor.from_pretrained(
+            name,
+            backend="pil",
+            revision=revision or "main",
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=not (os.path.exists(name) or hub_answers()),
+            trust_remote_code=False,
+        )
+    except Exception as error:  # of every kind, as what is wrong with a file may be
+        raise ArtifactError(
+            f"There is no readable image processor in {name!r}{_at(revision)} ({reason(error)}); check the name, and "
+            "that a preprocessor_config.json stands beside the model, as image_processor.save_pretrained writes it."
+        ) from error
 
 
 def load_image_dataset(
@@ -83,118 +97,80 @@ def load_image_dataset(
             Where downloaded and prepared data are kept.
 
     Raises:
-        DataError: If the data set, its configuration or its split does not exist.
+        DataError: If the data set, its configuration or its split does not exist, cannot be had or cannot be read.
     """
     import datasets
+
+    path = os.fspath(path)
+    options: dict[str, Any] = {"name": name, "revision": revision, "token": token}
+    is_out_of_reach = False
+    if path.endswith(".parquet"):
+        if not os.path.isfile(path):
+            raise DataError(f"There is no file {path!r}; give an existing .parquet file, a folder or a Hub id.")
+        source, options = "parquet", {"data_files": path}
+    elif os.path.isdir(path):
+        source = os.path.abspath(path)  # a folder called text would be taken for the loader of that name
+    elif is_repo_id(path) and path not in _LOADERS:
+        source, is_out_of_reach = path, not hub_answers()
+    else:
+        raise DataError(f"There is no folder {path!r}; give an existing folder, a .parquet file or a Hub id.")
+    options |= {"split": split, "cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
+    try:
+        with _without_downloads(is_out_of_reach):
+            return datasets.load_dataset(source, **options)
+    except Exception as error:  # of every kind, as what is wrong with a data set may be
+        raise DataError(_explain(error, path, name, split, revision)) from error
+
+
+# What `datasets` takes for one of its loaders, which would read the current folder, and not for a name on the Hub.
+_LOADERS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "parquet", "text", "webdataset")
+_QUOTE = "'"
+
+
+@contextmanager
+def _without_downloads(is_wanted: bool) -> Iterator[None]:
+    """Makes `datasets` look into its cache at once, where it would first ask an unreachable Hub again and again."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or is_wanted
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _explain(error: Exception, path: str, name: str | None, split: str, revision: str | None) -> str:
+    """Says in one sentence why a data set cannot be loaded. `datasets` tells many errors apart by their text only."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
-    path = os.fspath(path)
-    options: dict[str, Any] = {"cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
-    if path.endswith(".parquet"):
-        if not Path(path).is_file():
-            raise DataError(f"There is no file {path!r}; give an existing .parquet file, a folder or a Hub id.")
-        source, options = "parquet", options | {"data_files": path}
-    else:
-        # Only a name or an owner/name pair can be on the Hub.
-        if not Path(path).is_dir() and (os.path.isabs(path) or path.startswith((".", "~")) or path.count("/") > 1):
-            raise DataError(f"There is no folder {path!r}; give an existing folder, a .parquet file or a Hub id.")
-        source, options = (
-            path,
-            options | {"name": name, "revision": revision, "token": token},
+    message, why = " ".join(str(error).split()), reason(error)
+    splits = re.search(r"Unknown split .*Should be one of \[(.*)\]", message)
+    configurations = re.search(r"(?:BuilderConfig|Config name is missing).*?\[(.*?)\]", message)
+    if isinstance(error, (DataFilesNotFoundError, EmptyDatasetError)):
+        return (
+            f"{path!r} holds no data: expected parquet files, or images in one folder a class, or a README.md whose "
+            "`configs:` list the files."
         )
-
-    try:
-        return datasets.load_dataset(source, split=split, **options)
-    except (DataFilesNotFoundError, EmptyDatasetError) as error:
-        raise DataError(
-            f"{path!r} holds no data: expected parquet files, or images in one folder a class, or a README.md whose"
-            " `configs:` list the files."
-        ) from error
-    except DatasetNotFoundError as error:
-        raise DataError(
-            f"There is neither a local folder nor a readable Hub data set {path!r}; check the spelling, and log in if"
-            f" it is private or gated ({error})"
-        ) from error
-    except ValueError as error:
-        message = str(error)
-        if "Unknown split" in message:
-            allowed = datasets.get_dataset_split_names(source, options.pop("name", None), **options)
-            raise DataError(f"{path!r} has no split {split!r}; it has {', '.join(allowed)}.") from error
-        if "BuilderConfig" in message or "Config name is missing" in message:
-            raise DataError(f"{path!r} has no configuration {name!r}: {message}") from error
-        raise
+    if isinstance(error, DatasetNotFoundError):
+        return (
+            f"There is neither a local folder nor a readable Hub data set {path!r}{_at(revision)} ({why}); check the "
+            "spelling, and log in if it is private or gated."
+        )
+    if isinstance(error, ConnectionError):
+        return out_of_reach(path)
+    if splits:
+        return f"{path!r} has no split {split!r}; it has {splits[1].replace(_QUOTE, '')}."
+    if configurations:
+        return f"{path!r} has no configuration {name!r}; name one of {configurations[1].replace(_QUOTE, '')}."
+    if any(text in why for text in ("nstruction", "Split name", "Percent slice")):
+        return f"{path!r} cannot give the split {split!r} ({why}); write it as train, train[:1000] or train[:10%]."
+    return f"{path!r} cannot be read ({why}); repair the data set, or leave the damaged file out."
 
 
-def find_columns(
-    features: Features,
-    *,
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> tuple[str, str]:
-    """
-    Names of the image and the label column of a data set.
-
-    Args:
-        features (`datasets.Features`):
-            The data set's columns. The image column has type `Image`; the label column has type `ClassLabel`, or holds
-            integers and is called label, labels, fine_label, target or class.
-        image_column (`str`, *optional*):
-            Use this column for the images.
-        label_column (`str`, *optional*):
-            Use this column for the labels.
-
-    Raises:
-        DataError: If a column is missing, has the wrong type, or several columns fit equally well.
-    """
-    import datasets
-
-    def is_image(column: str) -> bool:
-        return isinstance(features[column], datasets.Image)
-
-    def is_class(column: str) -> bool:
-        return isinstance(features[column], datasets.ClassLabel)
-
-    def is_integer(column: str) -> bool:
-        return isinstance(features[column], datasets.Value) and "int" in features[column].dtype
-
-    def choose(
-        kind: str,
-        given: str | None,
-        found: list[str],
-        usual: Sequence[str],
-        allowed: list[str],
-    ) -> str:
-        argument = f"{kind}_column"
-        if given is not None:
-            if given not in features:
-                raise DataError(f"The data set has no column {given!r} ({argument}); it has {', '.join(features)}.")
-            if given not in allowed:
-                wanted = "images" if kind == "image" else "class labels or integers"
-                raise DataError(f"Column {given!r} ({argument}) holds {features[given]}, but must hold {wanted}.")
-            return given
-        if len(found) > 1:
-            found = [column for column in usual if column in found][:1] or found
-        if len(found) == 1:
-            return found[0]
-        columns = ", ".join(f"{column} ({feature})" for column, feature in features.items())
-        problem = f"several {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
-        raise DataError(f"The data set has {problem}; its columns are {columns}; name one with {argument}.")
-
-    image_columns = [column for column in features if is_image(column)]
-    class_columns = [column for column in features if is_class(column)]
-    integer_columns = [column for column in features if is_integer(column)]
-    usual_integers = [column for column in LABEL_COLUMN_NAMES if column in integer_columns][:1]
-    return (
-        choose("image", image_column, image_columns, IMAGE_COLUMN_NAMES, image_columns),
-        choose(
-            "label",
-            label_column,
-            class_columns or usual_integers,
-            LABEL_COLUMN_NAMES,
-            class_columns + integer_columns,
-        ),
-    )
+def _at(revision: str | None) -> str:
+    return f" at revision {revision!r}" if revision else ""
 
 
 def load_image_pool(
@@ -271,7 +247,7 @@ def open_image_pool(
     Raises:
         DataError: If the split, a column or a class does not exist, or no image is left.
     """
-    if max_images is not None and max_images < 1:
+    if max_images is not None and not (isinstance(max_images, int) and max_images >= 1):
         raise DataError(f"max_images is {max_images}, but must be at least 1, or None for all images.")
     dataset: Any = path
     if isinstance(path, (str, os.PathLike)):
@@ -280,7 +256,7 @@ def open_image_pool(
         image_processor = load_image_processor(image_processor, token=token, cache_dir=cache_dir)
     image_column, label_column = find_columns(dataset.features, image_column=image_column, label_column=label_column)
 
-    labels, class_names = _read_labels(dataset, label_column)
+    labels, class_names = read_labels(dataset, label_column)
     kept = np.arange(len(labels))
     if classes is not None:
         kept = np.flatnonzero(np.isin(labels, class_ids(class_names, classes)))
@@ -297,58 +273,3 @@ def open_image_pool(
         class_names=class_names,
         rows=torch.from_numpy(kept),
     )
-
-
-def _read_labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]:
-    """The label ids of all images, without decoding any, and the names of the classes."""
-    labels = np.asarray(dataset.with_format("arrow", columns=[label_column])[:][label_column].to_numpy())
-    if len(labels) and (labels.dtype.kind not in "iu" or labels.min() < 0):
-        raise DataError(
-            f"Column {label_column!r} has images without a label (empty or negative); remove them from the data set."
-        )
-    class_names = getattr(dataset.features[label_column], "names", None)
-    if class_names is None:
-        class_names = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
-    return labels, list(class_names)
-
-
-def class_ids(class_names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
-    """
-    Label ids of classes given by name or id.
-
-    Args:
-        class_names (`Sequence[str]`):
-            The names of all classes, in the order of their ids.
-        classes (`Sequence[str | int]`):
-            The names or ids to look up.
-
-    Raises:
-        DataError: If a class does not exist.
-    """
-    ids = []
-    for name_or_id in classes:
-        if name_or_id in class_names:
-            ids.append(list(class_names).index(str(name_or_id)))
-        elif isinstance(name_or_id, int) and 0 <= name_or_id < len(class_names):
-            ids.append(name_or_id)
-        else:
-            names = ", ".join(f"{number} {name}" for number, name in enumerate(class_names))
-            raise DataError(f"There is no class {name_or_id!r}; the classes are {names}.")
-    return ids
-
-
-def select_classes(pool: Images, classes: Sequence[str | int]) -> Images:
-    """
-    The images of some classes of a pool. Label ids stay as they are.
-
-    Args:
-        pool ([`Images`]):
-            The pool to choose from.
-        classes (`Sequence[str | int]`):
-            Names or ids of the classes to keep.
-
-    Raises:
-        DataError: If a class does not exist.
-    """
-    kept = torch.isin(pool.labels, torch.tensor(class_ids(pool.class_names, classes), dtype=torch.int64))
-    return pool.select(kept.nonzero().squeeze(1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from hf_l3rs.errors import DataError
+from hf_l3rs.errors import DataError, reason
 
 
 if TYPE_CHECKING:
@@ -193,13 +193,16 @@ class StreamedImagePool:
     def _decode(self, rows: list[int]) -> torch.Tensor:
         images = self._read(rows)
         try:
-            return self.image_processor(images, return_tensors="pt")["pixel_values"].to(torch.float32)
-        except ValueError as error:
-            if len({image.size for image in images}) == 1:
-                raise
-            raise DataError(
-                f"The image processor cannot make one tensor of images of several sizes; {FIXED_SIZE}."
-            ) from error
+            pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"].to(torch.float32)
+        except Exception as error:  # processors raise errors of every kind
+            if len({image.size for image in images}) > 1:
+                problem = f"cannot make one tensor of images of several sizes; {FIXED_SIZE}"
+            else:
+                problem = f"fails on the data set's images ({reason(error)}); use the one that the model comes with"
+            raise DataError(f"The image processor {problem}.") from error
+        if not torch.isfinite(pixel_values).all():
+            raise DataError("The image processor gives values that are not numbers; see that its image_std is not 0.")
+        return pixel_values
 
     def _read(self, rows: list[int]) -> list[Any]:
         """Returns RGB images of PIL. Decoders raise errors of every kind, so all of them are taken for a bad image."""
@@ -218,5 +221,5 @@ class StreamedImagePool:
             path = (stored or {}).get("path")
             raise DataError(
                 f"The image in row {row}{f' ({path})' if path else ''} of column {self.image_column!r} cannot be read "
-                f"({error}); repair it or remove it from the data set."
+                f"({reason(error)}); repair it or remove it from the data set."
             ) from error

@@ -78,6 +78,7 @@ class L3RSConfig:
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
         base_model (`str`, *optional*): Hub id or folder name of the pretrained model that meta-training started from.
+        base_model_revision (`str`, *optional*): The Hub's commit of that model; `None` for a folder.
         model_type (`str`, *optional*): `model_type` of that model's configuration.
         num_training_steps (`int`, *optional*): The longest horizon, in optimizer steps, that meta-training unrolled.
         meta_training (`dict`, *optional*): A summary of meta-training: data, settings, cost. Plain JSON values.
@@ -116,6 +117,7 @@ class L3RSConfig:
     momentum: float = 0.9
     max_grad_norm: float | None = None
     base_model: str | None = None
+    base_model_revision: str | None = None
     model_type: str | None = None
     num_training_steps: int | None = None
     meta_training: dict[str, Any] = field(default_factory=dict)
@@ -171,7 +173,7 @@ class L3RSConfig:
     def _validate_types(self) -> None:
         if not isinstance(self.normalize_mixture, bool):
             raise ConfigError(f"L3RSConfig.normalize_mixture must be true or false, got {self.normalize_mixture!r}.")
-        for name in ("base_model", "model_type", "library_version"):
+        for name in ("base_model", "base_model_revision", "model_type", "library_version"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"L3RSConfig.{name} must be a string or null, got {value!r}.")
@@ -230,7 +232,14 @@ class L3RSConfig:
         return cls(**values)
 
 
-_PROVENANCE = ("base_model", "model_type", "meta_training", "library_version", "format_version")
+_PROVENANCE = (
+    "base_model",
+    "base_model_revision",
+    "model_type",
+    "meta_training",
+    "library_version",
+    "format_version",
+)
 
 _TUPLE_FIELDS = (
     "layers",

@@ -15,9 +15,15 @@ logger = logging.getLogger("hf_l3rs.optimizer")
 
 
 class StepMonitor:
-    """Keeps the decisions of the last step, and remembers what it has warned of."""
+    """
+    Keeps the decisions of the last step, and remembers what it has warned of.
 
-    def __init__(self) -> None:
+    Args:
+        quiet (`bool`): Whether to warn of nothing.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
         self.decisions: Sequence[Decision] = ()
         self._warned: set[str] = set()
 
@@ -60,7 +66,7 @@ class StepMonitor:
 
     def warn_of_unknown(self, unmatched: Sequence[str], num_layers: int) -> None:
         """Warns of layers that have no embedding of their own."""
-        if unmatched:
+        if unmatched and not self.quiet:
             logger.warning(
                 "%d of %d layers are unknown to this L3RS and take the mean embedding of their role: %s.",
                 len(unmatched),
@@ -80,6 +86,6 @@ class StepMonitor:
             )
 
     def _warn(self, kind: str, message: str, *args: Any) -> None:
-        if kind not in self._warned:
+        if kind not in self._warned and not self.quiet:
             self._warned.add(kind)
             logger.warning(message, *args)

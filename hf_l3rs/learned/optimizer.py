@@ -47,6 +47,8 @@ class LearnedOptimizer(LateBoundOptimizer):
         float32_copy (`bool`, *optional*, defaults to `False`):
             Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
             updates smaller than their rounding are lost.
+        quiet (`bool`, *optional*, defaults to `False`):
+            Whether to warn of nothing, as for the candidates of meta-training, of which many are bad.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -74,6 +76,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         num_training_steps: int | None = None,
         synchronize_loss: bool = True,
         float32_copy: bool = False,
+        quiet: bool = False,
     ) -> None:
         check_lr(lr)
         check_num_training_steps(num_training_steps)
@@ -83,7 +86,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             network = L3RSNetwork(config if config is not None else L3RSConfig(layers=layers))
         self.network = network
         self.loss_observer = LossObserver(synchronize_loss)
-        self.float32_copy = float32_copy
+        self.float32_copy, self.quiet = float32_copy, quiet
         self._init_transient()
         defaults = {"step": 0, "num_training_steps": num_training_steps, "fingerprint": network.fingerprint()}
         super().__init__(groups, params if isinstance(params, nn.Module) else None, {"lr": lr, **defaults})
@@ -93,7 +96,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         super()._init_transient()
         self._embedding_weights: dict[str, torch.Tensor] = {}
         self._bindings = Bindings(self.network, self.float32_copy)
-        self._monitor = StepMonitor()
+        self._monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
 
     @property
@@ -278,6 +281,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             "network": self.network,
             "synchronize_loss": self.loss_observer.synchronize,
             "float32_copy": self.float32_copy,
+            "quiet": self.quiet,
             "_embedding_weights": self._embedding_weights,
             "_waiting_state": self._waiting_state,
         }
@@ -285,7 +289,8 @@ class LearnedOptimizer(LateBoundOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if "network" in state:  # torch's own load_state_dict comes here too, with state and param_groups only
-            self.network, self.float32_copy = state["network"], state["float32_copy"]
+            self.network = state["network"]
+            self.float32_copy, self.quiet = state["float32_copy"], state["quiet"]
             self.loss_observer = LossObserver(state.pop("synchronize_loss"))
             self._init_transient()
         super().__setstate__(state)

@@ -13,6 +13,7 @@ from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import L3RSArguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.base_model import resolved_commit
 
 
 def build_network(
@@ -21,8 +22,9 @@ def build_network(
     """Returns the L3RS that meta-training starts from: an untrained one, or that of `initial_l3rs`."""
     changes: dict[str, Any] = {
         "base_model": model_args.base_model,
+        "base_model_revision": resolved_commit(model),
         "model_type": getattr(getattr(model, "config", None), "model_type", None),
-        "num_training_steps": task_args.max_steps or task_args.min_steps,
+        "num_training_steps": task_args.longest_horizon,
     }
     if l3rs_args.adam_betas is not None:
         changes["adam_betas"] = tuple(l3rs_args.adam_betas)

@@ -96,6 +96,7 @@ def rollout(
         network=network,
         num_training_steps=task.num_training_steps,
         synchronize_loss=False,
+        quiet=True,
     )
     max_grad_norm = network.config.max_grad_norm
     learner = ModelLearner(model, optimizer, device=device, autocast=autocast, max_grad_norm=max_grad_norm)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.images.pools import DEFAULT_MAX_MEMORY
+from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.validation import Range, check_fields
 
 
-@dataclass
+# What the images of a data set are for; each has its splits, or a part of one.
+ROLES = ("batches", "evaluation", "validation_batches", "validation_evaluation")
+
+# Longer inner loops are a mistake in the settings, and would not fit the memory.
+MAX_STEPS = 10**6
+
+
+@dataclass(frozen=True)
 class DatasetArguments:
     """
     One data set that tasks are drawn from. Splits that are not named are cut out of `batches_split`.
@@ -42,7 +52,7 @@ class DatasetArguments:
     evaluation_split: str | None = None
     validation_batches_split: str | None = None
     validation_evaluation_split: str | None = None
-    classes: list[Any] | None = None
+    classes: list[str | int] | None = None
     image_column: str | None = None
     label_column: str | None = None
     max_images: int | None = None
@@ -50,11 +60,18 @@ class DatasetArguments:
     max_memory_gb: float = DEFAULT_MAX_MEMORY / 1e9
 
     def __post_init__(self) -> None:
+        check_fields(self, {"max_images": Range(low=1), "weight": Range(above=0)})
+        _check_not_empty(self, "path", *(f"{role}_split" for role in ROLES))
         if not self.max_memory_gb >= 0:
             raise ConfigError(
                 f"max_memory_gb of data set {self.path} must be at least 0, got {self.max_memory_gb}; 0 decodes every "
                 "image when it is needed."
             )
+
+    @property
+    def splits(self) -> dict[str, str | None]:
+        """The split that is named for each of ROLES; `None` where it is cut out of `batches_split`."""
+        return {role: getattr(self, f"{role}_split") for role in ROLES}
 
     @classmethod
     def parse(cls, value: Any) -> DatasetArguments:
@@ -65,11 +82,12 @@ class DatasetArguments:
             return cls(str(value))
         known = [spec.name for spec in dataclasses.fields(cls)]
         if not isinstance(value, dict) or "path" not in value or set(value) - set(known):
-            raise ConfigError(f"A data set is a path, or a mapping with path and any of {known[1:]}; got {value!r}.")
+            got = shorten(repr(value), 200)
+            raise ConfigError(f"A data set is a path, or a mapping with path and any of {known[1:]}; got {got}.")
         return cls(**value)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
     """
     The pretrained model that tasks fine-tune.
@@ -90,8 +108,16 @@ class ModelArguments:
     )
     reuse_head: bool = field(default=False, metadata={"help": "Fine-tune the checkpoint's own head."})
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_not_empty(self, "base_model", "base_model_revision")
+        if not all(name.strip() for name in self.initial_checkpoints):
+            raise ConfigError(
+                "ModelArguments.initial_checkpoints has an empty name; give Hub ids, folders or 'random'."
+            )
 
-@dataclass
+
+@dataclass(frozen=True)
 class TaskArguments:
     """
     The distribution of tasks.
@@ -119,4 +145,39 @@ class TaskArguments:
     num_validation_tasks: int = field(default=16, metadata={"help": "Fixed tasks on other images; 0 for none."})
 
     def __post_init__(self) -> None:
-        self.datasets = [DatasetArguments.parse(value) for value in self.datasets]
+        if not isinstance(self.datasets, (list, tuple)) or not self.datasets:
+            raise ConfigError(
+                "TaskArguments.datasets must be a list of at least one data set, each a path or a mapping, got "
+                f"{shorten(repr(self.datasets), 100)}; write a single one as [path]."
+            )
+        object.__setattr__(self, "datasets", [DatasetArguments.parse(value) for value in self.datasets])
+        steps, count = Range(low=1, high=MAX_STEPS), Range(low=0)
+        check_fields(
+            self,
+            {
+                "num_classes": Range(low=2),
+                "batch_size": Range(low=1),
+                "evaluation_size": Range(low=1),
+                "min_steps": steps,
+                "max_steps": steps,
+                "curriculum_generations": count,
+                "augmentations": AUGMENTATIONS,
+                "num_validation_tasks": count,
+            },
+        )
+        if self.longest_horizon < self.min_steps:
+            raise ConfigError(
+                f"TaskArguments.max_steps must be at least min_steps={self.min_steps}, got {self.max_steps}."
+            )
+
+    @property
+    def longest_horizon(self) -> int:
+        """The greatest number of steps of a task."""
+        return self.min_steps if self.max_steps is None else self.max_steps
+
+
+def _check_not_empty(settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value.strip():
+            raise ConfigError(f"{type(settings).__name__}.{name} must be text that is not empty, got {value!r}.")

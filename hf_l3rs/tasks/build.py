@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
-from hf_l3rs.errors import ConfigError
+from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.images.load import load_image_processor, open_image_pool
 from hf_l3rs.images.pools import Images, StreamedImagePool
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.images.splits import splits_overlap
+from hf_l3rs.tasks.arguments import ROLES, DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.base_model import load_image_classifier, resolved_commit
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
-from hf_l3rs.tasks.initial_states import RANDOM, InitialStates, load_image_classifier
+from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
 from hf_l3rs.tasks.seeds import generator
 from hf_l3rs.tasks.task import State
 
 
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
+
 # How the images of a single split are shared out, where no other splits are named.
-SHARES = {"batches": 0.4, "evaluation": 0.3, "validation_batches": 0.15, "validation_evaluation": 0.15}
+SHARES = dict(zip(ROLES, (0.4, 0.3, 0.15, 0.15)))
 
 
 class Setup(NamedTuple):
@@ -48,57 +55,81 @@ def build(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Se
 
     Returns:
         [`Setup`]
+
+    Raises:
+        ArtifactError: If the base model, its image processor or a checkpoint cannot be had or read.
+        ConfigError: If settings do not go together.
+        DataError: If data cannot be had or read, or lack classes or images.
     """
-    num_labels = None if model_args.reuse_head else task_args.num_classes
-    model, state = load_image_classifier(model_args.base_model, num_labels, model_args.base_model_revision)
-    states: list[State | str] = [
-        state
-        if name == model_args.base_model
-        else name
-        if name == RANDOM
-        else load_image_classifier(name, num_labels)[1]
-        for name in model_args.initial_checkpoints or [model_args.base_model]
-    ]
-    initial_states = InitialStates(model, states, new_head=not model_args.reuse_head)
-    sources = [load_sources(dataset, model_args.base_model, seed) for dataset in task_args.datasets]
-    training, validation = (
-        TaskDistribution(
-            list(part),
-            initial_states,
-            num_classes=task_args.num_classes,
-            batch_size=task_args.batch_size,
-            evaluation_size=task_args.evaluation_size,
-            horizon=Horizon(
-                task_args.min_steps,
-                task_args.max_steps or task_args.min_steps,
-                task_args.curriculum_generations if is_training else 0,
-            ),
-            augmentations=task_args.augmentations if is_training else (),
-            new_classes=not model_args.reuse_head,
-        )
-        for is_training, part in zip((True, False), zip(*sources))
+    model = load_image_classifier(
+        model_args.base_model,
+        None if model_args.reuse_head else task_args.num_classes,
+        model_args.base_model_revision,
     )
-    return Setup(model, training, validation)
+    revision = resolved_commit(model) or model_args.base_model_revision
+    image_processor = load_image_processor(model_args.base_model, revision=revision)
+    sources = [load_sources(dataset, image_processor, seed) for dataset in task_args.datasets]
+    distribution = partial(
+        TaskDistribution,
+        initial_states=_initial_states(model, model_args, task_args.num_classes),
+        num_classes=task_args.num_classes,
+        batch_size=task_args.batch_size,
+        evaluation_size=task_args.evaluation_size,
+        head_size=model.config.num_labels if model_args.reuse_head else None,
+    )
+    horizon = partial(Horizon, task_args.min_steps, task_args.longest_horizon)
+    return Setup(
+        model,
+        distribution(
+            [training for training, _ in sources],
+            horizon=horizon(task_args.curriculum_generations),
+            augmentations=task_args.augmentations,
+        ),
+        distribution([validation for _, validation in sources], horizon=horizon()),
+    )
 
 
-def load_sources(dataset: DatasetArguments, base_model: str, seed: int) -> tuple[TaskSource, TaskSource]:
+def _initial_states(model: nn.Module, model_args: ModelArguments, num_classes: int) -> InitialStates:
+    """Checkpoints of the base model's own name are of its own revision, and are not loaded again."""
+    names = model_args.initial_checkpoints or [model_args.base_model]
+    states: dict[str, State | str] = {RANDOM: RANDOM, model_args.base_model: model.state_dict()}
+    for name in names:
+        if name not in states:
+            num_labels = None if model_args.reuse_head else num_classes
+            states[name] = load_image_classifier(name, num_labels).state_dict()
+    return InitialStates(model, [states[name] for name in names], new_head=not model_args.reuse_head)
+
+
+def load_sources(
+    dataset: DatasetArguments, image_processor: BaseImageProcessor | str, seed: int
+) -> tuple[TaskSource, TaskSource]:
     """
     Loads a data set for meta-training and for validation.
 
     Args:
         dataset ([`DatasetArguments`]): Which images.
-        base_model (`str`): Whose image processor prepares them.
+        image_processor (`BaseImageProcessor` or `str`): The base model's, or the model's name.
         seed (`int`): Of the division of a single split.
 
     Returns:
         `tuple[TaskSource, TaskSource]`: For training and for validation; no image is in two of their four pools.
+
+    Raises:
+        ConfigError: If two of the splits may have images in common.
+        DataError: If the data cannot be had or read, or are too few to be divided.
     """
-    processor = load_image_processor(base_model)
+    splits = {role: split for role, split in dataset.splits.items() if split is not None}
+    for one, other in combinations(splits.values(), 2):
+        if splits_overlap(one, other):
+            raise ConfigError(
+                f"Data set {dataset.path} uses a split twice ({one} and {other}), but training and evaluation images "
+                "must differ; name other splits, or leave the rest out to have batches_split divided."
+            )
 
     def open_split(split: str) -> StreamedImagePool:
         return open_image_pool(
             dataset.path,
-            processor,
+            image_processor,
             name=dataset.name,
             split=split,
             revision=dataset.revision,
@@ -108,21 +139,19 @@ def load_sources(dataset: DatasetArguments, base_model: str, seed: int) -> tuple
             max_images=dataset.max_images,
         )
 
-    splits = {role: getattr(dataset, f"{role}_split") for role in SHARES}
-    named = [split for split in splits.values() if split is not None]
-    if len(set(named)) != len(named):
-        raise ConfigError(
-            f"Data set {dataset.path} uses a split twice ({named}), but training and evaluation images must differ; "
-            "name other splits, or leave the rest out to have batches_split divided."
-        )
-    opened = {role: open_split(split) for role, split in splits.items() if split is not None}
+    opened = {role: open_split(split) for role, split in splits.items()}
     missing = [role for role in SHARES if role not in opened]
     if missing:
         parts = _divide(opened["batches"], [SHARES[role] for role in ("batches", *missing)], seed)
+        if not all(len(part.labels) for part in parts):
+            raise DataError(
+                f"Data set {dataset.path} has too few images in {dataset.batches_split} to be divided into batches, "
+                f"{', '.join(missing)}; add images, or name more splits."
+            )
         opened.update(zip(("batches", *missing), parts))
     pools = _hold(opened, 1e9 * dataset.max_memory_gb)
     training, validation = (
-        TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"], None, dataset.weight)
+        TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"], dataset.weight)
         for prefix in ("", "validation_")
     )
     return training, validation

@@ -6,18 +6,17 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from hf_l3rs.errors import ConfigError, DataError
-from hf_l3rs.images.load import class_ids
 from hf_l3rs.images.pools import Images
 from hf_l3rs.tasks.initial_states import InitialStates
 from hf_l3rs.tasks.seeds import derive_seed, generator
-from hf_l3rs.tasks.task import Task, Transform, View
+from hf_l3rs.tasks.task import AUGMENTATIONS, Task, Transform, View
+from hf_l3rs.validation import Range, check_fields
 
-
-AUGMENTATIONS = ("label_permutation", "rotation", "inversion", "channel_permutation")
 
 # Images of one evaluation forward pass. It bounds memory and does not change a result but for rounding.
 EVALUATION_BATCH_SIZE = 256
@@ -32,21 +31,22 @@ class TaskSource:
         name (`str`): For the logs.
         batches ([`Images`]): Where training batches are drawn from.
         evaluation ([`Images`]): Where evaluation sets are drawn from; disjoint from `batches`.
-        classes (`tuple[str | int, ...]`, *optional*): Classes that tasks may use; all that have images by default.
         weight (`float`, *optional*, defaults to `1.0`): How often this source is drawn, relative to the others.
     """
 
     name: str
     batches: Images
     evaluation: Images
-    classes: tuple[str | int, ...] | None = None
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ConfigError(f"The weight of data set {self.name!r} must be in (0, inf), got {self.weight}.")
+
+    @cached_property
     def class_ids(self) -> list[int]:
-        """Returns the pool labels of the classes that tasks may use, sorted."""
-        if self.classes is not None:
-            return sorted(class_ids(self.batches.class_names, self.classes))
-        return sorted(set(self.batches.labels.tolist()) & set(self.evaluation.labels.tolist()))
+        """The pool labels of the classes that have images for both, sorted."""
+        return sorted(set(self.batches.labels.unique().tolist()) & set(self.evaluation.labels.unique().tolist()))
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Horizon:
     curriculum_generations: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, {"curriculum_generations": Range(low=0)})
         if not 1 <= self.minimum <= self.maximum:
             raise ConfigError(f"Horizons must satisfy 1 <= minimum <= maximum, got {self.minimum} and {self.maximum}.")
 
@@ -90,12 +91,13 @@ class TaskDistribution:
         evaluation_size (`int`): Images of an evaluation set.
         horizon ([`Horizon`]): Lengths of the tasks.
         augmentations (`Sequence[str]`, *optional*): Which of AUGMENTATIONS widen the distribution.
-        new_classes (`bool`, *optional*, defaults to `True`):
-            Whether labels are renumbered from 0 in the task; false keeps the pool's, for a reused head.
+        head_size (`int`, *optional*):
+            Classes of the head, if the checkpoint's own is reused: labels are the pool's then. By default the head is
+            a new one of `num_classes`, and labels are renumbered from 0 in the task.
 
     Raises:
-        DataError: If a source has too few classes or images.
-        ConfigError: If an augmentation is unknown or does not go with a reused head.
+        DataError: If a source has too few classes or images, or labels that a reused head does not have.
+        ConfigError: If a number is out of its range, or an augmentation is unknown or does not go with a reused head.
     """
 
     def __init__(
@@ -108,16 +110,21 @@ class TaskDistribution:
         evaluation_size: int,
         horizon: Horizon,
         augmentations: Sequence[str] = (),
-        new_classes: bool = True,
+        head_size: int | None = None,
     ) -> None:
         unknown = set(augmentations) - set(AUGMENTATIONS)
-        if unknown or ("label_permutation" in augmentations and not new_classes):
+        if unknown or ("label_permutation" in augmentations and head_size is not None):
             raise ConfigError(
                 f"Augmentations must be among {', '.join(AUGMENTATIONS)}, and label_permutation needs a new head; "
                 f"got {list(augmentations)}."
             )
         if not sources:
             raise ConfigError("There is no data set to draw tasks from; name at least one.")
+        if num_classes < 2 or batch_size < 1 or evaluation_size < 1:
+            raise ConfigError(
+                "A task needs at least 2 classes, 1 image a batch and 1 for evaluation, got "
+                f"num_classes={num_classes}, batch_size={batch_size}, evaluation_size={evaluation_size}."
+            )
         self.sources = list(sources)
         self.initial_states = initial_states
         self.num_classes = num_classes
@@ -125,13 +132,13 @@ class TaskDistribution:
         self.evaluation_size = evaluation_size
         self.horizon = horizon
         self.augmentations = tuple(augmentations)
-        self.new_classes = new_classes
+        self.head_size = head_size
         for source in sources:
-            _check_source(source, num_classes, batch_size, evaluation_size)
+            self._check(source)
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
         """
-        Draws the task of one pair of candidates.
+        Draws the task of one pair of candidates. No image is decoded.
 
         Args:
             seed (`int`): The run's seed.
@@ -159,7 +166,7 @@ class TaskDistribution:
             batches=View(source.batches, batches.unbind(), label_map, transform),
             evaluation=View(source.evaluation, held_out.split(EVALUATION_BATCH_SIZE), label_map, transform),
             num_training_steps=num_steps,
-            num_classes=self.num_classes if self.new_classes else len(source.batches.class_names),
+            num_classes=self.num_classes if self.head_size is None else self.head_size,
         )
 
     def with_horizon(self, horizon: Horizon) -> TaskDistribution:
@@ -170,14 +177,14 @@ class TaskDistribution:
 
     def _draw_labels(self, source: TaskSource, rng: torch.Generator) -> torch.Tensor:
         """Which classes the task has and which label each gets; -1 for the classes it has not."""
-        known = source.class_ids()
+        known = source.class_ids
         chosen = sorted(torch.randperm(len(known), generator=rng)[: self.num_classes].tolist())
         labels = torch.arange(self.num_classes)
         if "label_permutation" in self.augmentations:
             labels = labels[torch.randperm(self.num_classes, generator=rng)]
         label_map = torch.full((len(source.batches.class_names),), -1)
         pool_labels = torch.tensor([known[index] for index in chosen])
-        label_map[pool_labels] = labels if self.new_classes else pool_labels
+        label_map[pool_labels] = labels if self.head_size is None else pool_labels
         return label_map
 
     def _draw_transform(self, source: TaskSource, rng: torch.Generator) -> Transform:
@@ -192,6 +199,32 @@ class TaskDistribution:
             channels=channels if "channel_permutation" in self.augmentations else None,
         )
 
+    def _check(self, source: TaskSource) -> None:
+        pools = {"batches": source.batches, "evaluation": source.evaluation}
+        known = source.class_ids
+        if source.batches.class_names != source.evaluation.class_names:
+            raise DataError(f"Data set {source.name!r} has other classes for evaluation than for batches.")
+        if len({pool.num_channels for pool in pools.values()}) > 1:
+            raise DataError(f"Data set {source.name!r} has images of other channels for evaluation than for batches.")
+        if len(known) < self.num_classes:
+            raise DataError(
+                f"Data set {source.name!r} has {len(known)} classes with training and evaluation images, but tasks "
+                f"need {self.num_classes}; lower num_classes or choose other classes."
+            )
+        if self.head_size is not None and known[-1] >= self.head_size:
+            raise DataError(
+                f"Data set {source.name!r} has labels up to {known[-1]}, but the head that is reused has "
+                f"{self.head_size} classes; choose other classes, or a new head."
+            )
+        for (part, pool), needed in zip(pools.items(), (self.batch_size, self.evaluation_size)):
+            counts = torch.bincount(pool.labels, minlength=len(pool.class_names))[known]
+            least = int(counts.sort().values[: self.num_classes].sum())
+            if least < needed:
+                raise DataError(
+                    f"A task of {self.num_classes} classes of data set {source.name!r} may have only {least} images "
+                    f"for {part}, but needs {needed}; lower the size or add images."
+                )
+
 
 def _rows(pool: Images, label_map: torch.Tensor) -> torch.Tensor:
     return (label_map[pool.labels] >= 0).nonzero().squeeze(1)
@@ -202,25 +235,3 @@ def _shuffled_batches(rows: torch.Tensor, num_images: int, batch_size: int, rng:
     num_epochs = -(-num_images // len(rows))
     epochs = [rows[torch.randperm(len(rows), generator=rng)] for _ in range(num_epochs)]
     return torch.cat(epochs)[:num_images].view(-1, batch_size)
-
-
-def _check_source(source: TaskSource, num_classes: int, batch_size: int, evaluation_size: int) -> None:
-    if source.batches.class_names != source.evaluation.class_names:
-        raise DataError(f"Data set {source.name!r} has other classes for evaluation than for batches.")
-    known = source.class_ids()
-    if len(known) < num_classes:
-        raise DataError(
-            f"Data set {source.name!r} has {len(known)} classes with training and evaluation images, but tasks need "
-            f"{num_classes}; lower num_classes or choose other classes."
-        )
-    for part, pool, needed in (
-        ("batches", source.batches, batch_size),
-        ("evaluation", source.evaluation, evaluation_size),
-    ):
-        counts = torch.bincount(pool.labels, minlength=len(pool.class_names))[known]
-        least = int(counts.sort().values[:num_classes].sum())
-        if least < needed:
-            raise DataError(
-                f"A task of {num_classes} classes of data set {source.name!r} may have only {least} images for "
-                f"{part}, but needs {needed}; lower the size or add images."
-            )

@@ -17,34 +17,10 @@ from hf_l3rs.tasks.task import State
 RANDOM = "random"
 
 
-def load_image_classifier(
-    name_or_path: str, num_labels: int | None = None, revision: str | None = None
-) -> tuple[nn.Module, State]:
-    """
-    Loads an image-classification model quietly: that a new head is a new head is no news here.
-
-    Args:
-        name_or_path (`str`): Hub id or folder.
-        num_labels (`int`, *optional*): Size of the new head; without it the checkpoint's head is kept.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
-
-    Returns:
-        `tuple[nn.Module, Mapping[str, torch.Tensor]]`: The model, and its state.
-    """
-    from transformers import AutoModelForImageClassification
-    from transformers.utils import logging as transformers_logging
-
-    new_head = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
-    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        model = AutoModelForImageClassification.from_pretrained(name_or_path, revision=revision, **new_head)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if has_bar:
-            transformers_logging.enable_progress_bar()
-    return model, model.state_dict()
+def head_modules(model: nn.Module) -> set[str]:
+    """Returns the names of the modules that a model's head consists of."""
+    layers = describe_layers(model.named_parameters())
+    return {layer.name.rpartition(".")[0] for layer in layers if layer.role.startswith("head.")}
 
 
 class InitialStates:
@@ -58,16 +34,24 @@ class InitialStates:
             weights anew.
         new_head (`bool`, *optional*, defaults to `True`):
             Whether the head is initialised anew for each draw, as the Trainer's users do.
+
+    Raises:
+        ConfigError: If a state is not one of the model, or the model has no head that could be renewed.
     """
 
     def __init__(self, model: nn.Module, states: Sequence[State | str], new_head: bool = True) -> None:
         if not states:
             raise ConfigError("There is no initial state to draw from; name at least one checkpoint, or 'random'.")
+        for number, state in enumerate(states, start=1):
+            if state != RANDOM if isinstance(state, str) else _shapes(state) != _shapes(model.state_dict()):
+                raise ConfigError(
+                    f"Initial state {number} of {len(states)} does not fit the base model; give checkpoints of the "
+                    f"same architecture and number of classes, or {RANDOM!r}."
+                )
         self.model = model
         self.states = [state if isinstance(state, str) else _copy(state) for state in states]
         self.new_head = new_head
-        layers = describe_layers(model.named_parameters())
-        head = {layer.name.rpartition(".")[0] for layer in layers if layer.role.startswith("head.")}
+        head = head_modules(model)
         if new_head and not head:
             raise ConfigError(
                 "The model has no parameter named classifier, head, fc or score, so its head cannot be renewed; "
@@ -90,6 +74,10 @@ class InitialStates:
                 tensors = _reinitialised(self.model, module)
                 head.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
         return {**state, **head}
+
+
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _copy(state: State) -> State:

@@ -10,6 +10,9 @@ import torch
 from hf_l3rs.images.pools import Images
 
 
+# The ways to make more tasks of the same images: other labels for the classes, or a Transform.
+AUGMENTATIONS = ("label_permutation", "rotation", "inversion", "channel_permutation")
+
 # θ0, or any other weights of a model, as a state dictionary.
 State = Mapping[str, torch.Tensor]
 
@@ -91,7 +94,7 @@ class Task(NamedTuple):
         batches (`Sequence[Batch]`): At least `num_training_steps` batches, in order.
         evaluation (`Sequence[Batch]`): The evaluation set, in parts that fit the memory.
         num_training_steps (`int`): The horizon K.
-        num_classes (`int`): Size of the head.
+        num_classes (`int`): Classes that the head tells apart; guessing among them costs `log(num_classes)`.
     """
 
     source: str

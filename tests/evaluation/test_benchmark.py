@@ -26,7 +26,7 @@ from hf_l3rs.evaluation.report import (
     to_results,
 )
 from hf_l3rs.evaluation.results import read_rows, write_rows
-from hf_l3rs.meta.trainer import make_accelerator
+from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.meta.problems import make_model, make_network, make_tasks
 

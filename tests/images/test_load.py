@@ -1,25 +1,22 @@
 """Data sets become tensors: columns, splits, classes and errors; the embedded data set keeps its promises."""
 
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from hf_l3rs.errors import DataError, L3RSError
-from hf_l3rs.images.load import (
-    class_ids,
-    find_columns,
-    load_image_dataset,
-    load_image_pool,
-    load_image_processor,
-    select_classes,
-)
+from hf_l3rs.errors import ArtifactError, DataError, L3RSError
+from hf_l3rs.images.columns import find_columns
+from hf_l3rs.images.load import load_image_dataset, load_image_pool, load_image_processor
 
 
 FASHION_MNIST = Path(__file__).parents[2] / "recipes" / "data" / "fashion_mnist"
@@ -34,6 +31,8 @@ SPLITS = {
     "test_batches": ("train", range(5, 10), 800),
     "test_eval": ("t10k", range(5, 10), 500),
 }
+
+CONFIG = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: odd_name\n    path: {}\n---\n"
 
 
 def gray_image(value: int, size: tuple[int, int] = (6, 6)) -> Image.Image:
@@ -80,9 +79,7 @@ class TestLoadImageDataset:
         folder = tmp_path / "repository"
         folder.mkdir()
         dataset.to_parquet(folder / "a.parquet")
-        (folder / "README.md").write_text(
-            "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: odd_name\n    path: a.parquet\n---\n"
-        )
+        (folder / "README.md").write_text(CONFIG.format("a.parquet"))
         assert len(load_image_dataset(folder, split="odd_name[:5]", cache_dir=tmp_path / "cache")) == 5
         with pytest.raises(DataError, match=r"no split 'train'; it has odd_name\.$"):
             load_image_dataset(folder, cache_dir=tmp_path / "cache")
@@ -111,48 +108,76 @@ class TestLoadImageDataset:
             load_image_dataset("owner/typo")
         assert isinstance(info.value, (L3RSError, ValueError))
 
+    @pytest.mark.parametrize("path", ["", " ", "~/x", "s3://bucket/x", "imagefolder", "parquet"])
+    def test_what_is_neither_a_folder_nor_a_name(self, path):
+        with pytest.raises(DataError, match="no folder"):
+            load_image_dataset(path)
+
+    def test_an_unreachable_hub_is_said_at_once(self, monkeypatch):
+        """datasets alone would ask again for 23 seconds."""
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        start = time.perf_counter()
+        with pytest.raises(DataError, match="no folder 'owner/name'.*127.0.0.1:9 does not answer") as error:
+            load_image_dataset("owner/name")
+        assert time.perf_counter() - start < 5 and "\n" not in str(error.value)
+        assert datasets.config.HF_HUB_OFFLINE is False
+
+    def test_without_the_hub_the_cache_is_used(self, monkeypatch, tmp_path, dataset):
+        """As datasets lays it out: what was loaded from a folder passes for the Hub's data set of that name."""
+        (tmp_path / "name").mkdir()
+        dataset.to_parquet(tmp_path / "name" / "train.parquet")
+        load_image_dataset(tmp_path / "name", cache_dir=tmp_path / "cache")
+        (tmp_path / "cache" / "name").rename(tmp_path / "cache" / "owner___name")
+        for offline in (True, False):
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+            monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
+            assert len(load_image_dataset("owner/name", cache_dir=tmp_path / "cache")) == 12
+
+    @pytest.mark.parametrize("damage", ["cut", "junk", "empty", "zeros"])
+    def test_a_corrupt_file(self, tmp_path, dataset, damage):
+        file = tmp_path / "data.parquet"
+        dataset.to_parquet(file)
+        whole = file.read_bytes()
+        zeros = whole[:200] + bytes(1000) + whole[1200:]
+        file.write_bytes({"cut": whole[:2000], "junk": b"junk", "empty": b"", "zeros": zeros}[damage])
+        with pytest.raises(DataError, match=r"data\.parquet' cannot be read \(.+\); repair") as error:
+            load_image_dataset(file, cache_dir=tmp_path / "cache")
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("content", ["---\nconfigs: [\n---\n", CONFIG.format("missing.parquet")])
+    def test_a_bad_readme(self, tmp_path, dataset, content):
+        (tmp_path / "data").mkdir()
+        dataset.to_parquet(tmp_path / "data" / "a.parquet")
+        (tmp_path / "data" / "README.md").write_text(content)
+        with pytest.raises(DataError, match="data' cannot be read") as error:
+            load_image_dataset(tmp_path / "data", cache_dir=tmp_path / "cache")
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+    @pytest.mark.parametrize(
+        "split", ["test", "train+test", "train[", "train[:200%]", "train[100:]", "", " train", "a/b"]
+    )
+    def test_splits_that_are_none(self, tmp_path, dataset, split):
+        dataset.to_parquet(tmp_path / "data.parquet")
+        with pytest.raises(
+            DataError, match=f"data.parquet' (has no|cannot give the) split {re.escape(repr(split))}"
+        ) as error:
+            load_image_dataset(tmp_path / "data.parquet", split=split, cache_dir=tmp_path / "cache")
+        assert "\n" not in str(error.value)
+
+    def test_a_folder_with_the_name_of_a_loader(self, tmp_path, dataset, monkeypatch):
+        """datasets would read the current folder instead."""
+        (tmp_path / "parquet").mkdir()
+        dataset.to_parquet(tmp_path / "parquet" / "train.parquet")
+        dataset.select([0]).to_parquet(tmp_path / "other.parquet")
+        monkeypatch.chdir(tmp_path)
+        assert len(load_image_dataset("parquet", cache_dir=tmp_path / "cache")) == 12
+
     def test_hub_arguments_are_passed_on(self, monkeypatch):
         monkeypatch.setattr(datasets, "load_dataset", lambda path, **kwargs: (path, kwargs))
         path, kwargs = load_image_dataset("owner/name", name="small", split="test", revision="v1", token="secret")
         assert path == "owner/name"
         assert kwargs == {"name": "small", "split": "test", "revision": "v1", "token": "secret", "cache_dir": None}
-
-
-class TestFindColumns:
-    image, number, text = datasets.Image(), datasets.Value("int64"), datasets.Value("string")
-    classes = datasets.ClassLabel(names=["a", "b"])
-
-    @pytest.mark.parametrize(
-        ("columns", "found"),
-        [
-            ({"img": image, "fine_label": classes, "id": number}, ("img", "fine_label")),
-            ({"photo": image, "labels": number, "source_index": number}, ("photo", "labels")),
-            ({"mask": image, "image": image, "label": classes}, ("image", "label")),
-            ({"image": image, "fine_label": classes, "coarse_label": classes}, ("image", "fine_label")),
-        ],
-    )
-    def test_by_type_then_name(self, columns, found):
-        assert find_columns(datasets.Features(columns)) == found
-
-    def test_given(self):
-        features = datasets.Features(a=self.image, b=self.image, c=self.classes, d=self.number)
-        assert find_columns(features, image_column="b", label_column="d") == ("b", "d")
-
-    @pytest.mark.parametrize(
-        ("columns", "given", "message"),
-        [
-            ({"label": classes}, {}, "no image column; its columns are label"),
-            ({"image": image, "text": text}, {}, "no label column.*name one with label_column"),
-            ({"a": image, "b": image, "label": classes}, {}, r"several image columns \(a, b\)"),
-            ({"image": image, "a": classes, "b": classes}, {}, r"several label columns \(a, b\)"),
-            ({"image": image, "label": classes}, {"image_column": "img"}, "no column 'img'.*it has image, label"),
-            ({"image": image, "label": classes}, {"image_column": "label"}, "must hold images"),
-            ({"image": image, "label": text}, {"label_column": "label"}, "must hold class labels or integers"),
-        ],
-    )
-    def test_errors(self, columns, given, message):
-        with pytest.raises(DataError, match=message):
-            find_columns(datasets.Features(columns), **given)
 
 
 class TestLoadImagePool:
@@ -171,9 +196,10 @@ class TestLoadImagePool:
         pool = load_image_pool(dataset, image_processor, classes=classes)
         assert pool.labels.tolist() == [0, 2] * 4
         assert pool.class_names == ["ant", "bee", "cow"]
-        selected = select_classes(load_image_pool(dataset, image_processor), classes)
-        assert torch.equal(selected.pixel_values, pool.pixel_values)
-        assert torch.equal(selected.labels, pool.labels)
+        whole = load_image_pool(dataset, image_processor)
+        kept = whole.select((whole.labels != 1).nonzero().squeeze(1))
+        assert torch.equal(kept.pixel_values, pool.pixel_values)
+        assert torch.equal(kept.labels, pool.labels)
 
     def test_max_images_is_a_reproducible_choice(self, dataset, image_processor):
         first, again, other = (
@@ -233,11 +259,6 @@ class TestLoadImagePool:
             load_image_pool(data, ViTImageProcessorPil(do_resize=False), batch_size=batch_size)
 
 
-def test_class_ids_prefers_names():
-    # Digit data sets name their classes by numbers, which need not be the ids.
-    assert class_ids(["9", "8"], ["9", 1]) == [0, 1]
-
-
 def test_image_processor_needs_no_torchvision_and_is_silent(image_processor, tmp_path, caplog, recwarn):
     image_processor.save_pretrained(tmp_path)
     recwarn.clear()
@@ -246,6 +267,27 @@ def test_image_processor_needs_no_torchvision_and_is_silent(image_processor, tmp
     assert type(loaded).__name__.endswith("Pil")
     assert not caplog.records
     assert not [warning for warning in recwarn if not issubclass(warning.category, ResourceWarning)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "{", "[]", '{"image_processor_type": "Foo"}', '{"feature_extractor_type": "WhisperFeatureExtractor"}'],
+)
+def test_a_model_without_a_readable_image_processor(tmp_path, content):
+    if content is not None:
+        (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(ArtifactError, match="no readable image processor in .*preprocessor_config.json") as error:
+        load_image_processor(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["./missing", "a/b/c", "missing", "owner/missing", ""])
+def test_an_image_processor_that_is_nowhere(name, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    start = time.perf_counter()
+    with pytest.raises(ArtifactError, match=f"no readable image processor in '{name}'") as error:
+        load_image_processor(name)
+    assert time.perf_counter() - start < 5 and "\n" not in str(error.value)
 
 
 def test_import_loads_neither_datasets_nor_transformers():

@@ -11,10 +11,11 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.images.load import load_image_pool, open_image_pool, select_classes
+from hf_l3rs.images.load import load_image_pool, open_image_pool
 from hf_l3rs.images.pools import ImagePool, StreamedImagePool
 from hf_l3rs.meta.candidates import rollout
-from hf_l3rs.tasks.distribution import AUGMENTATIONS, TaskSource
+from hf_l3rs.tasks.distribution import TaskSource
+from hf_l3rs.tasks.task import AUGMENTATIONS
 from tests.meta.problems import make_model, make_network, make_tasks
 
 
@@ -54,8 +55,9 @@ def test_streamed_images_are_those_in_memory_bit_for_bit(pools):
     assert streamed.fetch(rows).dtype == torch.float32
     assert held.num_channels == streamed.num_channels == 3
     assert torch.equal(held.labels, streamed.labels) and held.class_names == streamed.class_names
-    for chosen in (lambda pool: pool.select(rows), lambda pool: select_classes(pool, ["dog", 0])):
-        one, two = chosen(held), chosen(streamed)
+    of_two_classes = torch.isin(held.labels, torch.tensor([0, 3])).nonzero().squeeze(1)
+    for chosen in (rows, of_two_classes):
+        one, two = held.select(chosen), streamed.select(chosen)
         everything = torch.arange(len(one.labels))
         assert torch.equal(one.fetch(everything), two.fetch(everything)) and torch.equal(one.labels, two.labels)
 
@@ -102,6 +104,17 @@ def test_opening_decodes_nothing(image_processor, monkeypatch):
     assert len(pool.select(torch.arange(3)).labels) == 3
 
 
+def test_drawing_a_task_decodes_nothing(image_processor, monkeypatch):
+    source = TaskSource("noise", *(open_image_pool(make_dataset(seed=seed), image_processor) for seed in (0, 1000)))
+    tasks = make_tasks(sources=[source], augmentations=AUGMENTATIONS)
+    decoded = []
+    decode = StreamedImagePool._decode
+    monkeypatch.setattr(StreamedImagePool, "_decode", lambda self, rows: decoded.append(rows) or decode(self, rows))
+    task = tasks.draw(0, 0, 0)
+    assert not decoded
+    assert len([*task.batches, *task.evaluation]) == len(decoded)
+
+
 @pytest.mark.parametrize("path", [None, "cow/0007.png"])
 def test_a_corrupt_image_is_named(image_processor, path):
     dataset = make_dataset(broken=(7,), path=path)
@@ -127,3 +140,21 @@ def test_images_of_another_shape_are_refused(image_processor):
 def test_a_negative_limit_is_refused(image_processor):
     with pytest.raises(DataError, match="max_memory is -1"):
         load_image_pool(make_dataset(), image_processor, max_memory=-1)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("limit", [None, 0])
+def test_pixels_that_are_not_numbers_are_refused(limit):
+    processor = ViTImageProcessorPil(size={"height": 4, "width": 4}, image_std=[0.0] * 3)
+    with pytest.raises(DataError, match="not numbers; see that its image_std is not 0"):
+        load_image_pool(make_dataset(), processor, max_memory=limit)
+
+
+def test_an_image_processor_that_does_not_fit_the_images_is_refused():
+    """Three means for four channels cannot be: what the processor says is passed on in one sentence."""
+    processor = ViTImageProcessorPil(size={"height": 4, "width": 4}, image_mean=[0.5] * 4, image_std=[0.5] * 4)
+    with pytest.raises(
+        DataError, match=r"image processor fails on the data set's images \(.*; use the one that"
+    ) as error:
+        load_image_pool(make_dataset(), processor)
+    assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
 """The pretraining recipe leaves complete, reloadable models; the embedded models are as good as their cards say."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,24 @@ def test_augmentation_moves_and_flips_whole_images():
     assert torch.equal(batch["pixel_values"][:, 0], batch["pixel_values"][:, 2])
     shifts = {row[0, 0, 5:-5].sort().values[0].item() for row in batch["pixel_values"]}
     assert shifts == {3.0, 4.0, 5.0, 6.0, 7.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset_name", "./missing"], "error: There is no folder './missing'"),
+        (["--train_split", "trian"], "fashion_mnist' has no split 'trian'; it has pretrain, pretrain_test"),
+        (["--output_dir", "LICENSE"], "error: LICENSE cannot be written"),
+        (["--num_pears", "3"], "unrecognized arguments: --num_pears 3"),
+        (["--warmup_steps", "-1"], "Expected value warmup_steps >= 0"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "--output_dir", str(tmp_path), "--smoke", "--use_cpu", *options])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(ROOT / "recipes" / "pretrain.py"), run_name="__main__")
+    said = exit.value.code if isinstance(exit.value.code, str) else capsys.readouterr().err
+    assert message in said and "Traceback" not in said
 
 
 def test_help_renders():

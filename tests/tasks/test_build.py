@@ -18,7 +18,7 @@ from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import SHARES, build, load_sources
-from tests.tiny import tiny_resnet
+from tests.tiny import tiny_resnet, tiny_vit
 
 
 CLASSES = ("ant", "bee", "cow")
@@ -94,6 +94,20 @@ def test_a_split_for_two_purposes_is_refused(images, base_model):
         load_sources(DatasetArguments(images, evaluation_split="train"), base_model, seed=0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"evaluation_split": "train[:10%]"}, {"batches_split": "train[:60%]", "validation_batches_split": "train[50%:]"}],
+)
+def test_slices_that_overlap_are_refused(images, base_model, changes):
+    with pytest.raises(ConfigError, match=r"uses a split twice \(train.* and train.*\)"):
+        load_sources(DatasetArguments(images, **changes), base_model, seed=0)
+
+
+def test_too_few_images_to_divide(images, base_model):
+    with pytest.raises(DataError, match="too few images in train to be divided into batches, evaluation, validation_"):
+        load_sources(DatasetArguments(images, max_images=1), base_model, seed=0)
+
+
 def test_all_pools_together_keep_to_the_limit_and_give_the_same_tasks(images, base_model):
     model_args, task_args = make_arguments(images, base_model)
     whole = build(model_args, task_args, seed=0)
@@ -139,6 +153,64 @@ def test_initial_checkpoints_are_all_drawn_and_random_is_one(images, base_model,
     drawn = {float(setup.tasks.draw(0, 0, pair).initial_state[name].flatten()[0]) for pair in range(20)}
     known = {float(model.state_dict()[name].flatten()[0]) for model in (tiny_resnet(), other)}
     assert known < drawn and len(drawn) > 3
+
+
+def test_initial_checkpoints_of_another_architecture_are_refused(images, base_model, tmp_path):
+    tiny_vit().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="Initial state 2 of 2 does not fit the base model"):
+        build(*make_arguments(images, base_model, initial_checkpoints=["random", str(tmp_path)]), seed=0)
+
+
+def test_labels_that_a_reused_head_does_not_have_are_refused(images, tmp_path):
+    model = tiny_resnet()
+    model.config.num_labels, model.classifier[1] = 2, torch.nn.Linear(16, 2)
+    model.save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="labels up to 2, but the head that is reused has 2 classes"):
+        build(*make_arguments(images, str(tmp_path), {"num_classes": 2}, reuse_head=True), seed=0)
+
+
+def test_tasks_know_their_number_of_classes(images, base_model):
+    for reuse_head, expected in ((False, 2), (True, 4)):
+        setup = build(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=reuse_head), seed=0)
+        assert setup.tasks.draw(0, 0, 0).num_classes == setup.validation_tasks.draw(0, 0, 0).num_classes == expected
+
+
+def push(hub, folder, **preprocessing):
+    """Makes a commit of a model whose weights are all one number, and returns it."""
+    model = tiny_resnet()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(preprocessing["image_mean"][0])
+    model.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 4, "width": 4}, **preprocessing).save_pretrained(folder)
+    repository = hub.repositories.get("org/base") or hub.create("org/base")
+    return repository.commit("main", {file.name: file.read_bytes() for file in folder.iterdir()}, "a model")
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_model_checkpoints_and_image_processor_are_of_one_revision(hub, images, tmp_path, is_old):
+    """Else images are prepared as for another model; the artefact remembers which commit it was."""
+    commits = [push(hub, tmp_path, image_mean=[mean] * 3) for mean in (0.25, 0.75)]
+    revision = commits[0] if is_old else None
+    model_args, task_args = make_arguments(
+        images, "org/base", base_model_revision=revision, initial_checkpoints=["org/base"]
+    )
+    setup = build(model_args, task_args, seed=0)
+    expected = 0.25 if is_old else 0.75
+    name = "resnet.embedder.embedder.convolution.weight"
+    assert set(setup.model.state_dict()[name].flatten().tolist()) == {expected}
+    assert set(setup.tasks.draw(0, 0, 0).initial_state[name].flatten().tolist()) == {expected}
+    plain = build(*make_arguments(images, str(tmp_path)), seed=0).tasks.sources[0].batches.pixel_values  # mean 0.75
+    assert torch.equal(setup.tasks.sources[0].batches.pixel_values, plain) == (not is_old)
+    network = build_network(setup.model, L3RSArguments(), model_args, task_args, seed=0)
+    assert (network.config.base_model, network.config.base_model_revision) == ("org/base", commits[not is_old])
+
+
+def test_a_folder_has_no_revision(images, base_model):
+    model_args, task_args = make_arguments(images, base_model)
+    network = build_network(build(model_args, task_args, seed=0).model, L3RSArguments(), model_args, task_args, seed=0)
+    assert network.config.base_model_revision is None
 
 
 def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):

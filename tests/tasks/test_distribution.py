@@ -1,10 +1,12 @@
+"""Tasks are a function of their seeds, and impossible distributions are refused."""
+
 import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError, DataError
-from hf_l3rs.tasks.distribution import AUGMENTATIONS, Horizon, TaskSource
+from hf_l3rs.tasks.distribution import Horizon, TaskSource
 from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
-from hf_l3rs.tasks.task import Transform
+from hf_l3rs.tasks.task import AUGMENTATIONS, Transform
 from tests.meta.problems import make_model, make_pool, make_tasks
 
 
@@ -83,6 +85,28 @@ def test_horizons_are_log_uniform_and_grow():
     assert late[200] == pytest.approx((10 * 500) ** 0.5, rel=0.3)
     with pytest.raises(ConfigError, match="minimum <= maximum"):
         Horizon(10, 5)
+    for bad in (-1, 1.5, None):
+        with pytest.raises(ConfigError, match="curriculum_generations must be"):
+            Horizon(5, 10, bad)
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, float("nan"), float("inf")])
+def test_weights_are_positive_numbers(weight):
+    with pytest.raises(ConfigError, match=r"weight of data set 'a' must be in \(0, inf\)"):
+        TaskSource("a", make_pool(), make_pool(seed=1), weight=weight)
+
+
+def test_pools_of_other_channels_are_refused():
+    gray = make_pool(seed=1)
+    gray = gray._replace(pixel_values=gray.pixel_values[:, :1])
+    with pytest.raises(DataError, match="other channels for evaluation"):
+        make_tasks(sources=[TaskSource("a", make_pool(), gray)])
+
+
+def test_a_task_knows_its_number_of_classes():
+    """Otherwise it would have to be found out from the labels of images that are decoded for that."""
+    assert make_tasks(num_classes=2).draw(0, 0, 0).num_classes == 2
+    assert make_tasks(num_classes=2, head_size=9).draw(0, 0, 0).num_classes == 9
 
 
 def test_augmentations_widen_the_distribution_and_stay_within_a_task():
@@ -113,8 +137,12 @@ def test_sources_are_drawn_by_weight():
         ({"batch_size": 1000}, DataError, "images for batches"),
         ({"evaluation_size": 1000}, DataError, "images for evaluation"),
         ({"augmentations": ["blur"]}, ConfigError, "blur"),
-        ({"augmentations": ["label_permutation"], "new_classes": False}, ConfigError, "new head"),
+        ({"augmentations": ["label_permutation"], "head_size": 4}, ConfigError, "new head"),
         ({"sources": []}, ConfigError, "no data set"),
+        ({"num_classes": 1}, ConfigError, "at least 2 classes.*num_classes=1"),
+        ({"batch_size": 0}, ConfigError, "batch_size=0"),
+        ({"evaluation_size": 0}, ConfigError, "evaluation_size=0"),
+        ({"head_size": 3}, DataError, "labels up to 3, but the head that is reused has 3 classes"),
     ],
 )
 def test_impossible_distributions_are_refused(changes, error, match):

@@ -14,6 +14,7 @@ from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import L3RSArguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.base_model import resolved_commit
+from hf_l3rs.tasks.provenance import describe_data
 
 
 def build_network(
@@ -49,12 +50,15 @@ def build_network(
     return L3RSNetwork(config, seed)
 
 
-def run_settings(l3rs_args: L3RSArguments, model_args: ModelArguments, task_args: TaskArguments) -> dict[str, Any]:
+def run_settings(
+    l3rs_args: L3RSArguments, model_args: ModelArguments, task_args: TaskArguments, seed: int
+) -> dict[str, Any]:
     """Returns what a run's result depends on beside configuration and strategy, as plain JSON values."""
     settings = {
         "l3rs": dataclasses.asdict(l3rs_args),
         "model": dataclasses.asdict(model_args),
         "tasks": dataclasses.asdict(task_args),
+        "data": describe_data(task_args, seed),
     }
     for dataset in settings["tasks"]["datasets"]:
         del dataset["max_memory_gb"]  # images are the same in memory and from disk

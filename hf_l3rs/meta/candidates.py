@@ -18,6 +18,7 @@ from hf_l3rs.learned.optimizer import LearnedOptimizer
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, run
 from hf_l3rs.tasks.population import PopulationLearner, draws_random_numbers
 from hf_l3rs.tasks.task import Task
+from hf_l3rs.validation import Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,7 @@ class MetaLoss:
     accuracy_weight: float = field(default=0.0, metadata={"help": "Weight of the final error rate."})
 
     def __post_init__(self) -> None:
-        if not 0 <= self.trajectory_weight <= 1 or self.accuracy_weight < 0:
-            raise ConfigError(
-                "trajectory_weight must be in [0, 1] and accuracy_weight at least 0, got "
-                f"{self.trajectory_weight} and {self.accuracy_weight}."
-            )
+        check_fields(self, {"trajectory_weight": Range(low=0, high=1), "accuracy_weight": Range(low=0)})
 
     def __call__(self, trajectory: Trajectory) -> float:
         """Returns the meta-loss; infinite for a trajectory that diverged."""

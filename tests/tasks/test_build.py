@@ -233,11 +233,11 @@ def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):
 )
 def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, is_same):
     model_args, task_args = make_arguments("data", "model")
-    settings = run_settings(L3RSArguments(), model_args, task_args)
+    settings = run_settings(L3RSArguments(), model_args, task_args, 0)
     folder = save_checkpoint(tmp_path, Progress(OuterState(torch.zeros(2), 1), settings), 1)
     if "limit" in changes:  # where images are kept changes no result
         changes = {"datasets": [DatasetArguments("data", batches_split="train", max_memory_gb=changes["limit"])]}
-    settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes))
+    settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes), 0)
     if is_same:
         assert load_checkpoint(folder, settings).state.generation == 1
     else:

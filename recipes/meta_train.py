@@ -14,7 +14,7 @@ import logging
 import sys
 from pathlib import Path
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import tuned_losses
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> Path | None:
     folder = Path(args.output_dir) / "l3rs"
     if accelerator.is_main_process:
         network.config = network.config.replace(meta_training=trainer.summary())
-        L3RS(network=network).save_pretrained(folder)
+        L3RSArtifact(network).save_pretrained(folder)
         logger.info("Saved the L3RS in %s.", folder)
     accelerator.end_training()
     return folder

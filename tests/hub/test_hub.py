@@ -13,11 +13,11 @@ import safetensors.torch
 import torch
 from huggingface_hub import constants
 
-from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, describe_layers
+from hf_l3rs import L3RS, L3RSArtifact, L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.errors import ArtifactError, ConfigError, L3RSError
 from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network, save_network
-from hf_l3rs.hub.card import Result, Results, read_results, write_results
-from hf_l3rs.hub.hub import load, pull, push
+from hf_l3rs.hub.hub import pull, push
+from hf_l3rs.hub.results import Result, Results, read_results, write_results
 
 
 REPO_ID = "me/l3rs-tiny"
@@ -39,6 +39,11 @@ def make_network(seed=0):
 def make_results(network):
     entry = Result("L3RS", "org/data", "test", num_training_steps=20, num_tasks=12, loss=0.25, command="measure it")
     return Results(network.fingerprint(), (entry,))
+
+
+def load(source, **options):
+    artifact = L3RSArtifact.from_pretrained(source, **options)
+    return artifact.network, artifact.commit_hash
 
 
 def train(optimizer, model):

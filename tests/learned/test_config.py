@@ -38,6 +38,7 @@ OTHER = {
 PROVENANCE = {
     "max_grad_norm": 1.0,
     "base_model": "org/model",
+    "base_model_revision": "0" * 40,
     "model_type": "resnet",
     "num_training_steps": 100,
     "meta_training": {"dataset": "org/data", "generations": 3, "cost": {"seconds": 1.5}},
@@ -110,6 +111,7 @@ INVALID = [
     ("num_training_steps", 0),
     ("num_training_steps", 1.5),
     ("base_model", 3),
+    ("base_model_revision", 3),
     ("model_type", 3),
     ("library_version", 3),
     ("meta_training", "summary"),

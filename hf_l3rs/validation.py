@@ -77,14 +77,14 @@ def check_fields(
     for spec in fields(settings):
         name, value = spec.name, getattr(settings, spec.name)
         label = f"{type(settings).__name__}.{name}"
+        is_list = isinstance(value, (list, tuple))
+        if is_list and lengths and name in lengths and len(value) not in lengths[name]:
+            raise error(f"{label} must have a length in {lengths[name]}, got {len(value)}: {short(value)}.")
         try:
             value = _as(hints[name], value)
         except (TypeError, ValueError):
             raise error(f"{label} must be {_describe(hints[name])}, got {short(value)}.") from None
         object.__setattr__(settings, name, value)
-        is_list = isinstance(value, (list, tuple))
-        if is_list and lengths and name in lengths and len(value) not in lengths[name]:
-            raise error(f"{label} must have a length in {lengths[name]}, got {len(value)}: {short(value)}.")
         for item in value if is_list else [value]:
             _check_rule(label, item, (rules or {}).get(name), error)
 

@@ -14,7 +14,7 @@ from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.sizes import check_shapes
+from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
 from hf_l3rs.markdown import one_line
 
 
@@ -23,8 +23,8 @@ WEIGHTS_NAME = "model.safetensors"
 README = "README.md"
 RESULTS_NAME = "results.json"
 
-# Bytes. A configuration of a hundred thousand layers has less.
-_MAX_CONFIG_SIZE = 2**25
+# Bytes. A configuration with as many layers as one may have is smaller.
+_MAX_CONFIG_SIZE = 2**23
 
 
 def save_network(network: L3RSNetwork, folder: PathLike) -> None:
@@ -123,6 +123,8 @@ def _read_config(file: Path, source: str) -> L3RSConfig:
             f"{CONFIG_NAME} has no format_version; pass the folder or Hub id of a learned optimizer."
         )
     try:
-        return L3RSConfig.from_dict(values)
+        config = L3RSConfig.from_dict(values)
+        tensor_shapes(config)  # also refuses what is too large to be meant
+        return config
     except ConfigError as error:
         raise ConfigError(f"{CONFIG_NAME} of {source}: {error}") from error

@@ -98,10 +98,12 @@ def read_card(file: PathLike | None) -> ModelCard | None:
     try:
         card = ModelCard(text if text.startswith("---") else f"---\n{{}}\n---\n{text}")
         ModelCard(str(card))  # what cannot be written again cannot be brought up to date
-        values = [_union(card.data.get(key)) for key in ("tags", "datasets", "metrics")]
-        values.append([each.metric_type for each in card.data.get("eval_results") or ()])
-        if not all(isinstance(value, str) for group in values for value in group):
-            raise TypeError("tags, datasets and metrics are texts")
+        groups = [card.data.get(key) or [] for key in ("tags", "datasets", "metrics")]
+        groups.append([each.metric_type for each in card.data.get("eval_results") or []])
+        if not all(
+            isinstance(group, (str, list)) and all(isinstance(text, str) for text in group) for group in groups
+        ):
+            raise TypeError("tags, data sets and metrics are texts")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise ArtifactError(
             f"The metadata between the lines --- at the top of {file} is not valid YAML of a model card; correct it."

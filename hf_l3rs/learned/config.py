@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -51,7 +52,7 @@ class LayerSpec:
     block: str
 
     def __post_init__(self) -> None:
-        check_fields(self, {"shape": Range(low=0, high=2**63 - 1)}, lengths={"shape": Range(high=64)})
+        check_fields(self, {"shape": Range(low=0, high=2**63 - 1)}, lengths={"shape": Range(low=0, high=64)})
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ class L3RSConfig:
         check_fields(self, _RULES, lengths=_LENGTHS)
         names = [layer.name for layer in self.layers]
         for name, values in (("layers", names), ("directions", self.directions), ("features", self.features)):
-            if len(set(values)) != len(values):
-                twice = next(value for value in values if values.count(value) > 1)
-                raise ConfigError(f"L3RSConfig.{name} has {short(twice)} twice; every one must be there only once.")
+            twice = [value for value, count in Counter(values).items() if count > 1]
+            if twice:
+                raise ConfigError(f"L3RSConfig.{name} must hold each value only once, got {short(twice[0])} twice.")
         object.__setattr__(self, "meta_training", _as_plain_json(self.meta_training))
 
     def replace(self, **changes: Any) -> L3RSConfig:
@@ -177,7 +178,8 @@ class L3RSConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(
-                f"Unknown fields in the L3RS config: {one_line(', '.join(unknown))[:100]}; known are {sorted(known)}."
+                f"Unknown fields in the L3RS config: {one_line(', '.join(unknown))[:100]}; remove them, or upgrade "
+                "with `pip install -U hf_l3rs` if a newer version wrote them."
             )
         if "layers" not in values:
             raise ConfigError(
@@ -213,10 +215,10 @@ _RULES: dict[str, Range | tuple[str, ...]] = {
     "format_version": Range(low=1, high=FORMAT_VERSION),
 }
 _LENGTHS = {
-    "layers": Range(low=1, high=100_000),
+    "layers": Range(low=1, high=20_000),
     "directions": Range(low=1),
-    "hidden_sizes": Range(high=32),
-    **dict.fromkeys(("ema_decays", "relative_times", "absolute_times"), Range(high=1000)),
+    "hidden_sizes": Range(low=0, high=32),
+    **dict.fromkeys(("ema_decays", "relative_times", "absolute_times"), Range(low=0, high=1000)),
 }
 # Every continued run adds a level to the summary: as deep as anybody goes, and far from what would exhaust the stack.
 _MAX_DEPTH = 64
@@ -226,7 +228,7 @@ def _as_layer(layer: Any) -> LayerSpec:
     try:
         return layer if isinstance(layer, LayerSpec) else LayerSpec(**layer)
     except ConfigError as error:
-        raise ConfigError(f"An entry of L3RSConfig.layers is none: {error}") from error
+        raise ConfigError(f"L3RSConfig.layers has an entry that is no layer: {error}") from error
     except (TypeError, ValueError):
         raise ConfigError(
             f"An entry of L3RSConfig.layers needs exactly the fields name, shape, role and block, got {short(layer)}."

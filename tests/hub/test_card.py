@@ -1,6 +1,5 @@
 """The card says what config and results say, and keeps what a person wrote."""
 
-import json
 from dataclasses import replace
 
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -26,6 +27,8 @@ from hf_l3rs.validation import short
 
 # The base class of the HTTP library's errors; which library that is depends on the version of huggingface_hub.
 HTTPError = cast("type[Exception]", HfHubHTTPError.__mro__[1])
+# ASCII without spaces and control characters.
+_VISIBLE = re.compile("[!-~]+")
 
 
 @contextmanager
@@ -50,12 +53,11 @@ def check_request(revision: str | None, token: str | bool | None) -> None:
     Refuses what would become a request that no library sends.
 
     Raises:
-        ArtifactError: If `revision` is not text, or `token` cannot be one. The token is not shown.
+        ArtifactError: If `revision` or `token` cannot be one. The token is not shown.
     """
-    if revision is not None and not isinstance(revision, str):
-        raise ArtifactError(f"revision must be a branch, tag or commit as text, got {short(revision)}.")
-    is_text = isinstance(token, str) and bool(token) and all("!" <= char <= "~" for char in token)
-    if not (token is None or isinstance(token, bool) or is_text):
+    if not (revision is None or (isinstance(revision, str) and _VISIBLE.fullmatch(revision))):
+        raise ArtifactError(f"revision must be a branch, tag or commit without spaces, got {short(revision)}.")
+    if not (token is None or isinstance(token, bool) or (isinstance(token, str) and _VISIBLE.fullmatch(token))):
         kind = "text that no token is" if isinstance(token, str) else type(token).__name__
         raise ArtifactError(
             f"token must be a Hub token without spaces or line breaks, true or false, got {kind}; strip it, or run "

@@ -180,9 +180,14 @@ def _operations(
     """What turns the commit `parent` into one that holds the L3RS of a folder."""
     remote_card, remote_results = (_download_optional(repo_id, name, parent, token) for name in (README, RESULTS_NAME))
     # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
-    own_results = read_results_of(network.fingerprint(), folder / RESULTS_NAME, strict=True)
-    results = own_results or (remote_results and read_results_of(network.fingerprint(), remote_results)) or None
-    existing = combine_cards(read_card(folder / README), read_card(remote_card))
+    own_results = results = read_results_of(network.fingerprint(), folder / RESULTS_NAME, strict=True)
+    try:
+        if results is None and remote_results is not None:
+            results = read_results_of(network.fingerprint(), remote_results)
+        existing = read_card(remote_card)
+    except ArtifactError as error:
+        raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
+    existing = combine_cards(read_card(folder / README), existing)
     card = generate_model_card(network.config, results, repo_id=repo_id, existing=existing)
     names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if own_results else [])]
     operations: list[Any] = [CommitOperationAdd(name, (folder / name).read_bytes()) for name in names]

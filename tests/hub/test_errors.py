@@ -8,6 +8,7 @@ from huggingface_hub import constants
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.hub import pull, push
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_network
 
 
@@ -77,6 +78,67 @@ def test_offline_and_not_cached(hub, monkeypatch):
     with pytest.raises(ArtifactError) as error:
         L3RS(network=make_network()).push_to_hub(REPO_ID)
     assert_one_sentence(error, "HF_HUB_OFFLINE", "unset it")
+
+
+@pytest.mark.parametrize("token", [3, b"hf_token", "", "hf_token\n", "hf token", "hf_t\u00f6ken"])
+def test_token_that_none_is(hub, saved, tmp_path, token):
+    calls = [
+        lambda: L3RS.from_pretrained(REPO_ID, token=token),
+        lambda: pull(REPO_ID, tmp_path / "pulled", token=token),
+        lambda: push(saved, REPO_ID, token=token),
+    ]
+    for call in calls:
+        with pytest.raises(ArtifactError) as error:
+            call()
+        assert_one_sentence(error, "token must be", "hf auth login")
+        assert str(token).strip() == "" or str(token).strip() not in str(error.value).replace("Hub token", "")
+    assert not hub.repositories
+
+
+@pytest.mark.parametrize("revision", [3, "", "a b", "a\nb", "\0"])
+def test_revision_that_none_is(hub, saved, revision):
+    for call in (
+        lambda: L3RS.from_pretrained(REPO_ID, revision=revision),
+        lambda: push(saved, REPO_ID, revision=revision),
+    ):
+        with pytest.raises(ArtifactError) as error:
+            call()
+        assert_one_sentence(error, "revision must be a branch, tag or commit", repr(revision))
+
+
+def test_download_that_is_forced_and_forbidden(hub, monkeypatch):
+    with pytest.raises(ArtifactError) as error:
+        L3RS.from_pretrained(REPO_ID, force_download=True, local_files_only=True)
+    assert_one_sentence(error, "force_download", "downloads are off", "leave out")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ArtifactError) as error:
+        L3RS.from_pretrained(REPO_ID, force_download=True)
+    assert_one_sentence(error, "force_download", "HF_HUB_OFFLINE")
+
+
+def test_forced_download_tells_what_went_wrong(hub):
+    """huggingface_hub hides it behind a bare ValueError."""
+    L3RS(network=make_network()).push_to_hub(REPO_ID, private=True)
+    with pytest.raises(ArtifactError) as error:
+        L3RS.from_pretrained(REPO_ID, token="hf_of_somebody_else", force_download=True)
+    assert_one_sentence(error, REPO_ID, "`hf auth login` or pass a token")
+    with pytest.raises(ArtifactError) as error:
+        L3RS.from_pretrained(REPO_ID, revision="v9", force_download=True)
+    assert_one_sentence(error, "no revision 'v9'")
+
+
+@pytest.mark.parametrize("cache_dir", [3, b"cache", "/dev/null/cache"])
+def test_cache_that_cannot_be_written(hub, cache_dir):
+    L3RS(network=make_network()).push_to_hub(REPO_ID)
+    with pytest.raises(ArtifactError) as error:
+        L3RS.from_pretrained(REPO_ID, cache_dir=cache_dir)
+    assert_one_sentence(error, REPO_ID, "choose another cache_dir")
+
+
+def test_commit_without_a_message(hub, saved):
+    with pytest.raises(ArtifactError) as error:
+        push(saved, REPO_ID, commit_message="")
+    assert_one_sentence(error, REPO_ID, "commit_message", "correct what was passed")
 
 
 def test_unreachable_hub(monkeypatch, tmp_path):

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from hf_l3rs import L3RS
-from hf_l3rs.errors import ArtifactError
+from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
 from hf_l3rs.hub.hub import pull, push
 from hf_l3rs.hub.results import read_results, write_results
@@ -109,6 +109,62 @@ def test_push_refuses_results_of_other_meta_weights(hub, saved):
         push(saved, REPO_ID)
     assert_one_sentence(error, "measured with meta-weights", "measure again, or remove the file")
     assert not hub.repositories
+
+
+def push_in_between(monkeypatch, repository, edits):
+    """Lets somebody else commit between reading and committing, once for every edit."""
+    create_commit = HfApi.create_commit
+
+    def commit_after_somebody(self, *args, **options):
+        if edits:
+            repository.commit("main", edits.pop(0), "In between")
+        return create_commit(self, *args, **options)
+
+    monkeypatch.setattr(HfApi, "create_commit", commit_after_somebody)
+
+
+def test_push_keeps_what_somebody_writes_meanwhile(hub, monkeypatch):
+    L3RS(network=make_network()).push_to_hub(REPO_ID)
+    repository = hub.repositories[REPO_ID]
+    card = repository.trees[repository.branches["main"]][README]
+    edits = [{README: card + b"\n## Theirs\n"}, {README: card + b"\n## Theirs, corrected\n"}]
+    push_in_between(monkeypatch, repository, edits)
+    L3RS(network=make_network(seed=1)).push_to_hub(REPO_ID)
+    tree = repository.trees[repository.branches["main"]]
+    assert b"## Theirs, corrected" in tree[README]
+    assert load(REPO_ID)[0].fingerprint() == make_network(seed=1).fingerprint()
+    assert repository.messages == ["Upload L3RS", "In between", "In between", "Upload L3RS"]
+
+
+def test_push_that_never_gets_its_turn(hub, monkeypatch):
+    L3RS(network=make_network()).push_to_hub(REPO_ID)
+    repository = hub.repositories[REPO_ID]
+    push_in_between(monkeypatch, repository, [{"log": str(index).encode()} for index in range(100)])
+    with pytest.raises(ArtifactError) as error:
+        L3RS(network=make_network(seed=1)).push_to_hub(REPO_ID)
+    assert_one_sentence(error, REPO_ID, "changed on the Hub", "push again")
+    assert "Upload L3RS" not in repository.messages[1:]
+
+
+def test_results_on_the_hub_that_are_none(hub):
+    L3RS(network=make_network()).push_to_hub(REPO_ID)
+    hub.repositories[REPO_ID].commit("main", {RESULTS_NAME: b"[]"}, "By hand")
+    with pytest.raises(ArtifactError) as error:
+        L3RS(network=make_network()).push_to_hub(REPO_ID)
+    assert_one_sentence(error, RESULTS_NAME, f"{REPO_ID!r} on the Hub")
+
+
+def test_pull_into_an_occupied_place(hub, saved, tmp_path):
+    push(saved, REPO_ID)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError) as error:
+        pull(REPO_ID, tmp_path / "file")
+    assert_one_sentence(error, str(tmp_path / "file"), "choose another")
+    (tmp_path / "folder" / WEIGHTS_NAME).mkdir(parents=True)
+    with pytest.raises(StorageError) as error:
+        pull(REPO_ID, tmp_path / "folder", overwrite=True)
+    assert_one_sentence(error, str(tmp_path / "folder"), f"{WEIGHTS_NAME} is a folder")
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == [WEIGHTS_NAME]
 
 
 def test_save_pretrained_can_push(hub, tmp_path):

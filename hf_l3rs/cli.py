@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         _write(arguments.run(arguments), sys.stdout)
-    except L3RSError as error:
+    except (L3RSError, OSError) as error:  # the latter from a folder that may not be read
         _write(one_line(f"hf-l3rs: {error}"), sys.stderr)
         return 1
     return 0

@@ -130,7 +130,7 @@ def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCar
 
 def _default_name(config: L3RSConfig) -> str:
     base = config.base_model or config.model_type
-    return "l3rs-" + re.sub(r"[^A-Za-z0-9_.]+", "-", last_part(base)) if base else "l3rs"
+    return f"l3rs-{re.sub('[^A-Za-z0-9_.]+', '-', last_part(base)).strip('-.')}" if base else "l3rs"
 
 
 def _card_data(config: L3RSConfig, entries: Sequence[Result], name: str, existing: ModelCard | None) -> ModelCardData:

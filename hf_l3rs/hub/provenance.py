@@ -82,7 +82,9 @@ def _shown(name: str, hub_ids: set[str]) -> str:
 
 def _describe_data(data: Mapping[str, Any], hub_ids: set[str]) -> str:
     details = {
-        key: value for key, value in data.items() if key not in ("name", "hub_id", "path") and value is not None
+        key: value
+        for key, value in data.items()
+        if key not in ("name", "hub_id", "path") and value not in (None, {}, [])
     }
     name = _shown(data.get("hub_id") or data["name"], hub_ids)
     return f"{name} ({_text(details)})" if details else name

@@ -14,7 +14,6 @@ from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME
 from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.errors import check_request, hub_errors
 from hf_l3rs.hub.results import read_results_of
-from hf_l3rs.learned.network import L3RSNetwork
 
 
 # With so many attempts, a push loses only to somebody who pushes all the time.
@@ -141,9 +140,7 @@ def push(
         ArtifactError: If the folder is not a readable L3RS, its results are of other meta-weights, or the Hub refuses.
     """
     check_request(revision, token)
-    folder = Path(folder)
-    network = load_network(folder)
-    read_results_of(network.fingerprint(), folder / RESULTS_NAME, strict=True)  # before anything is made on the Hub
+    own = _Folder(Path(folder))
     api = HfApi(token=token)
     with hub_errors(repo_id, revision, README):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -152,7 +149,7 @@ def push(
     for _ in range(MAX_ATTEMPTS):
         with hub_errors(repo_id, revision, README):
             parent = api.repo_info(repo_id, revision=revision).sha
-        operations = _operations(folder, network, repo_id, parent, token)
+        operations = own.operations(repo_id, parent, token)
         with hub_errors(repo_id, revision, README):
             try:
                 commit = api.create_commit(
@@ -174,24 +171,30 @@ def push(
     )
 
 
-def _operations(
-    folder: Path, network: L3RSNetwork, repo_id: str, parent: str | None, token: str | bool | None
-) -> list[Any]:
-    """What turns the commit `parent` into one that holds the L3RS of a folder."""
-    remote_card, remote_results = (_download_optional(repo_id, name, parent, token) for name in (README, RESULTS_NAME))
-    # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
-    own_results = results = read_results_of(network.fingerprint(), folder / RESULTS_NAME, strict=True)
-    try:
-        if results is None and remote_results is not None:
-            results = read_results_of(network.fingerprint(), remote_results)
-        existing = read_card(remote_card)
-    except ArtifactError as error:
-        raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
-    existing = combine_cards(read_card(folder / README), existing)
-    card = generate_model_card(network.config, results, repo_id=repo_id, existing=existing)
-    names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if own_results else [])]
-    operations: list[Any] = [CommitOperationAdd(name, (folder / name).read_bytes()) for name in names]
-    operations.append(CommitOperationAdd(README, str(card).encode()))
-    if results is None and remote_results is not None:
-        operations.append(CommitOperationDelete(RESULTS_NAME))
-    return operations
+class _Folder:
+    """What is pushed, read and checked before anything is made on the Hub."""
+
+    def __init__(self, folder: Path) -> None:
+        network = load_network(folder)
+        self.config, self.fingerprint = network.config, network.fingerprint()
+        self.results = read_results_of(self.fingerprint, folder / RESULTS_NAME, strict=True)
+        self.card = read_card(folder / README)
+        generate_model_card(self.config, self.results, existing=self.card)
+        names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if self.results else [])]
+        self.files = {name: (folder / name).read_bytes() for name in names}
+
+    def operations(self, repo_id: str, parent: str | None, token: str | bool | None) -> list[Any]:
+        """Returns what turns the commit `parent` into one that holds this L3RS."""
+        card, results = (_download_optional(repo_id, name, parent, token) for name in (README, RESULTS_NAME))
+        try:
+            # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
+            kept = read_results_of(self.fingerprint, results) if results and not self.results else None
+            existing = combine_cards(self.card, read_card(card))
+            text = generate_model_card(self.config, self.results or kept, repo_id=repo_id, existing=existing)
+        except ArtifactError as error:
+            raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
+        files = {**self.files, README: str(text).encode()}
+        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
+        if results is not None and not (self.results or kept):
+            operations.append(CommitOperationDelete(RESULTS_NAME))
+        return operations

@@ -27,19 +27,8 @@ _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 # By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
 _METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps$")
-_COLUMNS = {
-    "setting": "left",
-    "data": "left",
-    "optimizer": "left",
-    "steps": "right",
-    "loss": "right",
-    "accuracy": "right",
-    "baseline": "left",
-    "its loss": "right",
-    "its accuracy": "right",
-    "wins": "right",
-    "step ratio": "right",
-}
+_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,step ratio".split(",")
+_ALIGNMENTS = ["left" if name in ("setting", "data", "optimizer", "baseline") else "right" for name in _COLUMNS]
 
 
 def generate_model_card(
@@ -200,7 +189,7 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
         "settings": markdown_table(["setting", "value"], settings.items()),
-        "results": markdown_table(list(_COLUMNS), map(_row, entries), list(_COLUMNS.values())) if entries else None,
+        "results": markdown_table(_COLUMNS, map(_row, entries), _ALIGNMENTS) if entries else None,
         "commands": _union(map(_command, entries)),
     }
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import ModelCard
-
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, save_network
 from hf_l3rs.hub.card import generate_model_card, read_card
 from hf_l3rs.hub.hub import download, push
-from hf_l3rs.hub.results import Results, read_results_of
+from hf_l3rs.hub.results import read_results_of
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.validation import short
@@ -117,7 +115,7 @@ class L3RSArtifact:
         folder = Path(save_directory)
         files = network_files(self.network)
         results = read_results_of(self.network.fingerprint(), folder / RESULTS_NAME)
-        card = self.card(results=results, repo_id=repo_id, existing=read_card(folder / README))
+        card = generate_model_card(self.config, results, repo_id=repo_id, existing=read_card(folder / README))
         write_files(folder, {**files, README: str(card).encode()})
         if not push_to_hub:
             return None
@@ -128,9 +126,3 @@ class L3RSArtifact:
         with TemporaryDirectory() as folder:
             save_network(self.network, folder)
             return push(folder, repo_id, **kwargs)
-
-    def card(
-        self, *, results: Results | None = None, repo_id: str | None = None, existing: ModelCard | None = None
-    ) -> ModelCard:
-        """Returns the card; see [`~hf_l3rs.hub.card.generate_model_card`]."""
-        return generate_model_card(self.config, results, repo_id=repo_id, existing=existing)

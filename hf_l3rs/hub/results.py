@@ -94,18 +94,11 @@ class Result:
         return self.hub_id or last_part(self.dataset)
 
 
-_FROM_0, _SHARE = Range(low=0), Range(low=0, high=1)
+_COUNTS_AND_ERRORS = ("num_training_steps", "num_tasks", "wins", "step_ratio", "loss_stderr", "accuracy_stderr")
 _RULES = {
-    "num_training_steps": _FROM_0,
-    "num_tasks": _FROM_0,
-    "loss": Range(low=0, high=math.inf),
-    "loss_stderr": _FROM_0,
-    "accuracy": _SHARE,
-    "accuracy_stderr": _FROM_0,
-    "baseline_loss": Range(low=0, high=math.inf),
-    "baseline_accuracy": _SHARE,
-    "wins": _FROM_0,
-    "step_ratio": _FROM_0,
+    **dict.fromkeys(_COUNTS_AND_ERRORS, Range(low=0)),
+    **dict.fromkeys(("accuracy", "baseline_accuracy"), Range(low=0, high=1)),
+    **dict.fromkeys(("loss", "baseline_loss"), Range(low=0, high=math.inf)),
 }
 # JSON has no infinity.
 _INFINITY = "infinity"
@@ -188,15 +181,12 @@ def _read_entry(entry: Any, index: int, file: PathLike) -> Result:
 
 def read_results_of(fingerprint: str, file: Path, *, strict: bool = False) -> Results | None:
     """
-    Reads results if they were measured with certain meta-weights; others must not be shown as if they were theirs.
+    Reads results if there are any of certain meta-weights; others must not be shown as if they were theirs.
 
     Args:
         fingerprint (`str`): Of the meta-weights.
-        file (`Path`): What [`write_results`] wrote.
-        strict (`bool`, *optional*, defaults to `False`): Whether results of other meta-weights raise, or are left out.
-
-    Returns:
-        [`Results`] or `None`: `None` if there are none.
+        file (`Path`): What [`write_results`] wrote, if it is there.
+        strict (`bool`, *optional*, defaults to `False`): Whether results of others raise, or are left out.
 
     Raises:
         ArtifactError: If the file is not a file of results.

@@ -11,7 +11,7 @@ import torch
 from hf_l3rs import L3RS, L3RSArtifact
 from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME
-from hf_l3rs.hub.card import read_card
+from hf_l3rs.hub.card import generate_model_card
 from hf_l3rs.hub.results import write_results
 from tests.hub.examples import assert_one_sentence, make_model, make_network, make_results, train
 
@@ -90,7 +90,7 @@ def test_no_optimizer_is_built_to_save(tmp_path, monkeypatch, artifact):
     assert loaded.network.fingerprint() == artifact.network.fingerprint()
     assert loaded.config.base_model == "org/tiny"
     assert loaded.commit_hash is None
-    assert str(loaded.card(existing=read_card(tmp_path / README))) == (tmp_path / README).read_text()
+    assert str(generate_model_card(loaded.config)) == (tmp_path / README).read_text()
 
 
 @pytest.mark.parametrize("source", [None, 3, b"folder", ["folder"]])

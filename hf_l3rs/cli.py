@@ -14,9 +14,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from hf_l3rs.errors import L3RSError
+from hf_l3rs.markdown import one_line
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -58,20 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = make_parser().parse_args(argv)
     try:
-        _write(arguments.run(arguments))
-    except L3RSError as error:
-        print(f"hf-l3rs: {error}", file=sys.stderr)
+        _write(arguments.run(arguments), sys.stdout)
+    except (L3RSError, OSError) as error:  # the latter from a folder that may not be read
+        _write(one_line(f"hf-l3rs: {error}"), sys.stderr)
         return 1
     return 0
 
 
 def _info(arguments: argparse.Namespace) -> str:
-    from hf_l3rs.hub.hub import load
+    from hf_l3rs.hub.pretrained import L3RSArtifact
 
-    network, commit_hash = load(arguments.source, revision=arguments.revision)
-    config = network.config
+    artifact = L3RSArtifact.from_pretrained(arguments.source, revision=arguments.revision)
+    network, config = artifact.network, artifact.config
     rows = {
         "base model": config.base_model,
+        "base model's commit": config.base_model_revision,
         "model type": config.model_type,
         "horizon (steps)": config.num_training_steps,
         "layers": len(config.layers),
@@ -81,7 +83,7 @@ def _info(arguments: argparse.Namespace) -> str:
         "max_grad_norm": config.max_grad_norm,
         "hf_l3rs version": config.library_version,
         "fingerprint": network.fingerprint(),
-        "commit": commit_hash,
+        "commit": artifact.commit_hash,
         **{f"meta-training: {key}": value for key, value in config.meta_training.items()},
     }
     return _table(rows)
@@ -90,33 +92,36 @@ def _info(arguments: argparse.Namespace) -> str:
 def _push(arguments: argparse.Namespace) -> str:
     from hf_l3rs.hub.hub import push
 
-    return push(
+    url = push(
         arguments.folder,
         arguments.repo_id,
         private=arguments.private or None,
         revision=arguments.revision,
         commit_message=arguments.message,
     )
+    return one_line(url)
 
 
 def _pull(arguments: argparse.Namespace) -> str:
     from hf_l3rs.hub.hub import pull
 
     commit_hash = pull(arguments.repo_id, arguments.folder, revision=arguments.revision, overwrite=arguments.overwrite)
-    return f"{arguments.folder}: {arguments.repo_id} at commit {commit_hash}"
+    return one_line(f"{arguments.folder}: {arguments.repo_id} at commit {commit_hash}")
 
 
 def _table(rows: dict[str, Any]) -> str:
-    width = max(map(len, rows))
-    texts = {
-        name: "-" if value is None else value if isinstance(value, str) else json.dumps(value)
-        for name, value in rows.items()
-    }
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in texts.items())
+    """One row a line. What an artefact says may be any text: it must not reach the terminal as commands to it."""
+    width = min(max(map(len, rows)), 60)
+    return "\n".join(f"{one_line(name):<{width}}  {one_line(_text(value))}" for name, value in rows.items())
 
 
-def _write(text: str) -> None:
-    print(text)
+def _text(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ PathLike = str | os.PathLike[str]
 
 def write_files(folder: PathLike, contents: Mapping[str, bytes]) -> None:
     """
-    Writes files into a folder. All are written in full under temporary names first and only then take their places,
-    so that a failure leaves the old files as they were.
+    Writes files into a folder. All are written in full under temporary names first and only then take their places;
+    after a failure the old files are as they were.
 
     Args:
         folder (`str` or `os.PathLike`): Made if absent.
@@ -28,21 +28,49 @@ def write_files(folder: PathLike, contents: Mapping[str, bytes]) -> None:
         StorageError: If they cannot be written.
     """
     folder = Path(folder)
-    pending = {name: folder / f".{name}.{uuid.uuid4().hex}.tmp" for name in contents}
     with _one_sentence(folder):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError("a file stands where the folder should be")
         folder.mkdir(parents=True, exist_ok=True)
         for name in contents:
             if (folder / name).is_dir():  # found before the first file is replaced, not after
                 raise IsADirectoryError(f"{name} is a folder")
+        unique = uuid.uuid4().hex
+        new, old = ({name: folder / f".{name}.{unique}.{kind}" for name in contents} for kind in ("tmp", "old"))
         try:
             for name, data in contents.items():
-                _write(pending[name], data)
-            for name, temporary in pending.items():
-                os.replace(temporary, folder / name)
-            _sync_folder(folder)
+                _write(new[name], data)
+            _replace_all(folder, new, old)
         finally:
-            for temporary in pending.values():
+            for temporary in (*new.values(), *old.values()):
                 temporary.unlink(missing_ok=True)
+
+
+def _replace_all(folder: Path, new: Mapping[str, Path], old: Mapping[str, Path]) -> None:
+    """Moves the new files into their places, and the old ones back if that fails half way."""
+    for name in new:
+        if (folder / name).exists():
+            _keep(folder / name, old[name])
+    replaced: list[str] = []
+    try:
+        for name in new:
+            os.replace(new[name], folder / name)
+            replaced.append(name)
+        _sync_folder(folder)
+    except BaseException:
+        for name in replaced:
+            if old[name].exists():
+                os.replace(old[name], folder / name)
+            else:
+                (folder / name).unlink()
+        raise
+
+
+def _keep(file: Path, copy: Path) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:  # a file system without hard links
+        shutil.copy2(file, copy)
 
 
 def write_folder(folder: PathLike, contents: Mapping[str, bytes]) -> None:
@@ -72,15 +100,28 @@ def write_folder(folder: PathLike, contents: Mapping[str, bytes]) -> None:
 
 def append_line(file: PathLike, line: str) -> None:
     """
-    Adds a line to a file, at once and durably. A process that is killed meanwhile leaves at most half a last line.
+    Adds a line to a file, at once and durably. A process that is killed meanwhile leaves at most half a line, which
+    stays on a line of its own.
+
+    Args:
+        file (`str` or `os.PathLike`): Made if absent; its folder is not.
+        line (`str`): Without line breaks.
 
     Raises:
         StorageError: If it cannot be written.
     """
-    with _one_sentence(Path(file)), open(file, "ab") as stream:
-        stream.write(f"{line}\n".encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+    file = Path(file)
+    with _one_sentence(file):
+        is_new = not file.exists()
+        with open(file, "a+b") as stream:
+            if stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else f"\n{line}"
+            stream.write(f"{line}\n".encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        if is_new:
+            _sync_folder(file.parent)
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -107,8 +148,8 @@ def _sync_folder(folder: Path) -> None:
 def _one_sentence(place: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter from a path that no file system has
+        reason = getattr(error, "strerror", None) or error
         raise StorageError(
-            f"{place} cannot be written ({error.strerror or error}); free the place or some disk space, or choose "
-            "another."
+            f"{place} cannot be written ({reason}); free the place or some disk space, or choose another."
         ) from error

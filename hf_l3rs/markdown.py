@@ -1,12 +1,35 @@
-"""Tables in Markdown."""
+"""Text and tables in Markdown: what a value says is shown, and nothing that it could do."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 
 ALIGNMENTS = {"left": ":--", "right": "--:"}
+
+
+def one_line(value: Any) -> str:
+    """Returns a value as text on one line, without characters that a terminal would obey rather than show."""
+    shown = "".join(char if char.isprintable() or char.isspace() else "\ufffd" for char in str(value))
+    return " ".join(shown.split())
+
+
+def markdown_text(value: Any) -> str:
+    """Returns a value as text in a line of Markdown: neither HTML, comments nor links come to life."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", one_line(value).replace("\\", r"\\"))
+    return text.replace("<", "&lt;").replace("](", r"]\(")
+
+
+def markdown_cell(value: Any) -> str:
+    """Returns a value as the text of one cell; `None` is an empty one."""
+    return "" if value is None else markdown_text(value).replace("|", r"\|")
+
+
+def markdown_code(value: Any) -> str:
+    """Returns a value as a span of code, which shows HTML as it is; a comment would still count as one of ours."""
+    return f"`{one_line(value).replace('`', chr(39)).replace('<!--', '<! --')}`"
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], alignments: Sequence[str] = ()) -> str:
@@ -15,17 +38,14 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], alignm
 
     Args:
         headers (`Sequence[str]`): One a column.
-        rows (`Iterable[Sequence]`): Cells, brought to text by `str`; `None` is an empty cell.
+        rows (`Iterable[Sequence]`): Cells, one a column, brought to text by `str`; `None` is an empty cell.
         alignments (`Sequence[str]`, *optional*): `"left"` or `"right"`, one a column; all left by default.
+
+    Raises:
+        ValueError: If a row, or the alignments, have more or fewer entries than there are columns.
     """
-    rules = [ALIGNMENTS[alignment] for alignment in alignments] or [ALIGNMENTS["left"]] * len(headers)
-    return "\n".join(_line(cells) for cells in (headers, rules, *rows))
-
-
-def _line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(markdown_cell(cell) for cell in cells) + " |"
-
-
-def markdown_cell(value: Any) -> str:
-    """Returns a value as the text of one cell."""
-    return "" if value is None else " ".join(str(value).replace("|", r"\|").split())
+    rules = [ALIGNMENTS[alignment] for alignment in alignments or ["left"] * len(headers)]
+    lines = [headers, rules, *rows]
+    if any(len(cells) != len(headers) for cells in lines):
+        raise ValueError(f"A table of {len(headers)} columns needs as many cells in every row.")
+    return "\n".join(f"| {' | '.join(map(markdown_cell, cells))} |" for cells in lines)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import functools
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -19,26 +20,33 @@ MAX_SEED = 2**63 - 1
 @dataclass(frozen=True)
 class Range:
     """
-    The numbers that a field allows. NaN is never one of them.
+    The numbers that a field allows. NaN is never one of them, and infinity only as `high=math.inf`.
 
     Args:
         low (`float`, *optional*): Least value.
         high (`float`, *optional*): Greatest value.
         above (`float`, *optional*): Values must be greater than this.
-        below (`float`, *optional*): Values must be less than this; infinity by default, which rules itself out.
+        below (`float`, *optional*): Values must be less than this.
     """
 
-    low: float = -math.inf
-    high: float = math.inf
-    above: float = -math.inf
-    below: float = math.inf
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and (self.above < value < self.below)
+        if value != value or (abs(value) > sys.float_info.max and value not in (self.low, self.high)):
+            return False
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
 
     def __str__(self) -> str:
-        start = f"({self.above:g}" if self.above > -math.inf else f"[{self.low:g}" if self.low > -math.inf else "(-inf"
-        end = f"{self.high:g}]" if self.high < math.inf else f"{self.below:g})"
+        start = f"[{self.low:g}" if self.low is not None else "(-inf" if self.above is None else f"({self.above:g}"
+        end = f"{self.high:g}]" if self.high is not None else "inf)" if self.below is None else f"{self.below:g})"
         return f"{start}, {end}"
 
 
@@ -46,6 +54,7 @@ def check_fields(
     settings: Any,
     rules: Mapping[str, Range | Collection[str]] | None = None,
     *,
+    lengths: Mapping[str, Range] | None = None,
     error: type[L3RSError] = ConfigError,
 ) -> None:
     """
@@ -56,33 +65,43 @@ def check_fields(
         settings (dataclass instance): What to check, from its `__post_init__`.
         rules (`Mapping`, *optional*):
             Field names to a [`Range`] of numbers or a collection of allowed strings. For a field that holds several
-            values, the rule is for each of them; `None` needs no rule where the annotation allows it.
+            values, the rule is for each of them; `None` needs no rule where the annotation allows it. Numbers without
+            a rule must be finite.
+        lengths (`Mapping[str, Range]`, *optional*): Field names to how many values a list may have.
         error (`type`, *optional*, defaults to [`~hf_l3rs.errors.ConfigError`]): What to raise.
 
     Raises:
         L3RSError: Of type `error`, for the first value that is not allowed.
     """
-    hints = typing.get_type_hints(type(settings))
-    rules = rules or {}
+    hints = _hints(settings.__class__)
     for spec in fields(settings):
         name, value = spec.name, getattr(settings, spec.name)
         label = f"{type(settings).__name__}.{name}"
+        is_list = isinstance(value, (list, tuple))
+        if is_list and lengths and name in lengths and len(value) not in lengths[name]:
+            raise error(f"{label} must have a length in {lengths[name]}, got {len(value)}: {short(value)}.")
         try:
             value = _as(hints[name], value)
         except (TypeError, ValueError):
-            allowed = _describe(hints[name])
-            raise error(f"{label} must be {allowed}, got {_short(value)}.") from None
+            raise error(f"{label} must be {_describe(hints[name])}, got {short(value)}.") from None
         object.__setattr__(settings, name, value)
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            if item is not None and name in rules:
-                _check_rule(label, item, rules[name], error)
+        for item in value if is_list else [value]:
+            _check_rule(label, item, (rules or {}).get(name), error)
 
 
-def _check_rule(label: str, value: Any, rule: Range | Collection[str], error: type[L3RSError]) -> None:
-    if value in rule:
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The annotations: of many small instances, such as the layers of a model, reading them takes most of the time."""
+    return typing.get_type_hints(kind)
+
+
+def _check_rule(label: str, value: Any, rule: Range | Collection[str] | None, error: type[L3RSError]) -> None:
+    if rule is None and isinstance(value, (int, float)):
+        rule = Range()
+    if value is None or rule is None or value in rule:
         return
     allowed = f"in {rule}" if isinstance(rule, Range) else f"one of {', '.join(map(str, rule))}"
-    raise error(f"{label} must be {allowed}, got {_short(value)}.")
+    raise error(f"{label} must be {allowed}, got {short(value)}.")
 
 
 def _as(hint: Any, value: Any) -> Any:
@@ -98,14 +117,12 @@ def _as(hint: Any, value: Any) -> Any:
         return value
     if origin in (list, tuple):
         return _as_sequence(origin, arguments, value)
-    if origin is dict or hint is dict:
-        if not isinstance(value, dict):
-            raise TypeError
-        return value
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value) if abs(value) < 2**63 else _finite_float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return _as_float(value)
+    if not isinstance(value, origin or hint) or (isinstance(value, bool) and hint is not bool):
         raise TypeError
+    if hint is str:
+        value.encode()  # half of a surrogate pair is no text: it could be neither printed nor written
     return value
 
 
@@ -121,14 +138,14 @@ def _as_any(hints: tuple[Any, ...], value: Any) -> Any:
 def _as_sequence(origin: type, arguments: tuple[Any, ...], value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         raise TypeError
-    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+    if origin is tuple and arguments[-1] is not Ellipsis:
         if len(arguments) != len(value):
             raise ValueError
         return tuple(map(_as, arguments, value))
     return origin(_as(arguments[0], item) for item in value)
 
 
-def _finite_float(value: float) -> float:
+def _as_float(value: int) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -141,18 +158,21 @@ _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_describe, arguments))
+        return " or ".join(_describe(each) for each in arguments if each is not int or float not in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (list, tuple):
         count = f"{len(arguments)} values" if origin is tuple and arguments[-1] is not Ellipsis else "values"
         return f"a list of {count}, each {_describe(arguments[0])}, also where it is a single one"
-    if origin is dict:
+    if dict in (origin, hint):
         return "a mapping"
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def _short(value: Any) -> str:
-    """The value as it is shown in a message: on one line, and not endless."""
-    text = " ".join(repr(value).split())
+def short(value: Any) -> str:
+    """Returns a value as it is shown in a message: on one line, and not endless."""
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # of a number with thousands of digits, of lists within lists within lists
+        text = f"a {type(value).__name__} that is too long to show"
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -30,7 +30,7 @@ from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, runs_to_pay_back, steps_of_baselines, summarise, to_markdown, to_results
 from hf_l3rs.evaluation.results import read_rows, write_rows
 from hf_l3rs.files import write_files
-from hf_l3rs.hub.card import Results, write_results
+from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments

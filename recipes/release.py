@@ -13,10 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.hub.artifact import RESULTS_NAME, load_network
-from hf_l3rs.hub.card import Results, read_results, write_results
+from hf_l3rs.hub.results import Results, read_results, write_results
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     entries = [entry for path in args.results for entry in read_results(path).entries if entry.optimizer == "L3RS"]
     if entries:
         write_results(Results(network.fingerprint(), tuple(entries)), folder / RESULTS_NAME)
-    L3RS(network=network).save_pretrained(folder)
+    L3RSArtifact(network).save_pretrained(folder)
 
 
 if __name__ == "__main__":

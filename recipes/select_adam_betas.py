@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from hf_l3rs import L3RS, L3RSNetwork
+from hf_l3rs import L3RSArtifact, L3RSNetwork
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     best = min(losses, key=lambda betas: losses[betas][0])
     if accelerator.is_main_process:
         write_rows(rows, output_dir / "betas.csv")
-        L3RS(network=with_betas(network, best)).save_pretrained(output_dir / "l3rs")
+        L3RSArtifact(with_betas(network, best)).save_pretrained(output_dir / "l3rs")
         for betas, (mean, stderr) in losses.items():
             sys.stdout.write(f"{betas}: {mean:.4f} ± {stderr:.4f}{'  <- best' if betas == best else ''}\n")
     return best

@@ -157,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             value = operation["value"]
             if operation["key"] == "header":
                 message = value["summary"]
+                if value.get("parentCommit", repository.branches[branch]) != repository.branches[branch]:
+                    raise _Refusal(412, "", "A commit has happened since. Please refresh and try again.")
             elif operation["key"] == "file":
                 changes[value["path"]] = base64.b64decode(value["content"])
             elif operation["key"] == "deletedFile":

@@ -1,5 +1,6 @@
 """The command `hf-l3rs`: what it prints, and its exit status."""
 
+import io
 import json
 
 import pytest
@@ -97,6 +98,84 @@ def test_error_of_a_newer_format(capsys, saved):
     status, _, err = run(capsys, "info", saved)
     assert status == 1
     assert "pip install -U hf_l3rs" in err
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31mred\x1b[0m\r\n\x9b2J\x7f \u202e meta"
+
+
+def test_info_sends_no_commands_to_the_terminal(capsys, saved):
+    config = json.loads((saved / "config.json").read_text())
+    texts = {"base_model": HOSTILE, "base_model_revision": HOSTILE, "model_type": HOSTILE, "library_version": HOSTILE}
+    summary = {HOSTILE: HOSTILE, "nested": [{HOSTILE: [HOSTILE]}]}
+    (saved / "config.json").write_text(json.dumps({**config, **texts, "meta_training": summary}))
+    status, out, err = run(capsys, "info", saved)
+    assert (status, err) == (0, "")
+    assert all(line.isprintable() for line in out.split("\n"))
+    assert out.count("\n") == 14
+    assert "base model " in out and "red" in out
+
+
+def test_errors_send_no_commands_to_the_terminal(capsys, saved, tmp_path):
+    config = json.loads((saved / "config.json").read_text())
+    for changes in ({HOSTILE: 1}, {"base_model": [HOSTILE]}, {"layers": [{HOSTILE: 1}]}, {"directions": [HOSTILE]}):
+        (saved / "config.json").write_text(json.dumps({**config, **changes}))
+        status, out, err = run(capsys, "info", saved)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert err.strip("\n").isprintable()
+    status, _, err = run(capsys, "info", str(tmp_path / HOSTILE))
+    assert status == 1
+    assert err.strip("\n").isprintable()
+
+
+def test_terminal_that_knows_few_characters(saved, monkeypatch):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "base_model": "µ/学习"}))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    assert main(["info", str(saved)]) == 0
+    stream.flush()
+    assert b"\\xb5/\\u5b66\\u4e60" in stream.buffer.getvalue()
+
+
+def test_occupied_places_are_told_in_one_line(capsys, hub, saved, tmp_path):
+    run(capsys, "push", saved, "me/name")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder" / "config.json").mkdir(parents=True)
+    for folder in ("file", "file/below", "folder"):
+        status, out, err = run(capsys, "pull", "me/name", tmp_path / folder, "--overwrite")
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert str(tmp_path / folder) in err and "choose another" in err
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("README.md", b"\xff"),
+        ("README.md", b"---\ntags: 3\n---\n"),
+        ("README.md", b"---\na: " + b"[" * 900 + b"\n---\n"),
+        ("results.json", b"\xff"),
+        ("results.json", b"[" * 100_000),
+        ("results.json", b'{"format_version": 1, "fingerprint": "x", "results": []}'),
+        ("config.json", b"[" * 100_000),
+        ("model.safetensors", b""),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(capsys, hub, saved, name, content):
+    (saved / name).write_bytes(content)
+    status, out, err = run(capsys, "push", saved, "me/name")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert name in err
+    assert not hub.repositories
+
+
+def test_folder_that_may_not_be_read(capsys, saved, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(saved))
+
+    monkeypatch.setattr("pathlib.Path.is_dir", refuse)
+    status, out, err = run(capsys, "info", saved)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "Permission denied" in err
 
 
 def test_usage_errors(capsys):

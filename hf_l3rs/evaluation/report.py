@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hf_l3rs.evaluation.benchmark import Row
-from hf_l3rs.hub.card import Result
+from hf_l3rs.hub.results import Result
 
 
 @dataclass(frozen=True)

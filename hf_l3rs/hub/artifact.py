@@ -1,20 +1,21 @@
-"""The artefact on disk: names, strict loading, atomic saving."""
+"""The artefact in a folder: names, strict loading, atomic saving."""
 
 from __future__ import annotations
 
 import json
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import safetensors.torch
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 
-from hf_l3rs.errors import ArtifactError, L3RSError
-from hf_l3rs.files import write_files
-from hf_l3rs.hub.errors import one_line
+from hf_l3rs.errors import ArtifactError, ConfigError
+from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
+from hf_l3rs.markdown import one_line
 
 
 CONFIG_NAME = "config.json"
@@ -22,7 +23,8 @@ WEIGHTS_NAME = "model.safetensors"
 README = "README.md"
 RESULTS_NAME = "results.json"
 
-PathLike = str | os.PathLike[str]
+# Bytes. A configuration with as many layers as one may have is smaller.
+_MAX_CONFIG_SIZE = 2**23
 
 
 def save_network(network: L3RSNetwork, folder: PathLike) -> None:
@@ -32,16 +34,25 @@ def save_network(network: L3RSNetwork, folder: PathLike) -> None:
     Args:
         network ([`L3RSNetwork`]): What to save.
         folder (`str` or `os.PathLike`): Made if absent.
+
+    Raises:
+        ArtifactError: If a meta-weight is not a number.
+        StorageError: If the folder cannot be written.
     """
     write_files(folder, network_files(network))
 
 
 def network_files(network: L3RSNetwork) -> dict[str, bytes]:
-    config = network.config.replace(library_version=_library_version())
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    """Returns the content of both files by their names; see [`save_network`]."""
+    if not bool(torch.isfinite(network.to_vector()).all()):
+        raise ArtifactError("The meta-weights are not finite numbers throughout; save those of a run that converged.")
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    config = network.config.replace(library_version=_library_version()).to_dict()
+    if config["base_model_revision"] is None:  # as in artefacts that are older than the field
+        del config["base_model_revision"]
     return {
         WEIGHTS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
-        CONFIG_NAME: (json.dumps(config.to_dict(), indent=2) + "\n").encode(),
+        CONFIG_NAME: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),
     }
 
 
@@ -52,12 +63,14 @@ def _library_version() -> str | None:
         return None
 
 
-def load_network(folder: PathLike) -> L3RSNetwork:
+def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
     """
-    Reads what [`save_network`] wrote, strictly. Nothing is unpickled and no code is run.
+    Reads what [`save_network`] wrote, strictly. Nothing is unpickled, no code is run, and no more memory is taken than
+    the weights need that are there.
 
     Args:
         folder (`str` or `os.PathLike`): Holds `config.json` and `model.safetensors`.
+        source (`str`, *optional*): What messages call it; the folder by default.
 
     Returns:
         [`L3RSNetwork`]
@@ -66,25 +79,29 @@ def load_network(folder: PathLike) -> L3RSNetwork:
         ArtifactError: If the folder or a file is missing, unreadable or of something else, or tensors do not fit.
         ConfigError: If the config is of a newer format, or a field is unknown, missing or out of range.
     """
-    return read_network(Path(folder), str(folder))
-
-
-def read_network(folder: Path, source: str) -> L3RSNetwork:
+    folder, source = Path(folder), source or str(folder)
     if not folder.is_dir():
         kind = "is a file, not a folder" if folder.exists() else "does not exist"
         raise ArtifactError(f"{source} {kind}; pass the folder that L3RS.save_pretrained wrote.")
-    network = L3RSNetwork(_read_config(folder / CONFIG_NAME, source))
+    config = _read_config(folder / CONFIG_NAME, source)
     weights = folder / WEIGHTS_NAME
     if not weights.is_file():
         raise ArtifactError(f"{source} has no {WEIGHTS_NAME}; save or download the L3RS again.")
+    label = f"{WEIGHTS_NAME} of {source}"
     try:
+        with safe_open(weights, framework="pt") as header:
+            shapes = {name: tuple(header.get_slice(name).get_shape()) for name in header.keys()}  # noqa: SIM118
+        check_shapes(config, shapes, label)
         tensors = safetensors.torch.load_file(weights)
+    except ArtifactError:
+        raise
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"{WEIGHTS_NAME} in {source} is truncated or not a safetensors file ({one_line(error)}); save or download "
             "the L3RS again."
         ) from error
-    network.load_tensors(tensors, f"{WEIGHTS_NAME} of {source}")
+    network = L3RSNetwork(config)
+    network.load_tensors(tensors, label)
     return network
 
 
@@ -92,6 +109,8 @@ def _read_config(file: Path, source: str) -> L3RSConfig:
     if not file.is_file():
         raise ArtifactError(f"{source} has no {CONFIG_NAME}; pass the folder that L3RS.save_pretrained wrote.")
     try:
+        if file.stat().st_size > _MAX_CONFIG_SIZE:
+            raise ValueError(f"it has more than {_MAX_CONFIG_SIZE:,} bytes")
         values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ArtifactError(
@@ -104,11 +123,8 @@ def _read_config(file: Path, source: str) -> L3RSConfig:
             f"{CONFIG_NAME} has no format_version; pass the folder or Hub id of a learned optimizer."
         )
     try:
-        return L3RSConfig.from_dict(values)
-    except L3RSError as error:
-        raise type(error)(f"{CONFIG_NAME} of {source}: {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:  # a value of a kind that no check foresees
-        raise ArtifactError(
-            f"{CONFIG_NAME} of {source} has a value of a wrong type ({one_line(error)}); save or download the L3RS "
-            "again."
-        ) from error
+        config = L3RSConfig.from_dict(values)
+        tensor_shapes(config)  # also refuses what is too large to be meant
+        return config
+    except ConfigError as error:
+        raise ConfigError(f"{CONFIG_NAME} of {source}: {error}") from error

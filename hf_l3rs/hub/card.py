@@ -1,12 +1,10 @@
-"""The model card of an L3RS, and the measured results that it reports."""
+"""The model card of an L3RS: metadata and text from configuration and results, merged with what a person wrote."""
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,148 +12,23 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.files import write_files
+from hf_l3rs.files import PathLike
+from hf_l3rs.hub.provenance import HUB_ID, describe_settings, known_hub_ids, last_part, trained_on
+from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.sizes import tensor_shapes
+from hf_l3rs.markdown import markdown_code, markdown_table, markdown_text, one_line
+from hf_l3rs.validation import short
 
 
-RESULTS_VERSION = 1
-OPTIMIZER_NAME = "L3RS"
 TAGS = ("l3rs", "learned-optimizer", "image-classification", "fine-tuning", "arxiv:2408.09310")
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
-_SECTION = re.compile(r"<!-- hf_l3rs:begin (?P<name>[\w-]+) -->.*?<!-- hf_l3rs:end (?P=name) -->", re.DOTALL)
-_MARKER = re.compile(r"<!-- hf_l3rs:(?:begin|end) [\w-]+ -->")
+_MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 # By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
 _METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps$")
-
-
-@dataclass(frozen=True)
-class Result:
-    """
-    One measurement: an optimizer on one data set for one number of steps.
-
-    Args:
-        optimizer (`str`): What was measured. Only `"L3RS"` enters the card's model index.
-        dataset (`str`): Hub id or name of the data.
-        split (`str`): Split that loss and accuracy are of.
-        num_training_steps (`int`): Optimizer steps of each run.
-        num_tasks (`int`): Runs that the means are over.
-        loss (`float`): Mean loss after the last step.
-        command (`str`): The shell command that measures it again.
-        setting (`str`, *optional*): How the tasks relate to meta-training, such as `"in domain"`.
-        loss_stderr (`float`, *optional*): Standard error of `loss` over tasks.
-        accuracy (`float`, *optional*): Mean accuracy, between 0 and 1.
-        accuracy_stderr (`float`, *optional*): Standard error of `accuracy` over tasks.
-        baseline (`str`, *optional*): The optimizer that it is compared with, on the same tasks and steps.
-        baseline_loss (`float`, *optional*): Mean loss of the baseline.
-        baseline_accuracy (`float`, *optional*): Mean accuracy of the baseline.
-        wins (`int`, *optional*): Tasks on which the loss is lower than the baseline's.
-        step_ratio (`float`, *optional*):
-            Steps that the baseline needs for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
-
-    Raises:
-        ArtifactError: If a value is of a wrong type or out of its range.
-    """
-
-    optimizer: str
-    dataset: str
-    split: str
-    num_training_steps: int
-    num_tasks: int
-    loss: float
-    command: str
-    setting: str | None = None
-    loss_stderr: float | None = None
-    accuracy: float | None = None
-    accuracy_stderr: float | None = None
-    baseline: str | None = None
-    baseline_loss: float | None = None
-    baseline_accuracy: float | None = None
-    wins: int | None = None
-    step_ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if value is None and spec.default is None:
-                continue
-            if spec.name in _TEXTS:
-                is_valid, allowed = isinstance(value, str) and bool(value.strip()), "text that is not empty"
-            elif spec.name in _COUNTS:
-                is_valid, allowed = isinstance(value, int) and _is_finite(value), "a whole number from 0"
-            else:
-                is_valid, allowed = _is_finite(value), "a finite number from 0"
-            if not is_valid:
-                raise ArtifactError(f"Result.{spec.name} must be {allowed}, got {value!r}.")
-        for name in ("accuracy", "baseline_accuracy"):
-            value = getattr(self, name)
-            if value is not None and value > 1:
-                raise ArtifactError(f"Result.{name} must lie between 0 and 1, got {value!r}; do not store percent.")
-        if self.wins is not None and self.wins > self.num_tasks:
-            raise ArtifactError(f"Result.wins must be at most num_tasks={self.num_tasks}, got {self.wins}.")
-
-
-_TEXTS = ("optimizer", "dataset", "split", "command", "setting", "baseline")
-_COUNTS = ("num_training_steps", "num_tasks", "wins")
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-@dataclass(frozen=True)
-class Results:
-    """
-    What was measured with one set of meta-weights; stored as `results.json` beside them.
-
-    Args:
-        fingerprint (`str`): [`~hf_l3rs.L3RSNetwork.fingerprint`] of the meta-weights that were measured.
-        entries (`tuple[Result, ...]`): In the order of the card's table.
-    """
-
-    fingerprint: str
-    entries: tuple[Result, ...]
-
-
-def write_results(results: Results, file: str | os.PathLike[str]) -> None:
-    """Writes results as JSON: the same bytes for the same results, and never half of a file."""
-    entries = [{key: value for key, value in asdict(entry).items() if value is not None} for entry in results.entries]
-    content = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint, "results": entries}
-    file = Path(file)
-    write_files(file.parent, {file.name: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()})
-
-
-def read_results(file: str | os.PathLike[str]) -> Results:
-    """
-    Reads what [`write_results`] wrote, strictly.
-
-    Raises:
-        ArtifactError: If the file is unreadable, of a newer format, or an entry has an unknown, missing or bad value.
-    """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ArtifactError(f"{file} cannot be read as JSON; measure again, or remove the file.") from error
-    parts = ("format_version", "fingerprint", "results")
-    if (
-        not isinstance(content, Mapping)
-        or sorted(content) != sorted(parts)
-        or not isinstance(content["results"], list)
-    ):
-        raise ArtifactError(f"{file} must hold exactly {', '.join(parts)}; write it with hf_l3rs's write_results.")
-    if content["format_version"] != RESULTS_VERSION:
-        raise ArtifactError(
-            f"{file} has format_version {content['format_version']!r}, but the installed hf_l3rs reads "
-            f"{RESULTS_VERSION}; upgrade it with `pip install -U hf_l3rs`."
-        )
-    entries = []
-    for number, entry in enumerate(content["results"]):
-        try:
-            entries.append(Result(**entry))
-        except (TypeError, ArtifactError) as error:
-            raise ArtifactError(f"Entry {number} of {file} is not a result: {error}") from error
-    return Results(str(content["fingerprint"]), tuple(entries))
+_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,step ratio".split(",")
+_ALIGNMENTS = ["left" if name in ("setting", "data", "optimizer", "baseline") else "right" for name in _COLUMNS]
 
 
 def generate_model_card(
@@ -170,7 +43,7 @@ def generate_model_card(
 
     Args:
         config ([`L3RSConfig`]): Of the L3RS.
-        results ([`Results`], *optional*): What was measured with its meta-weights.
+        results ([`~hf_l3rs.hub.results.Results`], *optional*): What was measured with its meta-weights.
         repo_id (`str`, *optional*): Hub id for the examples; a name made from the base model's by default.
         existing (`ModelCard`, *optional*):
             The present card. Only what stands between its markers `<!-- hf_l3rs:begin ... -->` and
@@ -181,9 +54,11 @@ def generate_model_card(
         `huggingface_hub.ModelCard`
 
     Raises:
-        ArtifactError: If a marker of `existing` lacks its counterpart.
+        ArtifactError: If a marker of `existing` lacks its counterpart, or `repo_id` is none.
     """
     repo_id = repo_id or _default_name(config)
+    if not HUB_ID.fullmatch(repo_id):
+        raise ArtifactError(f'{short(repo_id)} is not a Hub id of the form "user/name"; check it for a typo.')
     entries = results.entries if results is not None else ()
     data = _card_data(config, entries, repo_id.split("/")[-1], existing)
     generated = ModelCard.from_template(
@@ -193,7 +68,7 @@ def generate_model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text.strip()}\n")
 
 
-def read_card(file: str | os.PathLike[str] | None) -> ModelCard | None:
+def read_card(file: PathLike | None) -> ModelCard | None:
     """
     Reads a card from a file.
 
@@ -201,35 +76,50 @@ def read_card(file: str | os.PathLike[str] | None) -> ModelCard | None:
         `ModelCard` or `None`: `None` if there is no file.
 
     Raises:
-        ArtifactError: If its metadata cannot be read.
+        ArtifactError: If it is not text, or its metadata cannot be read.
     """
     if file is None or not Path(file).is_file():
         return None
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
-        return ModelCard(text if text.startswith("---") else f"---\n{{}}\n---\n{text}")
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{file} is not text in UTF-8 ({one_line(error)}); correct or remove it.") from error
+    try:
+        card = ModelCard(text if text.startswith("---") else f"---\n{{}}\n---\n{text}")
+        ModelCard(str(card))  # what cannot be written again cannot be brought up to date
+        groups = [card.data.get(key) or [] for key in ("tags", "datasets", "metrics")]
+        groups.append([each.metric_type for each in card.data.get("eval_results") or []])
+        if not all(
+            isinstance(group, (str, list)) and all(isinstance(text, str) for text in group) for group in groups
+        ):
+            raise TypeError("tags, data sets and metrics are texts")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise ArtifactError(
             f"The metadata between the lines --- at the top of {file} is not valid YAML of a model card; correct it."
         ) from error
+    return card
 
 
 def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCard | None:
     """
     Joins two versions of a card: the text of the first that a person wrote into, and the metadata of both, where the
     first has precedence.
+
+    Raises:
+        ArtifactError: If a marker lacks its counterpart.
     """
     if first is None or second is None:
         return first or second
     metadata = {**second.data.to_dict(), **first.data.to_dict()}
     metadata["tags"] = _union(first.data.get("tags"), second.data.get("tags"))
-    text = first.text if _SECTION.sub("", first.text).strip() else second.text
+    is_edited = any(name is None and part.strip() for part, name in list(_split(first.text)))
+    text = first.text if is_edited else second.text
     return ModelCard(f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}")
 
 
 def _default_name(config: L3RSConfig) -> str:
     base = config.base_model or config.model_type
-    return f"l3rs-{Path(base).name}" if base else "l3rs"
+    return f"l3rs-{re.sub('[^A-Za-z0-9_.]+', '-', last_part(base)).strip('-.')}" if base else "l3rs"
 
 
 def _card_data(config: L3RSConfig, entries: Sequence[Result], name: str, existing: ModelCard | None) -> ModelCardData:
@@ -237,13 +127,12 @@ def _card_data(config: L3RSConfig, entries: Sequence[Result], name: str, existin
     kept.pop("model-index", None)
     others = existing.data.get("eval_results") or [] if existing is not None else []
     evaluations = [*_evaluations(entries), *(other for other in others if not _is_generated(other))]
-    trained_on = config.meta_training.get("datasets") or config.meta_training.get("dataset")
     generated = {
         "library_name": "hf_l3rs",
         "license": kept.get("license") or "apache-2.0",
         "tags": _union(kept.get("tags"), TAGS),
-        "base_model": config.base_model if _is_hub_model(config.base_model) else kept.get("base_model"),
-        "datasets": _union(kept.get("datasets"), filter(_is_hub_dataset, _union(trained_on))) or None,
+        "base_model": config.base_model if _is_on_hub(config) else kept.get("base_model"),
+        "datasets": _union(kept.get("datasets"), trained_on(config.meta_training, _hub_ids(config, entries))) or None,
         "metrics": _union(kept.get("metrics"), sorted({each.metric_type for each in evaluations})) or None,
         "eval_results": evaluations or None,
         "model_name": name if evaluations else None,
@@ -256,8 +145,8 @@ def _evaluations(entries: Sequence[Result]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="image-classification",
-            dataset_type=entry.dataset,
-            dataset_name=entry.dataset,
+            dataset_type=entry.shown_dataset,
+            dataset_name=entry.shown_dataset,
             dataset_split=entry.split,
             metric_type=metric,
             metric_value=round(value, 4),
@@ -266,12 +155,20 @@ def _evaluations(entries: Sequence[Result]) -> list[EvalResult]:
         for entry in entries
         if entry.optimizer == OPTIMIZER_NAME
         for metric, value in (("accuracy", entry.accuracy), ("loss", entry.loss))
-        if value is not None
+        if value is not None and math.isfinite(value)
     ]
 
 
 def _is_generated(evaluation: EvalResult) -> bool:
-    return bool(_METRIC_NAME.match(evaluation.metric_name or ""))
+    return bool(_METRIC_NAME.match(str(evaluation.metric_name)))
+
+
+def _hub_ids(config: L3RSConfig, entries: Sequence[Result]) -> set[str]:
+    return known_hub_ids(config.meta_training, [entry.hub_id for entry in entries])
+
+
+def _is_on_hub(config: L3RSConfig) -> bool:
+    return config.base_model_revision is not None and bool(HUB_ID.fullmatch(config.base_model or ""))
 
 
 def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str) -> dict[str, Any]:
@@ -282,64 +179,87 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "horizon (steps)": config.num_training_steps or "unknown",
         "max_grad_norm": config.max_grad_norm or "none",
     }
-    settings = {**architecture, **config.meta_training}
-    base = config.base_model or ""
-    link = f"[{base}](https://huggingface.co/{base})" if _is_hub_model(base) else f"`{Path(base).name}`"
+    settings = architecture | describe_settings(config.meta_training, _hub_ids(config, entries))
     return {
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
-        "base_model": link if base else f"a {config.model_type} model" if config.model_type else "its base model",
-        "num_meta_parameters": f"{L3RSNetwork(config).num_meta_parameters:,}",
+        "base_model": _base_model(config),
+        "num_meta_parameters": f"{sum(map(math.prod, tensor_shapes(config).values())):,}",
         "directions": " and ".join(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
-        "settings": [(_cell(key), _cell(value)) for key, value in settings.items()],
-        "results": [_row(entry) for entry in entries],
-        "commands": _union(" ".join(entry.command.split()) for entry in entries),
+        "settings": markdown_table(["setting", "value"], settings.items()),
+        "results": markdown_table(_COLUMNS, map(_row, entries), _ALIGNMENTS) if entries else None,
+        "commands": _union(map(_command, entries)),
     }
 
 
-def _row(entry: Result) -> list[str]:
+def _base_model(config: L3RSConfig) -> str:
+    """What the text calls the base model: a link if it is on the Hub, else a name, which may be any text."""
+    if _is_on_hub(config):
+        return f"[{config.base_model}](https://huggingface.co/{config.base_model})"
+    if config.base_model:
+        return markdown_code(last_part(config.base_model))
+    return f"a {markdown_text(config.model_type)} model" if config.model_type else "its base model"
+
+
+def _row(entry: Result) -> list[Any]:
     return [
-        _cell(entry.setting),
-        _cell(f"{entry.dataset} ({entry.split})"),
-        _cell(entry.optimizer),
-        str(entry.num_training_steps),
+        entry.setting,
+        f"{entry.shown_dataset} ({entry.split})",
+        entry.optimizer,
+        entry.num_training_steps,
         _measured(entry.loss, entry.loss_stderr),
         _measured(entry.accuracy, entry.accuracy_stderr),
-        _cell(entry.baseline),
+        entry.baseline,
         _measured(entry.baseline_loss),
         _measured(entry.baseline_accuracy),
-        "" if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
-        "" if entry.step_ratio is None else f"{entry.step_ratio:.2f}",
+        None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
+        None if entry.step_ratio is None else f"{entry.step_ratio:.2f}",
     ]
 
 
-def _measured(value: float | None, stderr: float | None = None) -> str:
+def _measured(value: float | None, stderr: float | None = None) -> str | None:
     if value is None:
-        return ""
+        return None
+    if value == math.inf:
+        return "diverged"
     return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.4f}"
 
 
-def _cell(value: Any) -> str:
-    """Text for one cell of a table: a line break or a bar would end it, and a comment could pass for a marker."""
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return " ".join(text.replace("|", r"\|").replace("<!--", "&lt;!--").split())
+def _command(entry: Result) -> str:
+    """A command as a line of a block of code, which it can neither end nor take for a section of the card."""
+    return one_line(entry.command).replace("```", "'''").replace("<!--", "<! --")
+
+
+def _split(text: str) -> Iterator[tuple[str, str | None]]:
+    """Splits a text into generated sections, each with its name, and what a person wrote around them, with `None`."""
+    end, opened = 0, None
+    for marker in _MARKER.finditer(text):
+        if opened is None and marker["kind"] == "begin":
+            opened = marker
+        elif opened is not None and marker["kind"] == "end" and marker["name"] == opened["name"]:
+            yield text[end : opened.start()], None
+            yield text[opened.start() : marker.end()], marker["name"]
+            end, opened = marker.end(), None
+        else:
+            opened = opened or marker
+            break
+    if opened is not None:
+        raise ArtifactError(
+            f"The model card has the marker {short(opened[0])} without its counterpart; restore the other one, or "
+            "remove it."
+        )
+    yield text[end:], None
 
 
 def _merged_text(existing: str, generated: str) -> str:
     """Replaces the generated sections of `existing`; without any, `generated` is put below what stands there."""
-    sections = {match["name"]: match[0] for match in _SECTION.finditer(generated)}
-    stray = _MARKER.search(_SECTION.sub("", existing))
-    if stray is not None:
-        raise ArtifactError(
-            f"The model card has the marker {stray[0]!r} without its counterpart; restore the other one, or remove it."
-        )
-    if _SECTION.search(existing) is None:
+    sections = {name: part for part, name in _split(generated)}
+    parts = list(_split(existing))
+    if len(parts) == 1:
         return f"{existing.strip()}\n\n{generated.strip()}"
-    return _SECTION.sub(lambda match: sections.get(match["name"], match[0]), existing)
+    return "".join(part if name is None else sections.get(name, part) for part, name in parts)
 
 
 def _union(*groups: str | Iterable[str] | None) -> list[str]:
@@ -348,11 +268,3 @@ def _union(*groups: str | Iterable[str] | None) -> list[str]:
     for group in groups:
         values.update(dict.fromkeys([group] if isinstance(group, str) else group or ()))
     return list(values)
-
-
-def _is_hub_model(name: str | None) -> bool:
-    return name is not None and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
-
-
-def _is_hub_dataset(name: str) -> bool:
-    return re.fullmatch(r"\w[\w.-]*(?:/[\w.-]+)?", str(name)) is not None

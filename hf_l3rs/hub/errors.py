@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -20,10 +21,14 @@ from huggingface_hub.errors import (
 )
 
 from hf_l3rs.errors import ArtifactError
+from hf_l3rs.markdown import one_line
+from hf_l3rs.validation import short
 
 
 # The base class of the HTTP library's errors; which library that is depends on the version of huggingface_hub.
 HTTPError = cast("type[Exception]", HfHubHTTPError.__mro__[1])
+# ASCII without spaces and control characters.
+_VISIBLE = re.compile("[!-~]+")
 
 
 @contextmanager
@@ -39,16 +44,30 @@ def hub_errors(repo_id: str, revision: str | None, filename: str, local_files_on
     """
     try:
         yield
-    except (OSError, HFValidationError, EntryNotFoundError, HTTPError) as error:
-        message = _explain(error, repo_id, revision, filename, local_files_only)
-        if message is None:
-            raise
-        raise ArtifactError(message) from error
+    except (OSError, ValueError, TypeError, EntryNotFoundError, HTTPError) as error:
+        raise ArtifactError(_explain(error, repo_id, revision, filename, local_files_only)) from error
 
 
-def _explain(
-    error: Exception, repo_id: str, revision: str | None, filename: str, local_files_only: bool
-) -> str | None:
+def check_request(revision: str | None, token: str | bool | None) -> None:
+    """
+    Refuses what would become a request that no library sends.
+
+    Raises:
+        ArtifactError: If `revision` or `token` cannot be one. The token is not shown.
+    """
+    if not (revision is None or (isinstance(revision, str) and _VISIBLE.fullmatch(revision))):
+        raise ArtifactError(f"revision must be a branch, tag or commit without spaces, got {short(revision)}.")
+    if not (token is None or isinstance(token, bool) or (isinstance(token, str) and _VISIBLE.fullmatch(token))):
+        kind = "text that no token is" if isinstance(token, str) else type(token).__name__
+        raise ArtifactError(
+            f"token must be a Hub token without spaces or line breaks, true or false, got {kind}; strip it, or run "
+            "`hf auth login` and leave it out."
+        )
+
+
+def _explain(error: Exception, repo_id: str, revision: str | None, filename: str, local_files_only: bool) -> str:
+    if type(error) is ValueError and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # force_download hides what went wrong
     place = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     is_offline = local_files_only or constants.is_offline_mode()
     if isinstance(error, HFValidationError):
@@ -79,9 +98,7 @@ def _explain(
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return f"The Hub refused the request for {place} with HTTP {status}; check what your token may do, or retry."
-    return None
-
-
-def one_line(error: Exception) -> str:
-    """Returns the error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error) or type(error).__name__
+    return (
+        f"{place} cannot be exchanged with the Hub ({reason}); correct what was passed, or choose another cache_dir."
+    )

@@ -1,80 +1,69 @@
-"""The artefact on the Hub: load, push and pull."""
+"""The artefact on the Hub: download, push and pull."""
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.files import write_files
-from hf_l3rs.hub.artifact import (
-    CONFIG_NAME,
-    README,
-    RESULTS_NAME,
-    WEIGHTS_NAME,
-    PathLike,
-    load_network,
-    read_network,
-)
-from hf_l3rs.hub.errors import hub_errors
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.files import PathLike, write_files
+from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
+from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
+from hf_l3rs.hub.errors import check_request, hub_errors
+from hf_l3rs.hub.results import read_results_of
 
 
-if TYPE_CHECKING:
-    from hf_l3rs.hub.card import Results
+# With so many attempts, a push loses only to somebody who pushes all the time.
+MAX_ATTEMPTS = 5
+_CONFLICT, _PRECONDITION_FAILED = 409, 412
 
-logger = logging.getLogger(__name__)
 
-
-def load(
-    pretrained_model_name_or_path: PathLike,
-    *,
+def download(
+    repo_id: str,
     revision: str | None = None,
+    *,
     token: str | bool | None = None,
     cache_dir: PathLike | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
-) -> tuple[L3RSNetwork, str | None]:
+) -> tuple[Path, str]:
     """
-    Loads the meta-weights of a folder or of a Hub repository; see [`~L3RSHubMixin.from_pretrained`].
+    Downloads config and weights of one commit, even while somebody pushes; see
+    [`~hf_l3rs.L3RSArtifact.from_pretrained`].
 
     Returns:
-        `tuple[L3RSNetwork, str | None]`: The network, and the commit that it is of, `None` for a folder.
+        `tuple[Path, str]`: The folder that they are in, and the commit.
+
+    Raises:
+        ArtifactError: If they cannot be had.
     """
-    source = os.fspath(pretrained_model_name_or_path)
-    # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
-    if os.path.exists(source) or not isinstance(pretrained_model_name_or_path, str):
-        return load_network(source), None
-    folder, commit_hash = _download_all(
-        source,
-        revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-    )
-    return read_network(folder, source), commit_hash
-
-
-def _download_all(repo_id: str, revision: str | None, **options: Any) -> tuple[Path, str]:
-    """Downloads config and weights of one commit, even while somebody pushes. Returns their folder and the commit."""
-    with hub_errors(repo_id, revision, CONFIG_NAME, options["local_files_only"]):
+    check_request(revision, token)
+    if force_download and (local_files_only or constants.is_offline_mode()):
+        raise ArtifactError(
+            f"force_download asks for {repo_id!r} from the Hub, but downloads are off; leave out force_download, or "
+            "local_files_only and HF_HUB_OFFLINE."
+        )
+    options: dict[str, Any] = {
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "force_download": force_download,
+    }
+    with hub_errors(repo_id, revision, CONFIG_NAME, local_files_only):
         folder = Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision, **options)).parent
     commit_hash = folder.name
-    with hub_errors(repo_id, revision, WEIGHTS_NAME, options["local_files_only"]):
+    with hub_errors(repo_id, revision, WEIGHTS_NAME, local_files_only):
         hf_hub_download(repo_id, WEIGHTS_NAME, revision=commit_hash, **options)
     return folder, commit_hash
 
 
-def _download_optional(repo_id: str, filename: str, revision: str | None, token: str | bool | None) -> Path | None:
-    with hub_errors(repo_id, revision, filename):
+def _download_optional(repo_id: str, filename: str, commit_hash: str | None, token: str | bool | None) -> Path | None:
+    with hub_errors(repo_id, commit_hash, filename):
         try:
-            return Path(hf_hub_download(repo_id, filename, revision=revision, token=token))
+            return Path(hf_hub_download(repo_id, filename, revision=commit_hash, token=token))
         except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means that the Hub did not answer
             raise
         except EntryNotFoundError:
@@ -104,15 +93,13 @@ def pull(
 
     Raises:
         ArtifactError: If it cannot be had or is not a readable L3RS, or `folder` holds other files of those names.
+        StorageError: If `folder` cannot be written.
     """
-    cached, commit_hash = _download_all(repo_id, revision, token=token, local_files_only=False)
-    read_network(cached, repo_id)
-    files = {WEIGHTS_NAME: cached / WEIGHTS_NAME, CONFIG_NAME: cached / CONFIG_NAME}
-    for name in (README, RESULTS_NAME):
-        file = _download_optional(repo_id, name, commit_hash, token)
-        if file is not None:
-            files[name] = file
-    contents = {name: file.read_bytes() for name, file in files.items()}
+    cached, commit_hash = download(repo_id, revision, token=token)
+    load_network(cached, repo_id)
+    files: dict[str, Path | None] = {WEIGHTS_NAME: cached / WEIGHTS_NAME, CONFIG_NAME: cached / CONFIG_NAME}
+    files |= {name: _download_optional(repo_id, name, commit_hash, token) for name in (README, RESULTS_NAME)}
+    contents = {name: file.read_bytes() for name, file in files.items() if file is not None}
     for name, data in contents.items():
         target = Path(folder, name)
         if not overwrite and target.is_file() and target.read_bytes() != data:
@@ -135,10 +122,10 @@ def push(
 ) -> str:
     """
     Uploads the L3RS in a folder in one commit: config, weights, measured results and card. What a person wrote into
-    the card is kept: the folder's own text if it has any, else that on the Hub.
+    the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets there meanwhile.
 
     Args:
-        folder (`str` or `os.PathLike`): What [`~L3RSHubMixin.save_pretrained`] wrote.
+        folder (`str` or `os.PathLike`): What [`~hf_l3rs.L3RSArtifact.save_pretrained`] wrote.
         repo_id (`str`): Hub id, `"user/name"`; the repository is made if absent.
         private (`bool`, *optional*): Whether a new repository is private.
         token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
@@ -152,46 +139,62 @@ def push(
     Raises:
         ArtifactError: If the folder is not a readable L3RS, its results are of other meta-weights, or the Hub refuses.
     """
-    from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
-
-    folder = Path(folder)
-    network = load_network(folder)
-    own_results = _matching_results(folder / RESULTS_NAME, network, strict=True)
+    check_request(revision, token)
+    own = _Folder(Path(folder))
     api = HfApi(token=token)
     with hub_errors(repo_id, revision, README):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-    remote_card, remote_results = (
-        _download_optional(repo_id, name, revision, token) for name in (README, RESULTS_NAME)
+    for _ in range(MAX_ATTEMPTS):
+        with hub_errors(repo_id, revision, README):
+            parent = api.repo_info(repo_id, revision=revision).sha
+        operations = own.operations(repo_id, parent, token)
+        with hub_errors(repo_id, revision, README):
+            try:
+                commit = api.create_commit(
+                    repo_id,
+                    operations,
+                    commit_message=commit_message,
+                    revision=revision,
+                    create_pr=create_pr,
+                    parent_commit=parent,
+                )
+            except HfHubHTTPError as error:
+                if error.response.status_code not in (_CONFLICT, _PRECONDITION_FAILED):
+                    raise
+            else:
+                return commit.pr_url or commit.commit_url
+    raise ArtifactError(
+        f"{repo_id!r} changed on the Hub during each of {MAX_ATTEMPTS} attempts to push; push again when nobody else "
+        "does."
     )
-    # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
-    results = own_results or (_matching_results(remote_results, network) if remote_results else None)
-    existing = combine_cards(read_card(folder / README), read_card(remote_card))
-    card = generate_model_card(network.config, results, repo_id=repo_id, existing=existing)
-    names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if own_results else [])]
-    operations: list[Any] = [CommitOperationAdd(name, (folder / name).read_bytes()) for name in names]
-    operations.append(CommitOperationAdd(README, str(card).encode()))
-    if results is None and remote_results is not None:
-        operations.append(CommitOperationDelete(RESULTS_NAME))
-    with hub_errors(repo_id, revision, README):
-        commit = api.create_commit(
-            repo_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr
-        )
-    return commit.pr_url or commit.commit_url
 
 
-def _matching_results(file: Path, network: L3RSNetwork, strict: bool = False) -> Results | None:
-    """Reads results if they were measured with these meta-weights; others must not be shown as if they were theirs."""
-    from hf_l3rs.hub.card import read_results
+class _Folder:
+    """What is pushed, read and checked before anything is made on the Hub."""
 
-    if not file.is_file():
-        return None
-    results = read_results(file)
-    if results.fingerprint == network.fingerprint():
-        return results
-    message = f"{file} was measured with meta-weights {results.fingerprint}, but these are {network.fingerprint()}"
-    if strict:
-        raise ArtifactError(f"{message}; measure again, or remove the file.")
-    logger.warning("%s; the card leaves it out.", message)
-    return None
+    def __init__(self, folder: Path) -> None:
+        network = load_network(folder)
+        self.config, self.fingerprint = network.config, network.fingerprint()
+        self.results = read_results_of(self.fingerprint, folder / RESULTS_NAME, strict=True)
+        self.card = read_card(folder / README)
+        generate_model_card(self.config, self.results, existing=self.card)
+        names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if self.results else [])]
+        self.files = {name: (folder / name).read_bytes() for name in names}
+
+    def operations(self, repo_id: str, parent: str | None, token: str | bool | None) -> list[Any]:
+        """Returns what turns the commit `parent` into one that holds this L3RS."""
+        card, results = (_download_optional(repo_id, name, parent, token) for name in (README, RESULTS_NAME))
+        try:
+            # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
+            kept = read_results_of(self.fingerprint, results) if results and not self.results else None
+            existing = combine_cards(self.card, read_card(card))
+            text = generate_model_card(self.config, self.results or kept, repo_id=repo_id, existing=existing)
+        except ArtifactError as error:
+            raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
+        files = {**self.files, README: str(text).encode()}
+        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
+        if results is not None and not (self.results or kept):
+            operations.append(CommitOperationDelete(RESULTS_NAME))
+        return operations

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import ModelCard
-
-from hf_l3rs.files import write_files
-from hf_l3rs.hub.artifact import README, RESULTS_NAME, PathLike, network_files, save_network
-from hf_l3rs.hub.card import Results, generate_model_card, read_card
-from hf_l3rs.hub.hub import _matching_results, load, push
+from hf_l3rs.errors import ArtifactError
+from hf_l3rs.files import PathLike, write_files
+from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, save_network
+from hf_l3rs.hub.card import generate_model_card, read_card
+from hf_l3rs.hub.hub import download, push
+from hf_l3rs.hub.results import read_results_of
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.validation import short
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,21 @@ class L3RSArtifact:
             ArtifactError: If it cannot be had, or is not a readable L3RS.
             ConfigError: If its config is of a newer format or has an invalid value.
         """
-        return cls(
-            *load(
-                pretrained_model_name_or_path,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                force_download=force_download,
-            )
+        source = pretrained_model_name_or_path
+        if not isinstance(source, (str, os.PathLike)):
+            raise ArtifactError(f"An L3RS is loaded from a folder or by its Hub id, got {short(source)}.")
+        # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
+        if os.path.exists(source) or not isinstance(source, str):
+            return cls(load_network(source))
+        folder, commit_hash = download(
+            source,
+            revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
         )
+        return cls(load_network(folder, source), commit_hash)
 
     def save_pretrained(
         self,
@@ -100,11 +107,15 @@ class L3RSArtifact:
 
         Returns:
             `str` or `None`: URL of the commit if it was pushed.
+
+        Raises:
+            ArtifactError: If a meta-weight is not a number, or the card or results that are there cannot be read.
+            StorageError: If the folder cannot be written.
         """
         folder = Path(save_directory)
         files = network_files(self.network)
-        results = _matching_results(folder / RESULTS_NAME, self.network)
-        card = self.card(results=results, repo_id=repo_id, existing=read_card(folder / README))
+        results = read_results_of(self.network.fingerprint(), folder / RESULTS_NAME)
+        card = generate_model_card(self.config, results, repo_id=repo_id, existing=read_card(folder / README))
         write_files(folder, {**files, README: str(card).encode()})
         if not push_to_hub:
             return None
@@ -115,9 +126,3 @@ class L3RSArtifact:
         with TemporaryDirectory() as folder:
             save_network(self.network, folder)
             return push(folder, repo_id, **kwargs)
-
-    def card(
-        self, *, results: Results | None = None, repo_id: str | None = None, existing: ModelCard | None = None
-    ) -> ModelCard:
-        """Returns the card; see [`~hf_l3rs.hub.card.generate_model_card`]."""
-        return generate_model_card(self.config, results, repo_id=repo_id, existing=existing)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.markdown import one_line
+from hf_l3rs.validation import Range, check_fields, short
 
 
 FORMAT_VERSION = 1
 
+# Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
+Number = int | float
+
+DIRECTION_NAMES = ("adam", "sgd", "momentum")
 STEP_REFERENCES = ("rms", "absolute")
 FEATURES = (
     "relative_time",
@@ -34,6 +41,9 @@ class LayerSpec:
         shape (`tuple[int, ...]`): Shape of the parameter.
         role (`str`): What the parameter does, such as `"conv.weight"`; see [`~hf_l3rs.describe_layers`].
         block (`str`): The numbers in the name, joined by dots: where in the model the layer stands.
+
+    Raises:
+        ConfigError: If a value is of a wrong type, or a size negative.
     """
 
     name: str
@@ -42,7 +52,7 @@ class LayerSpec:
     block: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        check_fields(self, {"shape": Range(low=0, high=2**63 - 1)}, lengths={"shape": Range(low=0, high=64)})
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,15 @@ class L3RSConfig:
         momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
-        base_model (`str`, *optional*): Hub id or folder name of the pretrained model that meta-training started from.
-        base_model_revision (`str`, *optional*): The Hub's commit of that model; `None` for a folder.
+        base_model (`str`, *optional*): Hub id or folder of the pretrained model that meta-training started from.
+        base_model_revision (`str`, *optional*):
+            The commit of that model on the Hub; `None` if it came from a folder. Only with it is `base_model` taken
+            for a Hub id.
         model_type (`str`, *optional*): `model_type` of that model's configuration.
         num_training_steps (`int`, *optional*): The longest horizon, in optimizer steps, that meta-training unrolled.
-        meta_training (`dict`, *optional*): A summary of meta-training: data, settings, cost. Plain JSON values.
+        meta_training (`dict`, *optional*):
+            A summary of meta-training: settings, cost, and under `"data"` a list of mappings, one a data set, whose
+            `hub_id` is `None` if it came from a folder. Plain JSON values.
         library_version (`str`, *optional*): Version of hf_l3rs that wrote the artefact.
         format_version (`int`, *optional*): Version of the artefact's format; a newer one than this library's raises.
 
@@ -94,28 +108,16 @@ class L3RSConfig:
     features: tuple[str, ...] = FEATURES
     embedding_size: int = 8
     hidden_sizes: tuple[int, ...] = (32, 32)
-    ema_decays: tuple[float, ...] = (0.5, 0.9, 0.99)
-    relative_times: tuple[float, ...] = (0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
-    absolute_times: tuple[float, ...] = (
-        1,
-        3,
-        10,
-        30,
-        100,
-        300,
-        1e3,
-        3e3,
-        1e4,
-        3e4,
-        1e5,
-    )
+    ema_decays: tuple[Number, ...] = (0.5, 0.9, 0.99)
+    relative_times: tuple[Number, ...] = (0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
+    absolute_times: tuple[Number, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
     step_reference: str = "rms"
-    base_step: float = 1e-3
+    base_step: Number = 1e-3
     normalize_mixture: bool = False
-    adam_betas: tuple[float, float] = (0.9, 0.99)
-    adam_eps: float = 1e-8
-    momentum: float = 0.9
-    max_grad_norm: float | None = None
+    adam_betas: tuple[Number, Number] = (0.9, 0.99)
+    adam_eps: Number = 1e-8
+    momentum: Number = 0.9
+    max_grad_norm: Number | None = None
     base_model: str | None = None
     base_model_revision: str | None = None
     model_type: str | None = None
@@ -125,64 +127,15 @@ class L3RSConfig:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        for name in _TUPLE_FIELDS:
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence):
-                raise ConfigError(f"L3RSConfig.{name} must be a list, got {value!r}; write one value as [value].")
-            object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "layers", tuple(_as_layer(layer) for layer in self.layers))
-        self._validate_names()
-        self._validate_numbers()
-        self._validate_types()
-
-    def _validate_names(self) -> None:
-        from hf_l3rs.learned.directions import DIRECTIONS
-
+        if isinstance(self.layers, (list, tuple)):
+            object.__setattr__(self, "layers", tuple(map(_as_layer, self.layers)))
+        check_fields(self, _RULES, lengths=_LENGTHS)
         names = [layer.name for layer in self.layers]
-        if not names:
-            raise ConfigError("L3RSConfig.layers is empty, but an L3RS needs at least one layer; describe a model.")
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ConfigError(f"L3RSConfig.layers names {twice!r} twice; every layer needs a name of its own.")
-        _check_known("directions", self.directions, tuple(DIRECTIONS), at_least=1)
-        _check_known("features", self.features, FEATURES, at_least=0)
-        _check_known("step_reference", (self.step_reference,), STEP_REFERENCES, at_least=1)
-
-    def _validate_numbers(self) -> None:
-        _check_range("embedding_size", self.embedding_size, low=0, kind=int)
-        for size in self.hidden_sizes:
-            _check_range("hidden_sizes", size, low=1, kind=int)
-        if len(self.adam_betas) != 2:
-            raise ConfigError(f"L3RSConfig.adam_betas must hold two decays, got {list(self.adam_betas)}.")
-        for name in ("ema_decays", "adam_betas"):
-            for decay in getattr(self, name):
-                _check_range(name, decay, low=0.0, below=1.0)
-        _check_range("momentum", self.momentum, low=0.0, below=1.0)
-        for center in self.relative_times:
-            _check_range("relative_times", center, above=-float("inf"))
-        for scale in self.absolute_times:
-            _check_range("absolute_times", scale, above=0.0)
-        _check_range("base_step", self.base_step, above=0.0)
-        _check_range("adam_eps", self.adam_eps, low=1e-30)  # its reciprocal must be a float32
-        if self.max_grad_norm is not None:
-            _check_range("max_grad_norm", self.max_grad_norm, above=0.0)
-        if self.num_training_steps is not None:
-            _check_range("num_training_steps", self.num_training_steps, low=1, kind=int)
-        _check_range("format_version", self.format_version, low=1, kind=int)
-
-    def _validate_types(self) -> None:
-        if not isinstance(self.normalize_mixture, bool):
-            raise ConfigError(f"L3RSConfig.normalize_mixture must be true or false, got {self.normalize_mixture!r}.")
-        for name in ("base_model", "base_model_revision", "model_type", "library_version"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise ConfigError(f"L3RSConfig.{name} must be a string or null, got {value!r}.")
-        try:
-            is_json = isinstance(self.meta_training, dict) and bool(json.dumps(self.meta_training))
-        except (TypeError, ValueError):
-            is_json = False
-        if not is_json:
-            raise ConfigError(f"L3RSConfig.meta_training must be a dict of JSON values, got {self.meta_training!r}.")
+        for name, values in (("layers", names), ("directions", self.directions), ("features", self.features)):
+            twice = [value for value, count in Counter(values).items() if count > 1]
+            if twice:
+                raise ConfigError(f"L3RSConfig.{name} must hold each value only once, got {short(twice[0])} twice.")
+        object.__setattr__(self, "meta_training", _as_plain_json(self.meta_training))
 
     def replace(self, **changes: Any) -> L3RSConfig:
         """Returns a copy with `changes` applied and validated."""
@@ -224,7 +177,10 @@ class L3RSConfig:
         known = {spec.name for spec in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"Unknown fields in the L3RS config: {', '.join(unknown)}; known are {sorted(known)}.")
+            raise ConfigError(
+                f"Unknown fields in the L3RS config: {one_line(', '.join(unknown))[:100]}; remove them, or upgrade "
+                "with `pip install -U hf_l3rs` if a newer version wrote them."
+            )
         if "layers" not in values:
             raise ConfigError(
                 "The L3RS config has no field 'layers': this is not an L3RS config, or it is incomplete."
@@ -241,50 +197,58 @@ _PROVENANCE = (
     "format_version",
 )
 
-_TUPLE_FIELDS = (
-    "layers",
-    "directions",
-    "features",
-    "hidden_sizes",
-    "ema_decays",
-    "relative_times",
-    "absolute_times",
-    "adam_betas",
-)
+_DECAY = Range(low=0, below=1)
+_RULES: dict[str, Range | tuple[str, ...]] = {
+    "directions": DIRECTION_NAMES,
+    "features": FEATURES,
+    "embedding_size": Range(low=0, high=2**16),
+    "hidden_sizes": Range(low=1, high=2**16),
+    "ema_decays": _DECAY,
+    "absolute_times": Range(above=0),
+    "step_reference": STEP_REFERENCES,
+    "base_step": Range(low=1e-30, high=1e6),  # times exp(±12) and the root of the size it must be a float32
+    "adam_betas": _DECAY,
+    "adam_eps": Range(low=1e-30, high=1e30),  # and so must its reciprocal
+    "momentum": _DECAY,
+    "max_grad_norm": Range(above=0),
+    "num_training_steps": Range(low=1, high=10**12),
+    "format_version": Range(low=1, high=FORMAT_VERSION),
+}
+_LENGTHS = {
+    "layers": Range(low=1, high=20_000),
+    "directions": Range(low=1),
+    "hidden_sizes": Range(low=0, high=32),
+    **dict.fromkeys(("ema_decays", "relative_times", "absolute_times"), Range(low=0, high=1000)),
+}
+# Every continued run adds a level to the summary: as deep as anybody goes, and far from what would exhaust the stack.
+_MAX_DEPTH = 64
 
 
 def _as_layer(layer: Any) -> LayerSpec:
     try:
-        spec = layer if isinstance(layer, LayerSpec) else LayerSpec(**layer)
-        if all(isinstance(text, str) for text in (spec.name, spec.role, spec.block)):
-            return spec
+        return layer if isinstance(layer, LayerSpec) else LayerSpec(**layer)
+    except ConfigError as error:
+        raise ConfigError(f"L3RSConfig.layers has an entry that is no layer: {error}") from error
     except (TypeError, ValueError):
-        pass
-    raise ConfigError(
-        f"An entry of L3RSConfig.layers needs exactly the fields name, shape, role and block, got {layer!r}."
-    )
-
-
-def _check_known(name: str, values: tuple[str, ...], allowed: tuple[str, ...], *, at_least: int) -> None:
-    unknown = [value for value in values if value not in allowed]
-    if unknown or len(values) < at_least or len(set(values)) != len(values):
         raise ConfigError(
-            f"L3RSConfig.{name} must hold at least {at_least} of {', '.join(allowed)}, each once, got {list(values)}."
-        )
+            f"An entry of L3RSConfig.layers needs exactly the fields name, shape, role and block, got {short(layer)}."
+        ) from None
 
 
-def _check_range(
-    name: str,
-    value: Any,
-    *,
-    low: float | None = None,
-    above: float | None = None,
-    below: float = float("inf"),
-    kind: type = float,
-) -> None:
-    """Raises unless `value` is a finite number of `kind` with `low <= value`, `above < value` and `value < below`."""
-    numeric = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    if numeric and (low is None or value >= low) and (above is None or value > above) and value < below:
-        return
-    start = f"[{low}" if low is not None else f"({above}"
-    raise ConfigError(f"L3RSConfig.{name} must be a {kind.__name__} in {start}, {below}), got {value!r}.")
+def _as_plain_json(summary: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if not _is_within(summary, _MAX_DEPTH):
+            raise ValueError
+        text = json.dumps(summary, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return json.loads(text)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            "L3RSConfig.meta_training must be a mapping of JSON values, without NaN, infinity or more than "
+            f"{_MAX_DEPTH} levels, got {short(summary)}."
+        ) from None
+
+
+def _is_within(value: Any, depth: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return depth >= 0 and all(_is_within(part, depth - 1) for part in parts)

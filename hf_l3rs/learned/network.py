@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from torch import nn
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.learned.features import num_features
+from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
 
 
 # exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.
@@ -78,24 +77,18 @@ class L3RSNetwork(nn.Module):
         super().__init__()
         self.config = config
         generator = torch.Generator().manual_seed(seed)
-        sizes = (
-            num_features(config) + config.embedding_size,
-            *config.hidden_sizes,
-            len(config.directions) + 1,
-        )
-        embeddings = 0.5 * torch.randn(len(config.layers), config.embedding_size, generator=generator)
+        shapes = tensor_shapes(config)
+        embeddings = 0.5 * torch.randn(shapes.pop("embeddings"), generator=generator)
         self.embeddings = nn.Parameter(embeddings, requires_grad=False)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-            is_output = index == len(sizes) - 2
+        num_linear = len(shapes) // 2
+        for index in range(num_linear):
+            fan_out, fan_in = shapes[f"weights.{index}"]
             weight = torch.randn(fan_out, fan_in, generator=generator) / math.sqrt(fan_in)
-            self.weights.append(
-                nn.Parameter(
-                    torch.zeros_like(weight) if is_output else weight,
-                    requires_grad=False,
-                )
-            )
+            if index == num_linear - 1:
+                weight.zero_()
+            self.weights.append(nn.Parameter(weight, requires_grad=False))
             self.biases.append(nn.Parameter(torch.zeros(fan_out), requires_grad=False))
 
     def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,24 +154,13 @@ class L3RSNetwork(nn.Module):
         Raises:
             ArtifactError: If a tensor is missing, surplus, of another shape or type, or not finite.
         """
-        own = self.state_dict()
-        missing, surplus = (
-            sorted(own.keys() - tensors.keys()),
-            sorted(tensors.keys() - own.keys()),
-        )
-        if missing or surplus:
-            raise ArtifactError(
-                f"The tensors in {source} do not fit its config: missing {missing or 'none'}, surplus "
-                f"{surplus or 'none'}; config and weights must come from the same save."
-            )
+        check_shapes(self.config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
         for name, tensor in tensors.items():
-            if tensor.shape != own[name].shape:
+            if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
                 raise ArtifactError(
-                    f"Tensor {name!r} in {source} has shape {tuple(tensor.shape)}, but its config asks for "
-                    f"{tuple(own[name].shape)}; config and weights must come from the same save."
+                    f"Tensor {name!r} in {source} is not finite floating-point numbers of 32 bits throughout, but "
+                    f"{tensor.dtype}; save the L3RS again from a network that works."
                 )
-            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-                raise ArtifactError(f"Tensor {name!r} in {source} is not finite floating-point numbers throughout.")
         self.load_state_dict(dict(tensors), strict=True)
 
     def fingerprint(self) -> str:

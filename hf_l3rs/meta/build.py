@@ -54,7 +54,7 @@ def run_settings(
     l3rs_args: L3RSArguments, model_args: ModelArguments, task_args: TaskArguments, seed: int
 ) -> dict[str, Any]:
     """Returns what a run's result depends on beside configuration and strategy, as plain JSON values."""
-    settings = {
+    settings: dict[str, Any] = {
         "l3rs": dataclasses.asdict(l3rs_args),
         "model": dataclasses.asdict(model_args),
         "tasks": dataclasses.asdict(task_args),

@@ -1,6 +1,8 @@
 """The card says what config and results say, and keeps what a person wrote."""
 
-import json
+import math
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,15 +12,8 @@ from huggingface_hub import EvalResult, ModelCard
 
 from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub.card import (
-    Result,
-    Results,
-    combine_cards,
-    generate_model_card,
-    read_card,
-    read_results,
-    write_results,
-)
+from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
+from hf_l3rs.hub.results import Result, Results
 
 
 RESULT = Result(
@@ -36,6 +31,7 @@ RESULT = Result(
     baseline_loss=0.308,
     wins=11,
     step_ratio=2.5,
+    hub_id="org/data",
 )
 RESULTS = Results("0123456789abcdef", (RESULT, replace(RESULT, optimizer="untrained L3RS", loss=0.499)))
 
@@ -46,6 +42,7 @@ def config():
     return L3RSConfig(
         layers=describe_layers(model.named_parameters()),
         base_model="org/resnet-tiny",
+        base_model_revision="0" * 40,
         num_training_steps=20,
         meta_training={"dataset": "org/data", "sigma": 0.05, "steps|range": [10, 20]},
     )
@@ -96,6 +93,153 @@ def test_local_base_model_is_named_without_its_path(config):
     assert "`resnet-tiny`" in card.text
     assert card.data.base_model is None
     assert 'from_pretrained("l3rs-resnet-tiny")' in card.text
+
+
+def test_only_what_is_certainly_on_the_hub_is_linked(config):
+    """`outputs/digits` has the form of a Hub id, and so has `org/resnet-tiny`: neither is one by its looks."""
+    local = config.replace(base_model_revision=None, meta_training={"datasets": ["outputs/digits", "org/data"]})
+    results = Results(RESULTS.fingerprint, (replace(RESULT, dataset="outputs/digits", hub_id=None),))
+    card = generate_model_card(local, results)
+    assert "huggingface.co/org" not in card.text
+    assert "fine-tunes `resnet-tiny`." in card.text
+    assert "| in domain | digits (test) |" in card.text
+    assert "| datasets | digits, data |" in card.text
+    assert "outputs/digits" not in str(card)
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert {each.dataset_type for each in card.data.eval_results} == {"digits"}
+
+
+DATA = [
+    {
+        "name": "org/data",
+        "hub_id": "org/data",
+        "path": "/home/somebody/data",
+        "revision": "abc",
+        "splits": {"batches": "train", "evaluation": "test"},
+        "division_seed": None,
+        "classes": [0, 1],
+        "max_images": None,
+    },
+    {"name": "digits", "hub_id": None, "path": "outputs/digits", "revision": None, "splits": {}, "division_seed": 0},
+]
+
+
+def test_data_of_meta_training(config):
+    card = generate_model_card(config.replace(meta_training={"data": DATA, "seed": 7}))
+    assert card.data.datasets == ["org/data"]
+    text = "org/data (revision: abc, splits: batches: train, evaluation: test, classes: [0, 1])"
+    assert f"| data | {text}; digits (division_seed: 0) |" in card.text
+    assert "somebody" not in str(card) and "outputs" not in str(card).split("meta-training -->")[1]
+
+
+def test_data_of_the_run_that_it_started_from(config):
+    earlier = {"data": DATA[:1], "seed": 7, "sigma": 0.05, "started_from": {"data": DATA[1:]}}
+    card = generate_model_card(config.replace(meta_training={"data": DATA[1:], "seed": 7, "started_from": earlier}))
+    assert card.data.datasets == ["org/data"]
+    row = next(line for line in card.text.splitlines() if line.startswith("| started_from"))
+    assert row.startswith("| started_from (where it differs) | data: org/data (")
+    assert "sigma: 0.05" in row
+    assert "seed: 7;" not in row
+    assert "somebody" not in str(card)
+
+
+@pytest.mark.parametrize("data", [3, "org/data", [], [3], [{}], [{"name": 3}], [{"name": "a", "hub_id": 3}], {"a": 1}])
+def test_data_of_another_shape(config, data):
+    card = generate_model_card(config.replace(meta_training={"data": data, "datasets": data, "started_from": data}))
+    assert card.data.datasets is None
+
+
+def test_figures_are_rounded(config):
+    summary = {"loss": 0.21889556269161403, "seconds": 33194.64446, "steps": 416682, "off": None, "is": True}
+    text = generate_model_card(config.replace(meta_training=summary)).text
+    for row in ("loss | 0.2189", "seconds | 33195", "steps | 416682", "off | none", "is | yes"):
+        assert f"| {row} |" in text
+
+
+def test_diverged_runs_are_shown(config):
+    entry = replace(RESULT, loss=math.inf, loss_stderr=None, baseline_loss=math.inf)
+    card = generate_model_card(config, Results(RESULTS.fingerprint, (entry,)))
+    assert "| 20 | diverged | 0.9234 | Adam | diverged |" in card.text
+    assert [each.metric_type for each in card.data.eval_results] == ["accuracy"]
+
+
+HOSTILE = (
+    "x\n\n# Injected\n\n<script>alert(1)</script> ![image](https://evil.example/x.png) [link](https://evil.example)"
+    " | bar `code` ```\n```\n<!-- hf_l3rs:end usage --> <!-- hf_l3rs:begin usage --> \x1b[31m \u202e {{ 7 * 7 }} \\|"
+    ' "); evil('
+)
+
+
+def hostile(config):
+    """Everything that may be any text is such a text."""
+    entry = replace(
+        RESULT, **dict.fromkeys(("dataset", "split", "command", "setting", "baseline"), HOSTILE), hub_id=None
+    )
+    changes = {"base_model": HOSTILE, "base_model_revision": "0" * 40, "model_type": HOSTILE}
+    summary = {
+        HOSTILE: HOSTILE,
+        "datasets": [HOSTILE],
+        "data": [{"name": HOSTILE, "hub_id": HOSTILE, HOSTILE: [HOSTILE]}],
+    }
+    config = config.replace(**changes, meta_training={**summary, "started_from": {"nested": {HOSTILE: HOSTILE}}})
+    return config, Results(RESULTS.fingerprint, (entry,))
+
+
+@pytest.mark.parametrize("changes", [{}, {"base_model": None}])
+def test_no_value_does_anything(config, changes):
+    config, results = hostile(config)
+    config = config.replace(**changes)
+    first = generate_model_card(config, results)
+    plain = generate_model_card(config.replace(base_model="x", model_type="x", meta_training={}))
+    lines = first.text.splitlines()
+    headings = [line for line in lines if line.startswith("#")]
+    assert headings[1:] == [line for line in plain.text.splitlines() if line.startswith("#")][1:]
+    assert not any(line.startswith("# Injected") for line in lines)
+    fences = [line for line in lines if line.lstrip().startswith("```")]
+    assert len(fences) % 2 == 0 and len(fences) == 12
+    assert first.text.count("<!-- hf_l3rs:") == 12
+    assert "49" not in first.text
+    assert not any(char in first.text for char in "\x1b\u202e")
+    is_code = [sum(line in fences for line in lines[:index]) % 2 for index in range(len(lines))]
+    prose = "\n".join(line for line, is_in_block in zip(lines, is_code) if not is_in_block)
+    assert "alert(1)" in prose and "<script>" not in prose
+    assert "](https://evil" not in prose
+    assert "evil(" not in "".join(line for line in lines if "from_pretrained(" in line or "l3rs=" in line)
+    bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines if line.startswith("| x # Injected")]
+    assert bars == [3, 12]
+    assert str(generate_model_card(config, results, existing=first)) == str(first)
+    assert str(generate_model_card(config, results, existing=ModelCard(str(first)))) == str(first)
+
+
+@pytest.mark.parametrize("repo_id", ["a b", 'x"); evil("', "a/b/c", "a\nb", "/home/somebody"])
+def test_repo_id_that_none_is(config, repo_id):
+    with pytest.raises(ArtifactError, match='not a Hub id of the form "user/name"'):
+        generate_model_card(config, repo_id=repo_id)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- hf_l3rs:begin a -->" * 4000,
+        "<!-- hf_l3rs:end a -->" * 4000,
+        "<!-- hf_l3rs:begin a --><!-- hf_l3rs:end b -->" * 2000,
+        "<!-- hf_l3rs:begin a --><!-- hf_l3rs:end a -->" * 2000,
+        "<!-- hf_l3rs:begin " * 5000,
+        "<!-- hf_l3rs:begin " + "a" * 96_000,
+        "---\n" + "\n" * 96_000,
+    ],
+    ids=lambda text: repr(text[:40]),
+)
+def test_time_is_linear_in_the_text(config, text):
+    card = ModelCard(f"---\n{{}}\n---\n{text}")
+    start = time.perf_counter()
+    for call in (lambda: generate_model_card(config, existing=card), lambda: combine_cards(card, card)):
+        try:
+            call()
+        except ArtifactError as error:
+            assert "without its counterpart" in str(error)
+    assert time.perf_counter() - start < 3  # a tenth of a second, where nothing else is running
 
 
 def test_second_generation_is_identical(config):
@@ -177,59 +321,6 @@ def test_read_card(tmp_path):
         file.write_text(content)
         with pytest.raises(ArtifactError, match=r"not valid YAML of a model card; correct it\.$"):
             read_card(file)
-
-
-def test_results_survive_their_file(tmp_path):
-    write_results(RESULTS, tmp_path / "results.json")
-    assert read_results(tmp_path / "results.json") == RESULTS
-    before = (tmp_path / "results.json").read_bytes()
-    write_results(read_results(tmp_path / "results.json"), tmp_path / "results.json")
-    assert (tmp_path / "results.json").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"loss": float("nan")}, "loss must be a finite number"),
-        ({"loss": None}, "loss must be"),
-        ({"command": " "}, "command must be text"),
-        ({"num_tasks": 1.5}, "num_tasks must be a whole number"),
-        ({"num_tasks": True}, "num_tasks must be a whole number"),
-        ({"accuracy": 92.3}, "do not store percent"),
-        ({"wins": 13}, "at most num_tasks=12"),
-    ],
-)
-def test_invalid_result(changes, words):
-    with pytest.raises(ArtifactError, match=words):
-        replace(RESULT, **changes)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (lambda content: content.update(format_version=2), "pip install -U hf_l3rs"),
-        (lambda content: content.update(more=1), "must hold exactly"),
-        (lambda content: content.pop("fingerprint"), "must hold exactly"),
-        (lambda content: content["results"][1].pop("loss"), "Entry 1 .* 'loss'"),
-        (lambda content: content["results"][0].update(speed=1), "Entry 0 .* 'speed'"),
-        (lambda content: content["results"].append(3), "Entry 2 "),
-    ],
-)
-def test_invalid_results_file(tmp_path, change, words):
-    file = tmp_path / "results.json"
-    write_results(RESULTS, file)
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
-    with pytest.raises(ArtifactError, match=words) as error:
-        read_results(file)
-    assert "\n" not in str(error.value)
-
-
-def test_results_file_that_is_not_json(tmp_path):
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ArtifactError, match="measure again, or remove the file"):
-        read_results(tmp_path / "results.json")
 
 
 def test_metadata_is_plain_yaml(config):

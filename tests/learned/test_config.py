@@ -1,6 +1,7 @@
 """The configuration: JSON and back, every invalid value told in one sentence, and no field without effect."""
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -10,7 +11,9 @@ from torch import nn
 
 from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, LayerSpec, describe_layers
 from hf_l3rs.errors import ConfigError, L3RSError
-from hf_l3rs.learned.config import FORMAT_VERSION
+from hf_l3rs.learned.config import DIRECTION_NAMES, FORMAT_VERSION
+from hf_l3rs.learned.directions import DIRECTIONS
+from hf_l3rs.validation import short
 
 
 LAYER = LayerSpec("weight", (2, 3), "linear_down.weight", "")
@@ -38,7 +41,7 @@ OTHER = {
 PROVENANCE = {
     "max_grad_norm": 1.0,
     "base_model": "org/model",
-    "base_model_revision": "0123abc",
+    "base_model_revision": "0" * 40,
     "model_type": "resnet",
     "num_training_steps": 100,
     "meta_training": {"dataset": "org/data", "generations": 3, "cost": {"seconds": 1.5}},
@@ -69,6 +72,7 @@ def test_config_is_immutable():
         CONFIG.base_step = 1.0
 
 
+NAMED = {"name": "weight", "shape": [2], "role": "norm.weight", "block": ""}
 INVALID = [
     ("layers", ()),
     ("layers", (LAYER, LAYER)),
@@ -117,10 +121,51 @@ INVALID = [
     ("meta_training", "summary"),
     ("meta_training", {"mean": torch.ones(1)}),
     ("format_version", "1"),
+    ("format_version", 0),
+    # sizes that nobody means
+    ("layers", ({**NAMED, "shape": [-1]},)),
+    ("layers", ({**NAMED, "shape": [math.inf]},)),
+    ("layers", ({**NAMED, "shape": [2**63]},)),
+    ("layers", ({**NAMED, "shape": [1] * 65},)),
+    ("layers", ({**NAMED, "shape": 2},)),
+    ("layers", ({**NAMED, "name": "\ud800"},)),
+    ("layers", [[[[LAYER]]]]),
+    ("layers", [{**NAMED, "name": f"layer {index}"} for index in range(20_001)]),
+    ("directions", [["adam"]]),
+    ("directions", {"adam": 1}),
+    ("features", (3,)),
+    ("embedding_size", 10**9),
+    ("hidden_sizes", (10**9,)),
+    ("hidden_sizes", (10**30,)),
+    ("hidden_sizes", (32,) * 33),
+    ("hidden_sizes", (True,)),
+    ("hidden_sizes", "32"),
+    ("ema_decays", (0.5,) * 1001),
+    ("relative_times", (0.5,) * 10**5),
+    ("base_step", 1e300),
+    ("base_step", 10**400),
+    ("base_step", 1e-300),
+    ("base_step", True),
+    ("adam_betas", (0.9, 0.9, 0.9)),
+    ("adam_betas", 0.9),
+    ("adam_eps", math.nan),
+    ("adam_eps", 1e300),
+    ("momentum", math.nan),
+    ("max_grad_norm", math.inf),
+    ("max_grad_norm", math.nan),
+    ("num_training_steps", 10**30),
+    ("base_model", {"name": "org/model"}),
+    ("base_model", "\ud800"),
+    ("meta_training", {"loss": math.nan}),
+    ("meta_training", {"loss": [math.inf]}),
+    ("meta_training", {("a", "b"): 1}),
+    ("meta_training", {"note": "\ud800"}),
+    ("meta_training", functools.reduce(lambda inner, _: {"started_from": inner}, range(900), {})),
+    ("meta_training", [("a", 1)]),
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), INVALID, ids=[f"{field}-{value}"[:40] for field, value in INVALID])
+@pytest.mark.parametrize(("field", "value"), INVALID, ids=[f"{field}-{short(value)[:40]}" for field, value in INVALID])
 def test_invalid_values_are_told_in_one_sentence(field, value):
     """Invariant 5."""
     with pytest.raises(ConfigError) as caught:
@@ -129,6 +174,42 @@ def test_invalid_values_are_told_in_one_sentence(field, value):
     assert isinstance(caught.value, ValueError) and isinstance(caught.value, L3RSError)
     assert message.endswith(".") and "\n" not in message and len(message) < 300
     assert field in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("field, value", [("directions", "adam"), ("features", "loss"), ("hidden_sizes", 32)])
+def test_a_single_value_in_place_of_a_list(field, value):
+    with pytest.raises(ConfigError) as caught:
+        CONFIG.replace(**{field: value})
+    for words in (f"L3RSConfig.{field} must be a list", "also where it is a single one", f"got {value!r}."):
+        assert words in str(caught.value)
+
+
+def test_every_direction_has_a_name_in_the_config():
+    assert set(DIRECTION_NAMES) == set(DIRECTIONS)
+
+
+def test_whole_numbers_stay_whole():
+    """The fingerprints of artefacts are of their settings' text, in which 1 and 1.0 differ."""
+    config = CONFIG.replace(max_grad_norm=1, momentum=0, adam_betas=(0, 0.99), absolute_times=(1, 2.5))
+    assert '"max_grad_norm": 1,' in config.settings and '"adam_betas": [0, 0.99]' in config.settings
+    assert '"absolute_times": [1, 2.5]' in config.settings
+
+
+def test_the_summary_is_plain_json_of_its_own():
+    summary = {"splits": ("train", "test"), 3: {"nested": [1, None, True]}}
+    config = CONFIG.replace(meta_training=summary)
+    summary["splits"] = "other"
+    assert config.meta_training == {"splits": ["train", "test"], "3": {"nested": [1, None, True]}}
+    deep = functools.reduce(lambda inner, _: {"started_from": inner}, range(50), {"a": 1})
+    assert L3RSConfig.from_dict(CONFIG.replace(meta_training=deep).to_dict()).meta_training == deep
+
+
+def test_unknown_fields_are_named_in_one_line():
+    with pytest.raises(ConfigError) as caught:
+        L3RSConfig.from_dict({**CONFIG.to_dict(), "a\n\x1b[31m": 1, **{f"field {index}": 1 for index in range(1000)}})
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 300 and "pip install -U hf_l3rs" in message
 
 
 def test_every_field_has_an_invalid_value():

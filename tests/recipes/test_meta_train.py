@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification
 from hf_l3rs import L3RS, files
 from hf_l3rs.errors import L3RSError, StorageError
 from hf_l3rs.hub.artifact import load_network
-from hf_l3rs.hub.card import read_results
+from hf_l3rs.hub.results import read_results
 from recipes import meta_evaluate, meta_train
 
 

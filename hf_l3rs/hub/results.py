@@ -1,0 +1,203 @@
+"""What was measured with an L3RS, as it is stored beside the meta-weights: one entry a line of the card's table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hf_l3rs.errors import ArtifactError
+from hf_l3rs.files import PathLike, write_files
+from hf_l3rs.hub.provenance import HUB_ID, last_part
+from hf_l3rs.markdown import one_line
+from hf_l3rs.validation import Range, check_fields, short
+
+
+RESULTS_VERSION = 1
+OPTIMIZER_NAME = "L3RS"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    One measurement: an optimizer on one data set for one number of steps.
+
+    Args:
+        optimizer (`str`): What was measured. Only `"L3RS"` enters the card's model index.
+        dataset (`str`): Name of the data. Of a path, the card shows the last part.
+        split (`str`): Split that loss and accuracy are of.
+        num_training_steps (`int`): Optimizer steps of each run.
+        num_tasks (`int`): Runs that the means are over.
+        loss (`float`): Mean loss after the last step, in nats; infinity if a run diverged.
+        command (`str`): The shell command that measures it again.
+        setting (`str`, *optional*): How the tasks relate to meta-training, such as `"in domain"`.
+        loss_stderr (`float`, *optional*): Standard error of `loss` over tasks.
+        accuracy (`float`, *optional*): Mean accuracy, between 0 and 1.
+        accuracy_stderr (`float`, *optional*): Standard error of `accuracy` over tasks.
+        baseline (`str`, *optional*): The optimizer that it is compared with, on the same tasks and steps.
+        baseline_loss (`float`, *optional*): Mean loss of the baseline; infinity if a run diverged.
+        baseline_accuracy (`float`, *optional*): Mean accuracy of the baseline.
+        wins (`int`, *optional*): Tasks on which the loss is lower than the baseline's.
+        step_ratio (`float`, *optional*):
+            Steps that the baseline needs for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
+        hub_id (`str`, *optional*): Id of the data set on the Hub; `None` if it came from elsewhere.
+
+    Raises:
+        ArtifactError: If a value is of a wrong type or out of its range.
+    """
+
+    optimizer: str
+    dataset: str
+    split: str
+    num_training_steps: int
+    num_tasks: int
+    loss: float
+    command: str
+    setting: str | None = None
+    loss_stderr: float | None = None
+    accuracy: float | None = None
+    accuracy_stderr: float | None = None
+    baseline: str | None = None
+    baseline_loss: float | None = None
+    baseline_accuracy: float | None = None
+    wins: int | None = None
+    step_ratio: float | None = None
+    hub_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("accuracy", "baseline_accuracy"):
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and value > 1:
+                raise ArtifactError(
+                    f"Result.{name} must lie between 0 and 1, got {short(value)}; do not store percent."
+                )
+        check_fields(self, _RULES, error=ArtifactError)
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, str) and not value.strip():
+                raise ArtifactError(f"Result.{spec.name} must be text that is not empty, got {value!r}.")
+        if self.hub_id is not None and not HUB_ID.fullmatch(self.hub_id):
+            raise ArtifactError(f'Result.hub_id must be an id of the form "user/name", got {short(self.hub_id)}.')
+        if self.wins is not None and self.wins > self.num_tasks:
+            raise ArtifactError(f"Result.wins must be at most num_tasks={self.num_tasks}, got {self.wins}.")
+
+    @property
+    def shown_dataset(self) -> str:
+        """What a card calls the data: the Hub id, or a name without the way to it."""
+        return self.hub_id or last_part(self.dataset)
+
+
+_COUNTS_AND_ERRORS = ("num_training_steps", "num_tasks", "wins", "step_ratio", "loss_stderr", "accuracy_stderr")
+_RULES = {
+    **dict.fromkeys(_COUNTS_AND_ERRORS, Range(low=0)),
+    **dict.fromkeys(("accuracy", "baseline_accuracy"), Range(low=0, high=1)),
+    **dict.fromkeys(("loss", "baseline_loss"), Range(low=0, high=math.inf)),
+}
+# JSON has no infinity.
+_INFINITY = "infinity"
+
+
+@dataclass(frozen=True)
+class Results:
+    """
+    What was measured with one set of meta-weights; stored as `results.json` beside them.
+
+    Args:
+        fingerprint (`str`): [`~hf_l3rs.L3RSNetwork.fingerprint`] of the meta-weights that were measured.
+        entries (`tuple[Result, ...]`): In the order of the card's table.
+    """
+
+    fingerprint: str
+    entries: tuple[Result, ...]
+
+
+def write_results(results: Results, file: PathLike) -> None:
+    """
+    Writes results as JSON: the same bytes for the same results, and never half of a file.
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
+    entries = [
+        {key: _INFINITY if value == math.inf else value for key, value in asdict(entry).items() if value is not None}
+        for entry in results.entries
+    ]
+    content = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint, "results": entries}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    file = Path(file)
+    write_files(file.parent, {file.name: f"{text}\n".encode()})
+
+
+def read_results(file: PathLike) -> Results:
+    """
+    Reads what [`write_results`] wrote, strictly.
+
+    Raises:
+        ArtifactError: If the file is unreadable, of a newer format, or an entry has an unknown, missing or bad value.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ArtifactError(f"{file} cannot be read as JSON; measure again, or remove the file.") from error
+    parts = ("format_version", "fingerprint", "results")
+    if (
+        not isinstance(content, Mapping)
+        or sorted(content) != sorted(parts)
+        or not isinstance(content["results"], list)
+    ):
+        raise ArtifactError(f"{file} must hold exactly {', '.join(parts)}; write it with hf_l3rs's write_results.")
+    if content["format_version"] != RESULTS_VERSION:
+        raise ArtifactError(
+            f"{file} has format_version {short(content['format_version'])}, but the installed hf_l3rs reads "
+            f"{RESULTS_VERSION}; upgrade it with `pip install -U hf_l3rs`."
+        )
+    fingerprint = content["fingerprint"]
+    if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{16}", fingerprint):
+        raise ArtifactError(
+            f"{file} has the fingerprint {short(fingerprint)}, not 16 hexadecimal digits; measure again, or remove "
+            "the file."
+        )
+    return Results(
+        fingerprint, tuple(_read_entry(entry, index, file) for index, entry in enumerate(content["results"]))
+    )
+
+
+def _read_entry(entry: Any, index: int, file: PathLike) -> Result:
+    try:
+        infinite = {name: math.inf for name in ("loss", "baseline_loss") if entry.get(name) == _INFINITY}
+        return Result(**{**entry, **infinite})
+    except (TypeError, AttributeError, ArtifactError) as error:
+        raise ArtifactError(
+            f"Entry {index} of {file} is not a result: {one_line(error)}; measure again, or remove the file."
+        ) from error
+
+
+def read_results_of(fingerprint: str, file: Path, *, strict: bool = False) -> Results | None:
+    """
+    Reads results if there are any of certain meta-weights; others must not be shown as if they were theirs.
+
+    Args:
+        fingerprint (`str`): Of the meta-weights.
+        file (`Path`): What [`write_results`] wrote, if it is there.
+        strict (`bool`, *optional*, defaults to `False`): Whether results of others raise, or are left out.
+
+    Raises:
+        ArtifactError: If the file is not a file of results.
+    """
+    if not file.is_file():
+        return None
+    results = read_results(file)
+    if results.fingerprint == fingerprint:
+        return results
+    message = f"{file} was measured with meta-weights {results.fingerprint}, but these are {fingerprint}"
+    if strict:
+        raise ArtifactError(f"{message}; measure again, or remove the file.")
+    logger.warning("%s; the card leaves it out.", message)
+    return None

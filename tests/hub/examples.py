@@ -1,0 +1,66 @@
+"""A tiny learned optimizer, and what the tests of the artefact do with it."""
+
+import json
+
+import safetensors.torch
+import torch
+
+from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSNetwork, describe_layers
+from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.results import Result, Results
+
+
+REPO_ID = "me/l3rs-tiny"
+
+
+def make_model(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3))
+
+
+def make_network(seed=0):
+    layers = describe_layers(make_model().named_parameters())
+    network = L3RSNetwork(L3RSConfig(layers=layers, base_model="org/tiny", num_training_steps=20))
+    generator = torch.Generator().manual_seed(seed)
+    network.load_vector(0.3 * torch.randn(network.num_meta_parameters, generator=generator))
+    return network
+
+
+def make_results(network):
+    entry = Result("L3RS", "org/data", "test", num_training_steps=20, num_tasks=12, loss=0.25, command="measure it")
+    return Results(network.fingerprint(), (entry,))
+
+
+def load(source, **options):
+    artifact = L3RSArtifact.from_pretrained(source, **options)
+    return artifact.network, artifact.commit_hash
+
+
+def train(optimizer, model):
+    generator = torch.Generator().manual_seed(1)
+    optimizer.bind(model, num_training_steps=5)
+    for _ in range(5):
+        inputs = torch.randn(8, 4, generator=generator)
+        loss = model(inputs).square().mean()
+        loss.backward()
+        optimizer.step(loss.detach())
+        optimizer.zero_grad()
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def change_config(folder, **changes):
+    file = folder / CONFIG_NAME
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def change_tensors(folder, change):
+    tensors = safetensors.torch.load_file(folder / WEIGHTS_NAME)
+    change(tensors)
+    safetensors.torch.save_file(tensors, folder / WEIGHTS_NAME)
+
+
+def assert_one_sentence(error, *words):
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message

@@ -1,0 +1,45 @@
+"""The released artefacts: this version would write what is there, and the cards name data that others can find."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_l3rs import L3RSArtifact
+from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.card import read_card
+from hf_l3rs.hub.results import read_results, write_results
+
+
+FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
+FINGERPRINTS = {"l3rs-resnet-tiny-fashion": "eea07124fc9ec36f", "l3rs-vit-tiny-fashion": "4ce237cde6ef15c7"}
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_released_artefacts_are_written_again_byte_by_byte(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / folder.name)
+    artifact = L3RSArtifact.from_pretrained(tmp_path / folder.name)
+    assert artifact.network.fingerprint() == FINGERPRINTS[folder.name]
+    artifact.save_pretrained(tmp_path / folder.name)
+    write_results(read_results(folder / RESULTS_NAME), tmp_path / folder.name / RESULTS_NAME)
+    assert contents(tmp_path / folder.name) == contents(folder)
+    assert contents(folder).keys() == {CONFIG_NAME, WEIGHTS_NAME, README, RESULTS_NAME}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_cards_name_no_folder_of_this_machine(folder):
+    card = read_card(folder / README)
+    assert card.data.datasets == ["zalando-datasets/fashion_mnist"]
+    names = {each.dataset_type for each in card.data.eval_results}
+    assert names <= {"zalando-datasets/fashion_mnist", "scikit-learn digits"}
+    assert card.data.base_model is None
+    prose = [line for line in card.text.splitlines() if not line.startswith("python ")]
+    assert not any("outputs/" in line or "recipes/" in line for line in prose)
+
+
+def test_all_are_here():
+    assert FINGERPRINTS.keys() == {folder.name for folder in FOLDERS}

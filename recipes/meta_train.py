@@ -22,6 +22,7 @@ from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.settings import parse_arguments
@@ -31,12 +32,22 @@ from hf_l3rs.tasks.build import build
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS = (ModelArguments, L3RSArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
+ARGUMENTS = (
+    ModelArguments,
+    L3RSArguments,
+    TaskArguments,
+    ESConfig,
+    GradientConfig,
+    MetaLoss,
+    MetaTrainingArguments,
+)
 
 
 def main(argv: list[str] | None = None) -> Path | None:
     """Returns the folder of the finished artefact, or `None` if training was interrupted."""
-    model_args, l3rs_args, task_args, es, meta_loss, args = parse_arguments(ARGUMENTS, argv, description=__doc__)
+    model_args, l3rs_args, task_args, es, gradient, meta_loss, args = parse_arguments(
+        ARGUMENTS, argv, description=__doc__
+    )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     accelerator = make_accelerator(args.report_to, args.output_dir)
     model, tasks, validation = build(model_args, task_args, es.seed)
@@ -48,6 +59,7 @@ def main(argv: list[str] | None = None) -> Path | None:
         tasks,
         es,
         args,
+        gradient=gradient if args.estimator == "gradient" else None,
         meta_loss=meta_loss,
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
         references=lambda: tuned_losses(accelerator, model, trainer.validation_tasks, reference),

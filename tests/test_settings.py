@@ -9,6 +9,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
@@ -16,7 +17,15 @@ from recipes.meta_evaluate import EvaluationArguments
 
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
-TRAINING = (ModelArguments, L3RSArguments, TaskArguments, ESConfig, MetaLoss, MetaTrainingArguments)
+TRAINING = (
+    ModelArguments,
+    L3RSArguments,
+    TaskArguments,
+    ESConfig,
+    GradientConfig,
+    MetaLoss,
+    MetaTrainingArguments,
+)
 EVALUATION = (ModelArguments, TaskArguments, EvaluationArguments)
 SETTINGS = {"base_model": "model", "datasets": [{"path": "data", "classes": ["cat", 3]}], "num_pairs": 7, "sigma": 0.1}
 
@@ -29,7 +38,7 @@ def write(folder: Path, settings: object = SETTINGS, **changes: object) -> str:
 
 def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path):
     argv = [write(tmp_path), "--sigma", "0.3", "--output_dir", "elsewhere"]
-    model, _, tasks, es, meta_loss, args = parse_arguments(TRAINING, argv)
+    model, _, tasks, es, _, meta_loss, args = parse_arguments(TRAINING, argv)
     assert model.base_model == "model"
     assert tasks.datasets == [DatasetArguments("data", classes=["cat", 3])]
     assert (es.num_pairs, es.sigma, es.learning_rate) == (7, 0.3, ESConfig().learning_rate)

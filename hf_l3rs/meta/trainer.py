@@ -13,12 +13,14 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm.auto import tqdm
 
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.checkpoint import Progress, plain_json
 from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.evolution import ESConfig, Evolution
+from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.interruption import Interruption
 from hf_l3rs.meta.outer import OuterState, move
 from hf_l3rs.meta.processes import Processes
@@ -45,8 +47,9 @@ class MetaTrainer:
         network ([`L3RSNetwork`]): Where the search starts; in the end it holds the trained meta-weights.
         model (`nn.Module`): The model that is fine-tuned in the inner loop; must fit one device.
         tasks ([`TaskDistribution`]): What to train on.
-        es ([`ESConfig`]): The evolution strategy.
+        es ([`ESConfig`]): How the mean moves, and the evolution strategy.
         args ([`MetaTrainingArguments`]): How to run.
+        gradient ([`GradientConfig`], *optional*): Estimates by reverse mode with it, in place of evolution.
         meta_loss ([`MetaLoss`], *optional*): What candidates are judged by; the paper's by default.
         validation_tasks (`Sequence[Task]`, *optional*): Fixed tasks on other images that choose the best weights.
         references (`Callable`, *optional*):
@@ -68,6 +71,7 @@ class MetaTrainer:
         es: ESConfig,
         args: MetaTrainingArguments,
         *,
+        gradient: GradientConfig | None = None,
         meta_loss: MetaLoss | None = None,
         validation_tasks: Sequence[Task] = (),
         references: Callable[[], dict[str, float]] | None = None,
@@ -82,14 +86,7 @@ class MetaTrainer:
         self.processes = Processes(self.accelerator)
         self.folder = RunFolder(args.output_dir, args.keep_checkpoints, self.processes)
         self.scorer = Scorer(self.model, network.config, self.meta_loss, self.accelerator)
-        self.estimator: Estimator = Evolution(
-            es,
-            tasks,
-            self.scorer,
-            self.processes,
-            task_per_pair=args.task_per_pair,
-            vectorized_pairs=args.vectorized_pairs,
-        )
+        self.estimator = self._make_estimator(gradient)
         self.selection = Selection(
             validation_tasks,
             self.scorer,
@@ -101,6 +98,7 @@ class MetaTrainer:
         identity = {
             "config": network.config.to_dict(),
             "es": dataclasses.asdict(es),
+            **({} if gradient is None else {"gradient": dataclasses.asdict(gradient)}),
             "meta_loss": dataclasses.asdict(self.meta_loss),
             "task_per_pair": args.task_per_pair,
             # these three change the rounding
@@ -114,6 +112,24 @@ class MetaTrainer:
         self._barren = False
         if args.compile_model:
             self.model.compile()
+
+    def _make_estimator(self, gradient: GradientConfig | None) -> Estimator:
+        if gradient is None:
+            return Evolution(
+                self.es,
+                self.tasks,
+                self.scorer,
+                self.processes,
+                task_per_pair=self.args.task_per_pair,
+                vectorized_pairs=self.args.vectorized_pairs,
+            )
+        if self.meta_loss != MetaLoss():
+            raise ConfigError(
+                "trajectory_weight and accuracy_weight are for evolution, and a gradient has none of the error rate; "
+                "set both to 0, or estimator to evolution."
+            )
+        parts = (self.tasks, self.model, self.network, self.processes, self.accelerator)
+        return MetaGradient(gradient, self.es.seed, *parts)
 
     @property
     def validation_tasks(self) -> list[Task]:
@@ -167,6 +183,7 @@ class MetaTrainer:
             **{name: value for name, value in progress.settings.items() if name == "data"},
             **{name: value for name, value in tasks.items() if name != "datasets"},
             **dataclasses.asdict(self.es),
+            **progress.settings.get("gradient", {}),
             **dataclasses.asdict(self.meta_loss),
             "task_per_pair": self.args.task_per_pair,
             "best_generation": progress.best_generation,

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from hf_l3rs.learned.arithmetic import FUNCTIONAL
+from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
 from hf_l3rs.learned.layers import canonical_name, describe_layers, match_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.step import LayerStack
+from hf_l3rs.learned.step import Decide, LayerStack, LayerState
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
 from hf_l3rs.tasks.task import Batch, State
 
 
+class Snapshot(NamedTuple):
+    """
+    Where a run stands, with no graph behind it.
+
+    Args:
+        params (`list[torch.Tensor]`): θ.
+        state ([`LayerState`]): Of the layers.
+        fixed (`dict[str, torch.Tensor]`): What is not trained, such as running statistics.
+        k (`int`): Steps taken.
+        random_state (`torch.Tensor`): Of the CPU's generator, from which dropout goes on.
+    """
+
+    params: Tensors
+    state: LayerState
+    fixed: dict[str, torch.Tensor]
+    k: int
+    random_state: torch.Tensor
+
+
 class UnrolledLearner:
     """
-    One candidate whose training keeps the graph from ψ to every loss.
+    One candidate whose training keeps the graph from ψ to every loss; a [`~hf_l3rs.tasks.inner_loop.Learner`].
 
     Args:
         model (`nn.Module`): Gives the function; its weights are not changed.
         network ([`L3RSNetwork`]): Gives the configuration.
-        vector (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ, which may require a gradient.
+        vector (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
         num_training_steps (`int`): The horizon K.
         second_order (`bool`, *optional*, defaults to `True`):
             Whether inner gradients are differentiated, too, or taken as constants.
@@ -32,6 +51,10 @@ class UnrolledLearner:
             Whether the gradient flows through what the network sees, or only through what it decides.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
         autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+
+    Attributes:
+        losses (`list[torch.Tensor]`): Training losses, each before its step, with their graph.
+        evaluation_losses (`list[torch.Tensor]`): Of the evaluations so far, with their graph.
     """
 
     def __init__(
@@ -46,26 +69,26 @@ class UnrolledLearner:
         device: torch.device | str = "cpu",
         autocast: Autocast = nullcontext,
     ) -> None:
-        self.model, self.network, self.vector, self.num_training_steps = model, network, vector, num_training_steps
+        self.model, self.network, self.num_training_steps = model, network, num_training_steps
+        self.vector = vector
         self.second_order, self.feature_gradient = second_order, feature_gradient
         self.device, self.autocast = torch.device(device), autocast
         self.names = [name for name, _ in named_trainable_parameters(model)]
         trained = {canonical_name(name) for name in self.names}
         layers = [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
         self.embedding_weights, _ = match_layers(layers, network.config.layers)
+        self.params: Tensors
+        self.state: LayerState
+        self.decide: Decide
         self.losses: list[torch.Tensor] = []
         self.evaluation_losses: list[torch.Tensor] = []
 
     def start(self, initial_states: Sequence[State]) -> None:
         (initial_state,) = initial_states
-        tensors = {name: tensor.to(self.device, copy=True) for name, tensor in initial_state.items()}
-        self.params = [tensors.pop(name).requires_grad_() for name in self.names]
-        self.fixed = tensors
-        self.stack = LayerStack(self.network.config, self.params)
-        weights = self.network.meta_weights(self.vector)
-        self.decide = weights.decider(self.embedding_weights, self.stack.sqrt_numel)
-        self.state = self.stack.initial_state(self.params)
-        self.k = 0
+        fixed = {name: tensor.to(self.device, copy=True) for name, tensor in initial_state.items()}
+        params = [fixed.pop(name) for name in self.names]
+        self.stack = LayerStack(self.network.config, params)
+        self.resume(Snapshot(params, self.stack.initial_state(params), fixed, 0, torch.get_rng_state()))
 
     def step(self, batches: Sequence[Batch]) -> torch.Tensor:
         (batch,) = batches
@@ -73,7 +96,7 @@ class UnrolledLearner:
         self.model.train()
         loss = self._forward({"pixel_values": batch.pixel_values, "labels": batch.labels}).loss
         grads = torch.autograd.grad(loss, self.params, create_graph=self.second_order, materialize_grads=True)
-        if not self.second_order:  # the graph of the inner forward pass is done with
+        if not self.second_order:  # the graph of the forward pass is used up
             loss = loss.detach()
         self.k += 1
         self.params, self.state, _ = self.stack.step(
@@ -102,6 +125,31 @@ class UnrolledLearner:
             count += len(batch.labels)
         self.evaluation_losses.append(total / count)
         return [Evaluation(float(total.detach()) / count, correct / count)]
+
+    def snapshot(self) -> Snapshot:
+        """Returns where the run stands."""
+        params, state = [param.detach() for param in self.params], self.state
+        buffers = {name: [tensor.detach() for tensor in own] for name, own in state.buffers.items()}
+        fixed = {name: tensor.clone() for name, tensor in self.fixed.items()}
+        return Snapshot(
+            params, LayerState(state.steps, state.ema.detach(), buffers), fixed, self.k, torch.get_rng_state()
+        )
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Goes on from there, with a graph that begins there."""
+        params, state, fixed, self.k, random_state = snapshot
+        torch.set_rng_state(random_state)
+        self.params = [param.detach().requires_grad_() for param in params]
+        buffers = {name: [tensor.detach().requires_grad_() for tensor in own] for name, own in state.buffers.items()}
+        self.state = LayerState(state.steps, state.ema.detach().requires_grad_(), buffers)
+        self.fixed = {name: tensor.clone() for name, tensor in fixed.items()}
+        weights = self.network.meta_weights(self.vector)
+        self.decide = weights.decider(self.embedding_weights, self.stack.sqrt_numel)
+        self.losses, self.evaluation_losses = [], []
+
+    def carried(self) -> Tensors:
+        """Returns what links one step to the next: parameters, averages, buffers."""
+        return [*self.params, self.state.ema, *(tensor for own in self.state.buffers.values() for tensor in own)]
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> Any:
         state = {**dict(zip(self.names, self.params)), **self.fixed}

@@ -10,11 +10,14 @@ import sys
 from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.trainer import MetaTrainer
 from tests.meta.problems import make_model, make_network, make_tasks
 
 
-def make_trainer(output_dir: str, generations: int = 6, es: dict | None = None, **changes) -> MetaTrainer:
+def make_trainer(
+    output_dir: str, generations: int = 6, es: dict | None = None, gradient: GradientConfig | None = None, **changes
+) -> MetaTrainer:
     args = MetaTrainingArguments(output_dir, **{"validation_interval": 2, "checkpoint_interval": 2, **changes})
     validation = make_tasks(seed=1)
     return MetaTrainer(
@@ -23,6 +26,7 @@ def make_trainer(output_dir: str, generations: int = 6, es: dict | None = None, 
         make_tasks(),
         ESConfig(num_generations=generations, **{"num_pairs": 3, **(es or {})}),
         args,
+        gradient=gradient,
         validation_tasks=[validation.draw(0, 0, index) for index in range(3)],
     )
 

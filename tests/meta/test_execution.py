@@ -9,6 +9,7 @@ from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.trainer import MetaTrainer
 from tests.meta.meta_train_tiny import make_trainer
 
@@ -83,8 +84,9 @@ def train_in_process(folder, changes):
     [
         {"es": {"num_pairs": 1}},  # nothing to do for the second process
         {"vectorized_pairs": 2},  # three pairs make a group of two and a group of one
+        {"gradient": GradientConfig(num_tasks=3)},
     ],
-    ids=["one pair", "vectorized"],
+    ids=["one pair", "vectorized", "gradient"],
 )
 def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes):
     one = train(tmp_path / "one", **changes)

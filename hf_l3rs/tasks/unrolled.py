@@ -116,15 +116,17 @@ class UnrolledLearner:
     def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
         (evaluation,) = evaluations
         self.model.eval()
-        total, correct, count = torch.zeros((), device=self.device), 0, 0
+        losses, correct, count = [], 0, 0
         for batch in evaluation:
             batch = batch.to(self.device)
             logits = self._forward({"pixel_values": batch.pixel_values}).logits
-            total = total + nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            losses.append(nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == batch.labels).sum())
             count += len(batch.labels)
-        self.evaluation_losses.append(total / count)
-        return [Evaluation(float(total.detach()) / count, correct / count)]
+        loss = torch.stack(losses).sum() / count
+        self.evaluation_losses.append(loss)
+        return [Evaluation(float(loss.detach()), correct / count)]
 
     def snapshot(self) -> Snapshot:
         """Returns where the run stands."""

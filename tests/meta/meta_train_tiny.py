@@ -1,4 +1,4 @@
-"""Meta-trains a tiny L3RS and saves it; `tests/meta/test_meta_trainer.py` launches it in one process or several.
+"""Meta-trains a tiny L3RS and saves it; `tests/meta/test_trainer.py` launches it in one process or several.
 
 python -m tests.meta.meta_train_tiny OUTPUT_DIR GENERATIONS [last]
 """

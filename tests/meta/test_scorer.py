@@ -1,0 +1,21 @@
+"""Scores are those of rollouts, one candidate after another or together."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from hf_l3rs.meta.candidates import MetaLoss, rollout
+from hf_l3rs.meta.scorer import Scorer
+from tests.meta.problems import make_model, make_network, make_tasks
+
+
+def test_scores_are_those_of_rollouts():
+    model, network = make_model(), make_network(trained=True)
+    meta_loss, task = MetaLoss(trajectory_weight=0.5), make_tasks().draw(0, 0, 0)
+    scorer = Scorer(model, network.config, meta_loss, Accelerator(cpu=True))
+    expected = rollout(model, network, task, meta_loss=meta_loss)
+    assert scorer.score(network.to_vector(), task) == expected
+    vectors = [network.to_vector(), torch.zeros_like(network.to_vector())]
+    together = scorer.score_together(vectors, [task, task])
+    assert together[0] == pytest.approx(expected, rel=1e-5)
+    assert together[1] == pytest.approx(scorer.score(vectors[1], task), rel=1e-5)

@@ -61,7 +61,7 @@ def _own_data_sets(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [
         each
         for each in (data if isinstance(data, list) else [])
-        if isinstance(each, dict) and isinstance(each.get("name"), str) and isinstance(each.get("hub_id"), str | None)
+        if isinstance(each, dict) and isinstance(each.get("path"), str) and isinstance(each.get("hub_id"), str | None)
     ]
 
 
@@ -84,9 +84,9 @@ def _describe_data(data: Mapping[str, Any], hub_ids: set[str]) -> str:
     details = {
         key: value
         for key, value in data.items()
-        if key not in ("name", "hub_id", "path") and value not in (None, {}, [])
+        if key not in ("hub_id", "path", "seen_roles") and value not in (None, {}, [])
     }
-    name = _shown(data.get("hub_id") or data["name"], hub_ids)
+    name = _shown(data.get("hub_id") or data["path"], hub_ids)
     return f"{name} ({_text(details)})" if details else name
 
 

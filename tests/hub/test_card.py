@@ -112,7 +112,7 @@ def test_only_what_is_certainly_on_the_hub_is_linked(config):
 
 DATA = [
     {
-        "name": "org/data",
+        "name": None,
         "hub_id": "org/data",
         "path": "/home/somebody/data",
         "revision": "abc",
@@ -121,7 +121,7 @@ DATA = [
         "classes": [0, 1],
         "max_images": None,
     },
-    {"name": "digits", "hub_id": None, "path": "outputs/digits", "revision": None, "splits": {}, "division_seed": 0},
+    {"name": None, "hub_id": None, "path": "outputs/digits", "revision": None, "splits": {}, "division_seed": 0},
 ]
 
 
@@ -144,7 +144,7 @@ def test_data_of_the_run_that_it_started_from(config):
     assert "somebody" not in str(card)
 
 
-@pytest.mark.parametrize("data", [3, "org/data", [], [3], [{}], [{"name": 3}], [{"name": "a", "hub_id": 3}], {"a": 1}])
+@pytest.mark.parametrize("data", [3, "org/data", [], [3], [{}], [{"path": 3}], [{"path": "a", "hub_id": 3}], {"a": 1}])
 def test_data_of_another_shape(config, data):
     card = generate_model_card(config.replace(meta_training={"data": data, "datasets": data, "started_from": data}))
     assert card.data.datasets is None
@@ -180,7 +180,7 @@ def hostile(config):
     summary = {
         HOSTILE: HOSTILE,
         "datasets": [HOSTILE],
-        "data": [{"name": HOSTILE, "hub_id": HOSTILE, HOSTILE: [HOSTILE]}],
+        "data": [{"path": HOSTILE, "hub_id": HOSTILE, HOSTILE: [HOSTILE]}],
     }
     config = config.replace(**changes, meta_training={**summary, "started_from": {"nested": {HOSTILE: HOSTILE}}})
     return config, Results(RESULTS.fingerprint, (entry,))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ class Result:
         split (`str`): Split that loss and accuracy are of.
         num_training_steps (`int`): Optimizer steps of each run.
         num_tasks (`int`): Runs that the means are over.
-        loss (`float`): Mean loss after the last step.
+        loss (`float`, *optional*): Mean loss after the last step; only where a run diverged there is none.
         command (`str`): The shell command that measures it again.
+        num_diverged (`int`, *optional*): Runs that diverged, so that the mean loss is infinite.
         setting (`str`, *optional*): How the tasks relate to meta-training, such as `"in domain"`.
         loss_stderr (`float`, *optional*): Standard error of `loss` over tasks.
         accuracy (`float`, *optional*): Mean accuracy, between 0 and 1.
@@ -63,8 +64,10 @@ class Result:
     split: str
     num_training_steps: int
     num_tasks: int
-    loss: float
+    _: KW_ONLY
+    loss: float | None = None
     command: str
+    num_diverged: int | None = None
     setting: str | None = None
     loss_stderr: float | None = None
     accuracy: float | None = None
@@ -92,12 +95,16 @@ class Result:
             value = getattr(self, name)
             if value is not None and value > 1:
                 raise ArtifactError(f"Result.{name} must lie between 0 and 1, got {value!r}; do not store percent.")
-        if self.wins is not None and self.wins > self.num_tasks:
-            raise ArtifactError(f"Result.wins must be at most num_tasks={self.num_tasks}, got {self.wins}.")
+        for name in ("wins", "num_diverged"):
+            value = getattr(self, name)
+            if value is not None and value > self.num_tasks:
+                raise ArtifactError(f"Result.{name} must be at most num_tasks={self.num_tasks}, got {value}.")
+        if self.loss is None and not self.num_diverged:
+            raise ArtifactError("Result.loss must be given where num_diverged does not say why there is no 'loss'.")
 
 
 _TEXTS = ("optimizer", "dataset", "split", "command", "setting", "baseline")
-_COUNTS = ("num_training_steps", "num_tasks", "wins")
+_COUNTS = ("num_training_steps", "num_tasks", "num_diverged", "wins")
 
 
 def _is_finite(value: Any) -> bool:
@@ -305,7 +312,7 @@ def _row(entry: Result) -> list[str]:
         _cell(f"{entry.dataset} ({entry.split})"),
         _cell(entry.optimizer),
         str(entry.num_training_steps),
-        _measured(entry.loss, entry.loss_stderr),
+        _measured(entry.loss, entry.loss_stderr) or f"diverged on {entry.num_diverged} of {entry.num_tasks}",
         _measured(entry.accuracy, entry.accuracy_stderr),
         _cell(entry.baseline),
         _measured(entry.baseline_loss),

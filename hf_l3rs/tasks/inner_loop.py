@@ -81,6 +81,7 @@ def fine_tune(
         [`Trajectory`]
     """
     model.load_state_dict(dict(task.initial_state))
+    model.zero_grad()  # an optimizer of the head alone leaves the trunk's gradients behind
     model.train()
     losses: list[torch.Tensor] = []
     evaluations: dict[int, Evaluation] = {}

@@ -6,8 +6,6 @@ import torch
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender, l3rs_contender
 from hf_l3rs.evaluation.benchmark import (
-    Row,
-    Run,
     best_rates,
     comparison_runs,
     draw_task,
@@ -25,7 +23,7 @@ from hf_l3rs.evaluation.report import (
     to_markdown,
     to_results,
 )
-from hf_l3rs.evaluation.results import read_rows, write_rows
+from hf_l3rs.evaluation.results import Row, Run, read_rows, write_rows
 from hf_l3rs.meta.trainer import make_accelerator
 from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.meta.problems import make_model, make_network, make_tasks
@@ -134,7 +132,7 @@ def test_the_reference_is_tuned_on_the_tasks_themselves():
 
 def test_markdown_and_card_entries():
     summaries = summarise(ROWS, BASELINE_NAMES)
-    lines = to_markdown(summaries, BASELINE_NAMES).splitlines()
+    lines = to_markdown(summaries).splitlines()
     assert len(lines) == 2 + 6
     assert "Adam constant (best baseline)" in lines[2] and "3 of 3" in lines[4]
     results = to_results(

@@ -38,12 +38,14 @@ class Contender:
         identity (`Mapping`, *optional*):
             What its runs depend on beside name and learning rate, as plain JSON values: rows of contenders of one name
             but different identities are never mixed.
+        max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
     """
 
     name: str
     build: Callable[[nn.Module, int], Built]
     learning_rate: float | None = None
     identity: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    max_grad_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def select_baselines(names: Sequence[str]) -> list[Baseline]:
 
 
 def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
-    """Returns an L3RS as it ships, with nothing tuned."""
+    """Returns an L3RS as it ships, with nothing tuned and gradients clipped as in its meta-training."""
 
     def build(model: nn.Module, num_training_steps: int) -> Built:
         named = named_trainable_parameters(model)
@@ -134,4 +136,5 @@ def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
             named, network=network, num_training_steps=num_training_steps, synchronize_loss=False
         ), None
 
-    return Contender(name, build, identity={"fingerprint": network.fingerprint()})
+    identity = {"fingerprint": network.fingerprint(), "max_grad_norm": network.config.max_grad_norm}
+    return Contender(name, build, identity=identity, max_grad_norm=network.config.max_grad_norm)

@@ -81,7 +81,15 @@ def measure(
     """
     model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
     optimizer, scheduler = contender.build(model, task.num_training_steps)
-    trajectory = fine_tune(model, task, optimizer, scheduler=scheduler, evaluate_at=evaluate_at, device=device)
+    trajectory = fine_tune(
+        model,
+        task,
+        optimizer,
+        scheduler=scheduler,
+        evaluate_at=evaluate_at,
+        device=device,
+        max_grad_norm=contender.max_grad_norm,
+    )
     measured = {step: trajectory.evaluations.get(step, DIVERGED) for step in (*evaluate_at, task.num_training_steps)}
     return {step: each if math.isfinite(each.loss) else DIVERGED for step, each in measured.items()}
 

@@ -122,8 +122,10 @@ def read_rows(path: str | os.PathLike[str], whole: bool = True) -> list[Row]:
     try:
         data = Path(path).read_bytes()
         lines = csv.DictReader(io.StringIO((data if whole else data[: data.rfind(b"\n") + 1]).decode(), newline=""))
+        if not set(COLUMNS) <= set(lines.fieldnames or ()):
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
         return [_parse(line) for line in lines]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (OSError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path} does not hold the rows of a benchmark ({error}); run it again.") from error
 
 

@@ -10,7 +10,7 @@ from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.validation import MAX_SEED, Range, check_fields
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluationArguments:
     """
     What is measured, and how long.

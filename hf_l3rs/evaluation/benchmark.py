@@ -90,8 +90,9 @@ def measure(
         device=device,
         max_grad_norm=contender.max_grad_norm,
     )
-    measured = {step: trajectory.evaluations.get(step, DIVERGED) for step in (*evaluate_at, task.num_training_steps)}
-    return {step: each if math.isfinite(each.loss) else DIVERGED for step, each in measured.items()}
+    end = trajectory.num_steps if trajectory.diverged else math.inf
+    measured = {step: each for step, each in trajectory.evaluations.items() if step < end and math.isfinite(each.loss)}
+    return {step: measured.get(step, DIVERGED) for step in (*evaluate_at, task.num_training_steps)}
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:

@@ -255,8 +255,7 @@ def to_results(
         command (`str`): What measures it again.
 
     Returns:
-        `list[Result]`: For every optimizer that is not a baseline. A mean loss that is infinite is left out, and
-        `num_diverged` says why.
+        `list[Result]`: For every optimizer that is not a baseline.
     """
     references = {summary.num_training_steps: summary for summary in summaries if summary.is_reference}
     results = []
@@ -272,22 +271,18 @@ def to_results(
                 split=split,
                 num_training_steps=summary.num_training_steps,
                 num_tasks=summary.num_tasks,
-                num_diverged=summary.num_diverged or None,
-                loss=_finite(summary.loss),
-                loss_stderr=_finite(summary.loss_stderr),
+                loss=summary.loss,
+                loss_stderr=None if summary.num_diverged else summary.loss_stderr,
                 accuracy=summary.accuracy,
                 accuracy_stderr=summary.accuracy_stderr,
                 setting=setting,
                 baseline=f"{reference.optimizer}, tuned",
-                baseline_loss=_finite(reference.loss),
+                baseline_loss=reference.loss,
                 baseline_accuracy=reference.accuracy,
                 wins=summary.wins,
                 step_ratio=None if needed is None else round(needed / summary.num_training_steps, 2),
                 command=command,
+                num_diverged=summary.num_diverged or None,
             )
         )
     return results
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,19 @@ class Result:
         split (`str`): Split that loss and accuracy are of.
         num_training_steps (`int`): Optimizer steps of each run.
         num_tasks (`int`): Runs that the means are over.
-        loss (`float`, *optional*): Mean loss after the last step; only where a run diverged there is none.
+        loss (`float`): Mean loss after the last step, in nats; infinity if a run diverged.
         command (`str`): The shell command that measures it again.
-        num_diverged (`int`, *optional*): Runs that diverged, so that the mean loss is infinite.
         setting (`str`, *optional*): How the tasks relate to meta-training, such as `"in domain"`.
         loss_stderr (`float`, *optional*): Standard error of `loss` over tasks.
         accuracy (`float`, *optional*): Mean accuracy, between 0 and 1.
         accuracy_stderr (`float`, *optional*): Standard error of `accuracy` over tasks.
         baseline (`str`, *optional*): The optimizer that it is compared with, on the same tasks and steps.
-        baseline_loss (`float`, *optional*): Mean loss of the baseline.
+        baseline_loss (`float`, *optional*): Mean loss of the baseline; infinity if a run diverged.
         baseline_accuracy (`float`, *optional*): Mean accuracy of the baseline.
         wins (`int`, *optional*): Tasks on which the loss is lower than the baseline's.
         step_ratio (`float`, *optional*):
             Steps that the baseline needs for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
+        num_diverged (`int`, *optional*): Tasks on which the run diverged; none by default.
 
     Raises:
         ArtifactError: If a value is of a wrong type or out of its range.
@@ -64,10 +64,8 @@ class Result:
     split: str
     num_training_steps: int
     num_tasks: int
-    _: KW_ONLY
-    loss: float | None = None
+    loss: float
     command: str
-    num_diverged: int | None = None
     setting: str | None = None
     loss_stderr: float | None = None
     accuracy: float | None = None
@@ -77,6 +75,7 @@ class Result:
     baseline_accuracy: float | None = None
     wins: int | None = None
     step_ratio: float | None = None
+    num_diverged: int | None = None
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -88,7 +87,8 @@ class Result:
             elif spec.name in _COUNTS:
                 is_valid, allowed = isinstance(value, int) and _is_finite(value), "a whole number from 0"
             else:
-                is_valid, allowed = _is_finite(value), "a finite number from 0"
+                may_diverge = spec.name in ("loss", "baseline_loss") and value == float("inf")
+                is_valid, allowed = may_diverge or _is_finite(value), "a finite number from 0"
             if not is_valid:
                 raise ArtifactError(f"Result.{spec.name} must be {allowed}, got {value!r}.")
         for name in ("accuracy", "baseline_accuracy"):
@@ -99,12 +99,12 @@ class Result:
             value = getattr(self, name)
             if value is not None and value > self.num_tasks:
                 raise ArtifactError(f"Result.{name} must be at most num_tasks={self.num_tasks}, got {value}.")
-        if self.loss is None and not self.num_diverged:
-            raise ArtifactError("Result.loss must be given where num_diverged does not say why there is no 'loss'.")
 
 
 _TEXTS = ("optimizer", "dataset", "split", "command", "setting", "baseline")
-_COUNTS = ("num_training_steps", "num_tasks", "num_diverged", "wins")
+# JSON has no infinity.
+_INFINITY = "infinity"
+_COUNTS = ("num_training_steps", "num_tasks", "wins", "num_diverged")
 
 
 def _is_finite(value: Any) -> bool:
@@ -127,7 +127,14 @@ class Results:
 
 def write_results(results: Results, file: str | os.PathLike[str]) -> None:
     """Writes results as JSON: the same bytes for the same results, and never half of a file."""
-    entries = [{key: value for key, value in asdict(entry).items() if value is not None} for entry in results.entries]
+    entries = [
+        {
+            key: _INFINITY if value == float("inf") else value
+            for key, value in asdict(entry).items()
+            if value is not None
+        }
+        for entry in results.entries
+    ]
     content = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint, "results": entries}
     file = Path(file)
     write_files(file.parent, {file.name: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()})
@@ -159,8 +166,9 @@ def read_results(file: str | os.PathLike[str]) -> Results:
     entries = []
     for number, entry in enumerate(content["results"]):
         try:
-            entries.append(Result(**entry))
-        except (TypeError, ArtifactError) as error:
+            infinite = {name: float("inf") for name in ("loss", "baseline_loss") if entry.get(name) == _INFINITY}
+            entries.append(Result(**{**entry, **infinite}))
+        except (TypeError, AttributeError, ArtifactError) as error:
             raise ArtifactError(f"Entry {number} of {file} is not a result: {error}") from error
     return Results(str(content["fingerprint"]), tuple(entries))
 
@@ -273,7 +281,7 @@ def _evaluations(entries: Sequence[Result]) -> list[EvalResult]:
         for entry in entries
         if entry.optimizer == OPTIMIZER_NAME
         for metric, value in (("accuracy", entry.accuracy), ("loss", entry.loss))
-        if value is not None
+        if value is not None and value < float("inf")
     ]
 
 
@@ -312,7 +320,7 @@ def _row(entry: Result) -> list[str]:
         _cell(f"{entry.dataset} ({entry.split})"),
         _cell(entry.optimizer),
         str(entry.num_training_steps),
-        _measured(entry.loss, entry.loss_stderr) or f"diverged on {entry.num_diverged} of {entry.num_tasks}",
+        _measured(entry.loss, entry.loss_stderr),
         _measured(entry.accuracy, entry.accuracy_stderr),
         _cell(entry.baseline),
         _measured(entry.baseline_loss),
@@ -325,6 +333,8 @@ def _row(entry: Result) -> list[str]:
 def _measured(value: float | None, stderr: float | None = None) -> str:
     if value is None:
         return ""
+    if value == float("inf"):
+        return "diverged"
     return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.4f}"
 
 

@@ -80,7 +80,7 @@ def test_a_diverged_run_counts_as_the_worst_and_is_shown(tmp_path):
     results = to_results([constant, cosine, l3rs], BASELINE_NAMES, **NAMES)
     write_results(Results("0" * 16, tuple(results)), tmp_path / "results.json")
     (entry,) = read_results(tmp_path / "results.json").entries
-    assert entry == results[0] and (entry.loss, entry.loss_stderr, entry.num_diverged) == (None, None, 2)
+    assert entry == results[0] and (entry.loss, entry.loss_stderr, entry.num_diverged) == (math.inf, None, 2)
     assert "Infinity" not in (tmp_path / "results.json").read_text() and (entry.wins, entry.baseline_loss) == (1, 2.0)
     assert "L3RS diverged on 2 of 3 tasks in runs of 10 steps" in describe_savings([l3rs, constant], ["a"], 100)
 
@@ -91,7 +91,7 @@ def test_a_reference_that_diverges_too_gives_no_ratio():
     assert l3rs.reference == "Adam cosine" and math.isnan(l3rs.ratio) and l3rs.wins == 0
     assert "| – | 0 of 3 |" in to_markdown([l3rs])
     (entry,) = to_results(summarise(rows, BASELINE_NAMES), BASELINE_NAMES, **NAMES)
-    assert entry.baseline_loss is None and entry.step_ratio is None
+    assert entry.baseline_loss == math.inf and entry.step_ratio is None
 
 
 def test_diverged_lengths_are_no_point_of_the_curve_of_the_best_baseline():

@@ -20,7 +20,7 @@ def test_a_release_holds_what_was_measured_with_it(tmp_path):
     release.main([str(tmp_path / name) for name in ("l3rs", "release", "one", "two")])
     assert load_network(tmp_path / "release").fingerprint() == network.fingerprint()
     assert read_results(tmp_path / "release/results.json") == results(network, "L3RS", "L3RS")
-    assert "org/data" in (tmp_path / "release/README.md").read_text()
+    assert "data (test)" in (tmp_path / "release/README.md").read_text()
 
 
 def test_results_of_other_meta_weights_are_refused(tmp_path):

@@ -26,10 +26,10 @@ from transformers.utils import logging as transformers_logging
 
 from hf_l3rs import L3RS
 from hf_l3rs.evaluation.baselines import BASELINES
-from hf_l3rs.evaluation.benchmark import Row, best_rates, draw_task
+from hf_l3rs.evaluation.benchmark import best_rates, draw_task
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
-from hf_l3rs.evaluation.results import read_rows, write_rows
+from hf_l3rs.evaluation.results import Row, read_rows, write_rows
 from hf_l3rs.integration.metrics import compute_accuracy
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build
@@ -176,7 +176,7 @@ def report(rows: list[Row], args: DemoArguments) -> str:
     """Writes table, curves and raw rows, and prints the table."""
     output_dir = Path(args.output_dir)
     summaries = summarise(rows, ADAMS)
-    table = to_markdown(summaries, ADAMS)
+    table = to_markdown(summaries)
     for name in (*ADAMS, "L3RS"):
         steps = steps_to_reach(summaries, name, accuracy=args.target_accuracy)
         table += f"\n{name}: {steps or 'not'} steps to {100 * args.target_accuracy:.0f} % accuracy"

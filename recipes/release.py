@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import L3RSError
-from hf_l3rs.hub.artifact import RESULTS_NAME, load_network
-from hf_l3rs.hub.results import Results, read_results, write_results
+from hf_l3rs.errors import ArtifactError, L3RSError
+from hf_l3rs.hub.artifact import RESULTS_NAME
+from hf_l3rs.hub.results import OPTIMIZER_NAME, Results, read_results, write_results
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,11 +25,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", help="folder of the release, such as model_cards/NAME")
     parser.add_argument("results", nargs="*", help="results.json files that recipes/meta_evaluate.py wrote")
     args = parser.parse_args(argv)
-    network, folder = load_network(args.l3rs), Path(args.folder)
-    entries = [entry for path in args.results for entry in read_results(path).entries if entry.optimizer == "L3RS"]
+    artifact, folder = L3RSArtifact.from_pretrained(args.l3rs), Path(args.folder)
+    fingerprint, entries = artifact.network.fingerprint(), []
+    for path in args.results:
+        results = read_results(path)
+        if results.fingerprint != fingerprint:
+            raise ArtifactError(
+                f"{path} was measured with other meta-weights ({results.fingerprint}) than those of {args.l3rs} "
+                f"({fingerprint}); measure these with recipes/meta_evaluate.py."
+            )
+        entries += [entry for entry in results.entries if entry.optimizer == OPTIMIZER_NAME]
     if entries:
-        write_results(Results(network.fingerprint(), tuple(entries)), folder / RESULTS_NAME)
-    L3RSArtifact(network).save_pretrained(folder)
+        write_results(Results(fingerprint, tuple(entries)), folder / RESULTS_NAME)
+    artifact.save_pretrained(folder)
 
 
 if __name__ == "__main__":

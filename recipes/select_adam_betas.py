@@ -20,10 +20,11 @@ from hf_l3rs import L3RSArtifact, L3RSNetwork
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
-from hf_l3rs.evaluation.benchmark import Run, run_all
-from hf_l3rs.evaluation.report import final_losses, mean_and_stderr
-from hf_l3rs.evaluation.results import write_rows
-from hf_l3rs.hub.artifact import load_network
+from hf_l3rs.evaluation.benchmark import run_all
+from hf_l3rs.evaluation.manifest import measurement_settings
+from hf_l3rs.evaluation.report import mean_and_stderr
+from hf_l3rs.evaluation.results import Run, final_rows, ranked
+from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
@@ -57,22 +58,24 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     accelerator = make_accelerator()
     model, _, validation = build(model_args, task_args, args.seed)
     model.to(accelerator.device)
-    network, output_dir = load_network(args.l3rs), Path(args.output_dir)
-    contenders = {str(betas): l3rs_contender(with_betas(network, betas), str(betas)) for betas in BETAS}
+    network, output_dir = L3RSArtifact.from_pretrained(args.l3rs).network, Path(args.output_dir)
+    by_name = {str(betas): betas for betas in BETAS}
     runs = [
         Run(contender, task, selection.num_steps)
-        for contender in contenders.values()
+        for contender in (l3rs_contender(with_betas(network, betas), name) for name, betas in by_name.items())
         for task in range(selection.num_validation_runs)
     ]
-    rows = run_all(accelerator, model, validation, args.seed, runs, "trying decays")
-    by_betas = final_losses(rows)[selection.num_steps]
-    losses = {betas: mean_and_stderr([row.loss for row in by_betas[str(betas)].values()]) for betas in BETAS}
-    best = min(losses, key=lambda betas: losses[betas][0])
+    store = RowStore(
+        output_dir / "betas.csv", measurement_settings(model, validation, model_args, task_args, args.seed)
+    )
+    rows = run_all(accelerator, model, validation, args.seed, runs, store, "trying decays")
+    finals = final_rows(rows)
+    best = by_name[ranked(finals, ["optimizer"]).optimizer.iloc[0]]
     if accelerator.is_main_process:
-        write_rows(rows, output_dir / "betas.csv")
         L3RSArtifact(with_betas(network, best)).save_pretrained(output_dir / "l3rs")
-        for betas, (mean, stderr) in losses.items():
-            sys.stdout.write(f"{betas}: {mean:.4f} ± {stderr:.4f}{'  <- best' if betas == best else ''}\n")
+        for name, loss in mean_and_stderr(finals.groupby("optimizer", sort=False).loss).iterrows():
+            chosen = "  <- best" if name == str(best) else ""
+            sys.stdout.write(f"{name}: {loss['mean']:.4f} ± {loss['stderr']:.4f}{chosen}\n")
     return best
 
 

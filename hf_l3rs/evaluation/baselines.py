@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,11 +35,17 @@ class Contender:
         build (`Callable`):
             `(model, num_training_steps) -> (optimizer, scheduler or None)`, both fresh. Any torch optimizer will do.
         learning_rate (`float`, *optional*): For the record.
+        identity (`Mapping`, *optional*):
+            What its runs depend on beside name and learning rate, as plain JSON values: rows of contenders of one name
+            but different identities are never mixed.
+        max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
     """
 
     name: str
     build: Callable[[nn.Module, int], Built]
     learning_rate: float | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    max_grad_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,15 @@ class Baseline:
             schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / num_training_steps)))
             return optimizer, schedule
 
-        return Contender(self.name, build, learning_rate)
+        return Contender(self.name, build, learning_rate, self.identity)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What its runs depend on beside name and learning rate, such as decays, as plain JSON values."""
+        optimizer = self.make([nn.Parameter(torch.zeros(1, 1))], self.learning_rates[0])
+        settings = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+        kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+        return {"class": kind, **settings, "cosine": self.cosine, "head_only": self.head_only}
 
 
 def _parameters(model: nn.Module, head_only: bool) -> list[nn.Parameter]:
@@ -113,7 +128,7 @@ def select_baselines(names: Sequence[str]) -> list[Baseline]:
 
 
 def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
-    """Returns an L3RS as it ships, with nothing tuned."""
+    """Returns an L3RS as it ships, with nothing tuned and gradients clipped as in its meta-training."""
 
     def build(model: nn.Module, num_training_steps: int) -> Built:
         named = named_trainable_parameters(model)
@@ -121,4 +136,5 @@ def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
             named, network=network, num_training_steps=num_training_steps, synchronize_loss=False, quiet=True
         ), None
 
-    return Contender(name, build)
+    identity = {"fingerprint": network.fingerprint(), "max_grad_norm": network.config.max_grad_norm}
+    return Contender(name, build, identity=identity, max_grad_norm=network.config.max_grad_norm)

@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
-from tqdm.auto import tqdm
 
 from hf_l3rs.evaluation.baselines import Baseline, Contender
+from hf_l3rs.evaluation.processes import on_main_process, share_out
+from hf_l3rs.evaluation.results import Row, Run, RunKey, final_rows, ranked
+from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
-from hf_l3rs.tasks.inner_loop import fine_tune
+from hf_l3rs.tasks.inner_loop import Evaluation, fine_tune
 from hf_l3rs.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class Row:
-    """
-    One evaluation of one run.
+logger = logging.getLogger(__name__)
 
-    Args:
-        optimizer (`str`): Name of the contender.
-        learning_rate (`float`, *optional*): The one it ran with.
-        task (`int`): Index of the task; the same index is the same task for all contenders.
-        num_training_steps (`int`): Planned length of the run.
-        step (`int`): Steps taken at the evaluation.
-        loss (`float`): Mean cross entropy on the evaluation set, in nats; infinite if the run diverged.
-        accuracy (`float`): Share classified right; 0 if the run diverged.
-    """
-
-    optimizer: str
-    learning_rate: float | None
-    task: int
-    num_training_steps: int
-    step: int
-    loss: float
-    accuracy: float
-
-    @property
-    def is_final(self) -> bool:
-        """Whether this is the end of its run."""
-        return self.step == self.num_training_steps
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the row as plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run that a benchmark consists of: a contender on a task for a number of steps."""
-
-    contender: Contender
-    task: int
-    num_training_steps: int
+DIVERGED = Evaluation(math.inf, 0.0)
 
 
 def draw_task(tasks: TaskDistribution, seed: int, index: int, num_training_steps: int) -> Task:
@@ -88,18 +51,48 @@ def run_one(
     Returns:
         `list[Row]`: One for each evaluation, the last for the end.
     """
-    task = draw_task(tasks, seed, run.task, run.num_training_steps)
-    optimizer, scheduler = run.contender.build(model, run.num_training_steps)
-    steps = range(evaluate_every, run.num_training_steps, evaluate_every) if evaluate_every else ()
-    trajectory = fine_tune(model, task, optimizer, scheduler=scheduler, evaluate_at=steps, device=device)
-    name, rate = run.contender.name, run.contender.learning_rate
-    rows = [
-        Row(name, rate, run.task, run.num_training_steps, step, evaluation.loss, evaluation.accuracy)
-        for step, evaluation in trajectory.evaluations.items()
-    ]
-    if trajectory.diverged:
-        rows.append(Row(name, rate, run.task, run.num_training_steps, run.num_training_steps, math.inf, 0.0))
-    return rows
+    length = run.num_training_steps
+    task = draw_task(tasks, seed, run.task, length)
+    steps = range(evaluate_every, length, evaluate_every) if evaluate_every else ()
+    evaluations = measure(model, run.contender, task, steps, device)
+    return [Row(*run.key, step, *evaluation) for step, evaluation in evaluations.items()]
+
+
+def measure(
+    model: nn.Module,
+    contender: Contender,
+    task: Task,
+    evaluate_at: Collection[int] = (),
+    device: torch.device | str = "cpu",
+) -> dict[int, Evaluation]:
+    """
+    Fine-tunes a model on a task.
+
+    Args:
+        model (`nn.Module`): Its state is overwritten.
+        contender ([`~hf_l3rs.evaluation.baselines.Contender`]): The optimizer.
+        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
+        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+
+    Returns:
+        `dict[int, Evaluation]`: By steps taken, always the same ones. From where the run diverged on, and where the
+        model's loss is not a number, the loss is infinite and the accuracy 0.
+    """
+    model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
+    optimizer, scheduler = contender.build(model, task.num_training_steps)
+    trajectory = fine_tune(
+        model,
+        task,
+        optimizer,
+        scheduler=scheduler,
+        evaluate_at=evaluate_at,
+        device=device,
+        max_grad_norm=contender.max_grad_norm,
+    )
+    end = trajectory.num_steps if trajectory.diverged else math.inf
+    measured = {step: each for step, each in trajectory.evaluations.items() if step < end and math.isfinite(each.loss)}
+    return {step: measured.get(step, DIVERGED) for step in (*evaluate_at, task.num_training_steps)}
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:
@@ -115,7 +108,7 @@ def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterabl
 
 def best_rates(rows: Iterable[Row]) -> dict[str, dict[int, float]]:
     """
-    Chooses learning rates by the mean final loss over tasks.
+    Chooses learning rates by the mean final loss over tasks, among those with the fewest diverged runs.
 
     Args:
         rows (`Iterable[Row]`): Of [`search_runs`].
@@ -123,14 +116,12 @@ def best_rates(rows: Iterable[Row]) -> dict[str, dict[int, float]]:
     Returns:
         `dict[str, dict[int, float]]`: For each baseline and horizon the rate.
     """
-    losses: dict[tuple[str, int], dict[float, list[float]]] = {}
-    for row in rows:
-        if row.is_final and row.learning_rate is not None:
-            by_rate = losses.setdefault((row.optimizer, row.num_training_steps), {})
-            by_rate.setdefault(row.learning_rate, []).append(row.loss)
+    table = ranked(
+        final_rows(rows).dropna(subset="learning_rate"), ("optimizer", "num_training_steps", "learning_rate")
+    )
     best: dict[str, dict[int, float]] = {}
-    for (name, horizon), by_rate in losses.items():
-        best.setdefault(name, {})[horizon] = min(by_rate, key=lambda rate: sum(by_rate[rate]) / len(by_rate[rate]))
+    for name, horizon, rate in zip(table.optimizer, table.num_training_steps.tolist(), table.learning_rate.tolist()):
+        best.setdefault(name, {}).setdefault(horizon, rate)
     return best
 
 
@@ -156,14 +147,54 @@ def run_all(
     tasks: TaskDistribution,
     seed: int,
     runs: Sequence[Run],
+    store: RowStore,
     title: str,
     evaluate_every: int | None = None,
 ) -> list[Row]:
-    """Carries out runs, shared out over processes, with a progress bar; every process returns all rows, in order."""
-    rows = share_out(
-        accelerator, runs, lambda run: run_one(model, tasks, seed, run, evaluate_every, accelerator.device), title
-    )
-    return [row for of_run in rows for row in of_run]
+    """
+    Carries out runs, shared out over processes, with a progress bar. Rows are on disk as soon as their run is
+    finished: after an interruption of any kind the same call goes on from there, to the same rows.
+
+    Args:
+        accelerator (`Accelerator`): Shares the work out over processes.
+        model (`nn.Module`): On the accelerator's device. Its state is overwritten.
+        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where the tasks are drawn from.
+        seed (`int`): Of the tasks.
+        runs (`Sequence[Run]`): What to run.
+        store ([`~hf_l3rs.evaluation.store.RowStore`]): Where the rows go.
+        title (`str`): Beside the progress bar.
+        evaluate_every (`int`, *optional*): Steps between evaluations; at the end only by default.
+
+    Returns:
+        `list[Row]`: All of them, on every process, in the order of the runs.
+
+    Raises:
+        CheckpointError: If the store holds what does not belong to these runs.
+    """
+    by_run: dict[RunKey, list[Row]] = {}
+    for row in on_main_process(accelerator, lambda: store.open(runs)):
+        by_run.setdefault(row.run, []).append(row)
+    missing = [run for run in runs if run.key not in by_run]
+    if len(missing) < len(runs):
+        logger.info("%s: %d of %d runs are in %s already.", title, len(runs) - len(missing), len(runs), store.file)
+
+    def execute(run: Run) -> list[Row]:
+        rows = run_one(model, tasks, seed, run, evaluate_every, accelerator.device)
+        store.append(rows)
+        return rows
+
+    try:
+        outcomes = share_out(accelerator, missing, execute, title)
+    except KeyboardInterrupt:
+        if accelerator.is_main_process:
+            logger.warning(
+                "Interrupted: the runs that were finished are kept, and the same command goes on from there."
+            )
+        raise
+    by_run.update((run.key, rows) for run, rows in zip(missing, outcomes))
+    rows = [row for run in runs for row in by_run[run.key]]
+    on_main_process(accelerator, lambda: store.close(rows))
+    return rows
 
 
 def tuned_losses(
@@ -184,28 +215,11 @@ def tuned_losses(
 
     def final_loss(job: tuple[Contender, Task]) -> float:
         contender, task = job
-        optimizer, scheduler = contender.build(model, task.num_training_steps)
-        trajectory = fine_tune(model, task, optimizer, scheduler=scheduler, device=accelerator.device)
-        return math.inf if trajectory.diverged else trajectory.evaluations[task.num_training_steps].loss
+        return measure(model, contender, task, device=accelerator.device)[task.num_training_steps].loss
 
     jobs = [(baseline.at(rate), task) for baseline in baselines for rate in baseline.learning_rates for task in tasks]
-    best: dict[str, float] = {}
     losses = iter(share_out(accelerator, jobs, final_loss, "tuning the reference"))
-    for baseline in baselines:
-        means = [sum(next(losses) for _ in tasks) / len(tasks) for _ in baseline.learning_rates]
-        best[baseline.name] = min(means)
-    return best
-
-
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
-
-
-def share_out(
-    accelerator: Accelerator, jobs: Sequence[Job], execute: Callable[[Job], Outcome], title: str
-) -> list[Outcome]:
-    """Executes each job on one process; every process returns all outcomes, in the order of the jobs."""
-    mine = range(accelerator.process_index, len(jobs), accelerator.num_processes)
-    bar = tqdm(mine, desc=title, unit="run", disable=not accelerator.is_main_process)
-    outcomes = gather_object([(index, execute(jobs[index])) for index in bar])
-    return [outcome for _, outcome in sorted(outcomes, key=lambda pair: pair[0])]
+    return {
+        baseline.name: min(sum(next(losses) for _ in tasks) / len(tasks) for _ in baseline.learning_rates)
+        for baseline in baselines
+    }

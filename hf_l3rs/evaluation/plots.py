@@ -1,22 +1,28 @@
-"""Pictures of what a benchmark measured and of what an L3RS does. Needs matplotlib: `pip install hf_l3rs[plots]`."""
+"""Pictures of what a benchmark measured. They need matplotlib: `pip install hf_l3rs[plots]`."""
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_l3rs.evaluation.report import mean_and_stderr
+from hf_l3rs.evaluation.results import Row, to_frame
+from hf_l3rs.files import write_files
 
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
-
-    from hf_l3rs.evaluation.benchmark import Row
 
 # L3RS stands out; baselines keep to muted colours that differ in lightness too.
 HIGHLIGHT = "#c1121f"
 MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
+
+# Lengths of run side by side; more of them go below.
+MAX_COLUMNS = 5
 
 
 def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, highlight: str = "L3RS") -> None:
@@ -30,42 +36,87 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
         highlight (`str`, *optional*, defaults to `"L3RS"`): The optimizer that stands out.
     """
     plt = _pyplot()
-    horizons = sorted({row.num_training_steps for row in rows})
-    figure, axes = plt.subplots(2, len(horizons), figsize=(3.4 * len(horizons), 5.6), squeeze=False, sharey="row")
-    for column, horizon in enumerate(horizons):
-        chosen = [row for row in rows if row.num_training_steps == horizon]
-        _draw_curves(axes[0][column], chosen, "loss", highlight)
-        _draw_curves(axes[1][column], chosen, "accuracy", highlight)
-        axes[0][column].set_title(f"runs of {horizon} steps", fontsize=10)
-        axes[0][column].set_yscale("log")
-        axes[1][column].set_xlabel("step")
-    axes[0][0].set_ylabel("evaluation loss")
-    axes[1][0].set_ylabel("accuracy")
-    axes[0][-1].legend(fontsize=8, frameon=False)
+    frame = to_frame(rows)
+    colors = _colors(frame.optimizer.unique(), highlight)
+    horizons = sorted(frame.num_training_steps.unique())
+    columns = min(len(horizons), MAX_COLUMNS)
+    bands = math.ceil(len(horizons) / columns)
+    figure, axes = plt.subplots(
+        2 * bands,
+        columns,
+        figsize=(max(3.4 * columns, 6), 5.2 * bands + 0.6),  # not narrower than the title
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for index, horizon in enumerate(horizons):
+        band, column = divmod(index, columns)
+        for row, metric in enumerate(("loss", "accuracy")):
+            axis = axes[2 * band + row, column]
+            axis.set_visible(True)
+            _draw_curves(axis, frame[frame.num_training_steps == horizon], metric, colors, highlight)
+            axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
+        axes[2 * band, column].set_title(f"runs of {horizon} steps", fontsize=10)
+    for row in range(0, 2 * bands, 2):
+        _scale_loss(axes[row, 0])
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
-    figure.tight_layout()
-    _save(figure, path)
+    data = io.BytesIO()
+    figure.savefig(data, dpi=150, format="png")
+    plt.close(figure)
+    path = Path(path)
+    write_files(path.parent, {path.name: data.getvalue()})
 
 
-def _draw_curves(axis: Axes, rows: Sequence[Row], metric: str, highlight: str) -> None:
-    """Means over tasks with a band of one standard error."""
-    names = list(dict.fromkeys(row.optimizer for row in rows))
-    colors = dict(zip([name for name in names if name != highlight], MUTED * len(names)))
-    for name in names:
-        by_step: dict[int, list[float]] = {}
-        for row in rows:
-            if row.optimizer == name:
-                by_step.setdefault(row.step, []).append(getattr(row, metric))
-        steps = sorted(by_step)
-        means, errors = zip(*(mean_and_stderr(by_step[step]) for step in steps))
-        color = colors.get(name, HIGHLIGHT)
-        axis.plot(
-            steps, means, "o-", label=name, color=color, linewidth=2.2 if name == highlight else 1.3, markersize=3
-        )
-        low, high = ([mean + sign * error for mean, error in zip(means, errors)] for sign in (-1, 1))
-        axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+def _colors(names: Sequence[str], highlight: str) -> dict[str, str]:
+    others = [name for name in names if name != highlight]
+    return {highlight: HIGHLIGHT, **dict(zip(others, MUTED * len(others)))}
+
+
+def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, colors: dict[str, str], highlight: str) -> None:
+    """Means over tasks with one standard error: as lines with a band, or as points where there is a single step."""
+    from matplotlib.ticker import MaxNLocator
+
+    steps = frame.step.unique()
+    for index, (name, of_optimizer) in enumerate(frame.groupby("optimizer", sort=False)):
+        table = mean_and_stderr(of_optimizer.groupby("step")[metric])
+        table = table.where(table["mean"] < math.inf)
+        style = {"color": colors[name], "label": name, "markersize": 3}
+        if len(steps) == 1:  # side by side: at the same place they would hide one another
+            axis.errorbar([index], table["mean"], table["stderr"], fmt="o", capsize=3, **style)
+            continue
+        axis.plot(table.index, table["mean"], "o-", linewidth=2.2 if name == highlight else 1.3, **style)
+        low, high = table["mean"] - table["stderr"], table["mean"] + table["stderr"]
+        axis.fill_between(table.index, low, high, color=colors[name], alpha=0.15, linewidth=0)
+    if len(steps) == 1:
+        axis.set_xticks([])
+        axis.set_xlabel(f"at step {steps[0]}")
+        axis.margins(x=0.3)
+    else:
+        axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 5, 10), integer=True))
+        axis.set_xlabel("step")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
+    # a mean that is infinite has no place in the picture, so it is said
+    diverged = frame[(frame.step == frame.num_training_steps) & (frame.loss == math.inf)]
+    counts = diverged.groupby("optimizer", sort=False).size()
+    text = "\n".join(f"{name}: {count} diverged" for name, count in counts.items())
+    axis.text(0.98, 0.98, text if metric == "loss" else "", transform=axis.transAxes, ha="right", va="top", fontsize=7)
+
+
+def _scale_loss(axis: Axes) -> None:
+    """A logarithmic scale with a few ticks, as plain numbers."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)) if high > 5 * low else MaxNLocator(nbins=5))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def _pyplot() -> Any:
@@ -77,12 +128,3 @@ def _pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
-
-
-def _save(figure: Any, path: str | Path) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(partial, dpi=150)
-    partial.replace(path)
-    _pyplot().close(figure)

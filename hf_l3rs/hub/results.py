@@ -48,6 +48,7 @@ class Result:
         step_ratio (`float`, *optional*):
             Steps that the baseline needs for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
         hub_id (`str`, *optional*): Id of the data set on the Hub; `None` if it came from elsewhere.
+        num_diverged (`int`, *optional*): Tasks on which the run diverged; none by default.
 
     Raises:
         ArtifactError: If a value is of a wrong type or out of its range.
@@ -70,6 +71,7 @@ class Result:
     wins: int | None = None
     step_ratio: float | None = None
     hub_id: str | None = None
+    num_diverged: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("accuracy", "baseline_accuracy"):
@@ -85,8 +87,10 @@ class Result:
                 raise ArtifactError(f"Result.{spec.name} must be text that is not empty, got {value!r}.")
         if self.hub_id is not None and not HUB_ID.fullmatch(self.hub_id):
             raise ArtifactError(f'Result.hub_id must be an id of the form "user/name", got {short(self.hub_id)}.')
-        if self.wins is not None and self.wins > self.num_tasks:
-            raise ArtifactError(f"Result.wins must be at most num_tasks={self.num_tasks}, got {self.wins}.")
+        for name in ("wins", "num_diverged"):
+            count = getattr(self, name)
+            if count is not None and count > self.num_tasks:
+                raise ArtifactError(f"Result.{name} must be at most num_tasks={self.num_tasks}, got {count}.")
 
     @property
     def shown_dataset(self) -> str:
@@ -94,9 +98,9 @@ class Result:
         return self.hub_id or last_part(self.dataset)
 
 
-_COUNTS_AND_ERRORS = ("num_training_steps", "num_tasks", "wins", "step_ratio", "loss_stderr", "accuracy_stderr")
+_COUNTS = ("num_training_steps", "num_tasks", "wins", "num_diverged")
 _RULES = {
-    **dict.fromkeys(_COUNTS_AND_ERRORS, Range(low=0)),
+    **dict.fromkeys((*_COUNTS, "step_ratio", "loss_stderr", "accuracy_stderr"), Range(low=0)),
     **dict.fromkeys(("accuracy", "baseline_accuracy"), Range(low=0, high=1)),
     **dict.fromkeys(("loss", "baseline_loss"), Range(low=0, high=math.inf)),
 }

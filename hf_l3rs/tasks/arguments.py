@@ -69,6 +69,11 @@ class DatasetArguments:
             )
 
     @property
+    def known_as(self) -> str | None:
+        """The data set's id on the Hub; `None` for one that is only here."""
+        return self.hub_id or (None if Path(self.path).exists() else self.path)
+
+    @property
     def splits(self) -> dict[str, str | None]:
         """The split that is named for each of ROLES; `None` where it is cut out of `batches_split`."""
         return {role: getattr(self, f"{role}_split") for role in ROLES}

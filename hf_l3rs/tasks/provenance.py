@@ -60,7 +60,7 @@ class SeenData:
         return cls(
             path=dataset.path,
             name=dataset.name,
-            hub_id=dataset.hub_id or (None if Path(dataset.path).exists() else dataset.path),
+            hub_id=dataset.known_as,
             revision=dataset.revision,
             splits=dataset.splits,
             division_seed=seed if None in dataset.splits.values() else None,

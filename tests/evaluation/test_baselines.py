@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -45,3 +47,15 @@ def test_l3rs_takes_part_as_it_ships():
     assert optimizer.network is network and scheduler is None
     assert optimizer.param_groups[0]["num_training_steps"] == 7
     assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+def test_identities_tell_optimizers_apart_and_are_plain():
+    identities = {name: baseline.identity for name, baseline in BASELINES.items()}
+    assert json.loads(json.dumps(identities, default=tuple)) == json.loads(json.dumps(identities))
+    assert len({json.dumps(identity) for identity in identities.values()}) == len(BASELINES)
+    assert identities["AdamW cosine"]["weight_decay"] == 0.01 and "lr" not in identities["AdamW cosine"]
+    assert BASELINES["SGD cosine"].at(0.1).identity == identities["SGD cosine"]
+    networks = [make_network(), make_network(trained=True), make_network(max_grad_norm=1.0)]
+    contenders = [l3rs_contender(network) for network in networks]
+    assert len({json.dumps(contender.identity) for contender in contenders}) == 3
+    assert [contender.max_grad_norm for contender in contenders] == [None, None, 1.0]

@@ -1,48 +1,26 @@
+import logging
 import math
 
 import pytest
 import torch
 
-from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender, l3rs_contender
 from hf_l3rs.evaluation.benchmark import (
-    Row,
-    Run,
     best_rates,
     comparison_runs,
     draw_task,
+    run_all,
     run_one,
     search_runs,
     tuned_losses,
 )
-from hf_l3rs.evaluation.plots import plot_learning_curves
-from hf_l3rs.evaluation.report import (
-    best_baseline,
-    runs_to_pay_back,
-    steps_of_baselines,
-    steps_to_reach,
-    summarise,
-    to_markdown,
-    to_results,
-)
-from hf_l3rs.evaluation.results import read_rows, write_rows
+from hf_l3rs.evaluation.results import Run, read_rows
+from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.tasks.inner_loop import fine_tune
+from tests.evaluation.rows import row
 from tests.meta.problems import make_model, make_network, make_tasks
-
-
-def row(optimizer, task, loss, steps=10, step=None, rate=None):
-    return Row(optimizer, rate, task, steps, steps if step is None else step, loss, 1 - loss / 10)
-
-
-ROWS = [
-    *(row("Adam constant", task, loss) for task, loss in enumerate([1.0, 2.0, 3.0])),
-    *(row("Adam cosine", task, loss) for task, loss in enumerate([1.0, 1.0, 4.0])),
-    *(row("L3RS", task, loss) for task, loss in enumerate([0.5, 1.5, 2.0])),
-    *(row("L3RS", task, 9.0, step=5) for task in range(3)),
-    *(row(name, task, 0.5, steps=20) for task in range(3) for name in ("Adam constant", "Adam cosine", "L3RS")),
-]
-BASELINE_NAMES = ("Adam constant", "Adam cosine")
 
 
 def test_all_contenders_get_the_same_task():
@@ -72,6 +50,58 @@ def test_a_run_that_diverges_counts_as_infinite():
     assert rows[-1].is_final and rows[-1].loss == math.inf and rows[-1].accuracy == 0.0
 
 
+def test_a_contender_sees_nothing_of_who_ran_before():
+    """Defect 1: gradients that an optimizer of the head alone left in the trunk entered the next one's first step."""
+    contenders = [
+        BASELINES["Adam constant, head only"].at(0.01),
+        BASELINES["Adam cosine"].at(0.01),
+        BASELINES["SGD constant"].at(0.01),
+        l3rs_contender(make_network(trained=True)),
+    ]
+    alone = {each.name: run_one(make_model(), make_tasks(), 7, Run(each, 0, 3), 1) for each in contenders}
+    for order in (contenders, contenders[::-1], contenders[:1] * 2 + contenders[1:]):
+        model = make_model()
+        for contender in order:
+            assert run_one(model, make_tasks(), 7, Run(contender, 0, 3), 1) == alone[contender.name]
+
+
+def test_an_optimizer_that_copies_the_weights_when_it_is_made_gets_those_of_the_task():
+    tasks, copies = make_tasks(), []
+
+    def build(model, num_training_steps):
+        copies.append(torch.nn.utils.parameters_to_vector(model.parameters()).clone())
+        return torch.optim.SGD(model.parameters(), lr=0.1), None
+
+    run_one(make_model(seed=3), tasks, 7, Run(Contender("lookahead", build), 1, 2))
+    state = draw_task(tasks, 7, 1, 2).initial_state
+    assert torch.equal(copies[0], torch.cat([state[name].flatten() for name, _ in make_model().named_parameters()]))
+
+
+def test_an_l3rs_runs_as_its_meta_training_ran_it():
+    network = make_network(trained=True, max_grad_norm=1e-3)
+    task = draw_task(make_tasks(), 7, 0, 4)
+    (clipped,) = run_one(make_model(), make_tasks(), 7, Run(l3rs_contender(network), 0, 4))
+    assert clipped.loss == float(f"{rollout(make_model(), network, task).loss:.6g}")
+    (free,) = run_one(make_model(), make_tasks(), 7, Run(l3rs_contender(make_network(trained=True)), 0, 4))
+    assert clipped.loss != free.loss
+
+
+def sgd(rate):
+    return Contender("SGD", lambda model, num_training_steps: (torch.optim.SGD(model.parameters(), lr=rate), None))
+
+
+def test_a_run_that_diverges_has_all_its_rows():
+    rows = run_one(make_model(), make_tasks(), 0, Run(sgd(1e9), 0, 25), evaluate_every=5)
+    assert [each.step for each in rows] == [5, 10, 15, 20, 25]
+    assert {(each.loss, each.accuracy) for each in rows[2:]} == {(math.inf, 0.0)}
+
+
+def test_an_evaluation_that_is_not_a_number_counts_as_diverged():
+    """The training loss, of before the step, is finite here."""
+    (last,) = run_one(make_model(), make_tasks(), 0, Run(sgd(math.nan), 0, 1))
+    assert (last.loss, last.accuracy) == (math.inf, 0.0)
+
+
 def test_search_is_full_and_chooses_by_the_mean():
     adam = BASELINES["Adam constant"]
     runs = search_runs([adam], num_tasks=2, horizons=[10, 20])
@@ -93,30 +123,42 @@ def test_search_is_full_and_chooses_by_the_mean():
     ]
 
 
-def test_summary_is_against_the_best_baseline_of_each_horizon():
-    assert best_baseline(ROWS, 10, BASELINE_NAMES) == "Adam constant"
-    summary = next(s for s in summarise(ROWS, BASELINE_NAMES) if s.optimizer == "L3RS")
-    assert summary.loss == pytest.approx(4 / 3)
-    assert summary.loss_stderr == pytest.approx(0.7637626 / 3**0.5)
-    assert summary.ratio == pytest.approx(2 / 3)
-    assert (summary.wins, summary.num_tasks) == (3, 3)
+def test_a_rate_that_diverges_loses_against_one_that_does_not():
+    rows = [
+        *(row("Adam", task, loss, rate=0.1) for task, loss in enumerate([3.0, 3.0, 3.0])),
+        *(row("Adam", task, loss, rate=0.2) for task, loss in enumerate([math.inf, 1.0, 1.0])),
+        *(row("SGD", task, loss, rate=0.1) for task, loss in enumerate([math.inf, math.inf, 1.0])),
+        *(row("SGD", task, loss, rate=0.2) for task, loss in enumerate([math.inf, 5.0, 5.0])),
+        *(row("SGD", task, loss, rate=0.3) for task, loss in enumerate([6.0, math.inf, 5.0])),
+        *(row("lost", task, math.inf, rate=rate) for rate in (0.1, 0.2) for task in range(3)),
+    ]
+    assert best_rates(rows) == {"Adam": {10: 0.1}, "SGD": {10: 0.2}, "lost": {10: 0.1}}
 
 
-def test_steps_to_reach():
-    summaries = summarise(ROWS, BASELINE_NAMES)
-    assert steps_to_reach(summaries, "L3RS", loss=1.5) == 10
-    assert steps_to_reach(summaries, "L3RS", loss=0.6) == 20
-    assert steps_to_reach(summaries, "L3RS", accuracy=0.94) == 20
-    assert steps_to_reach(summaries, "L3RS", loss=0.1) is None
+def test_an_interrupted_comparison_keeps_its_rows_and_goes_on(tmp_path, caplog):
+    made, stop_at = [], 3
 
+    def build(model, num_training_steps):
+        if len(made) == stop_at:
+            raise KeyboardInterrupt
+        made.append(num_training_steps)
+        return torch.optim.SGD(model.parameters(), lr=0.1), None
 
-def test_steps_that_a_baseline_needs_and_when_meta_training_is_paid_back():
-    summaries = summarise(ROWS, BASELINE_NAMES)  # the best baseline has 2.0 after 10 steps and 0.5 after 20
-    assert steps_of_baselines(summaries, BASELINE_NAMES, 1.0) == pytest.approx(10 * 2**0.5)
-    assert steps_of_baselines(summaries, BASELINE_NAMES, 0.1) is None
-    assert steps_of_baselines(summaries, BASELINE_NAMES, 3.0) is None
-    assert runs_to_pay_back(1000, 10, 30.0) == 50
-    assert runs_to_pay_back(1000, 10, 9.0) is None and runs_to_pay_back(1000, 10, None) is None
+    contender = Contender("SGD", build)
+    runs = [Run(contender, task, steps) for steps in (2, 3) for task in range(3)]
+
+    def carry_out(folder):
+        store = RowStore(folder / "rows.csv", {"seed": 7})
+        return run_all(make_accelerator(), make_model(), make_tasks(), 7, runs, store, "running", 1)
+
+    with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING):
+        carry_out(tmp_path / "stopped")
+    assert "the same command goes on from there" in caplog.text
+    stop_at = None
+    resumed = carry_out(tmp_path / "stopped")
+    assert len(made) == len(runs)
+    assert resumed == carry_out(tmp_path / "whole") == read_rows(tmp_path / "stopped/rows.csv")
+    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == ["manifest.json", "rows.csv"]
 
 
 def test_the_reference_is_tuned_on_the_tasks_themselves():
@@ -132,29 +174,7 @@ def test_the_reference_is_tuned_on_the_tasks_themselves():
     assert tuned_losses(make_accelerator(), model, tasks, [baseline]) == {"SGD": min(losses.values())}
 
 
-def test_markdown_and_card_entries():
-    summaries = summarise(ROWS, BASELINE_NAMES)
-    lines = to_markdown(summaries, BASELINE_NAMES).splitlines()
-    assert len(lines) == 2 + 6
-    assert "Adam constant (best baseline)" in lines[2] and "3 of 3" in lines[4]
-    results = to_results(
-        summaries, BASELINE_NAMES, dataset="blobs", split="test", setting="in domain", command="python x.py"
-    )
-    assert [(entry.optimizer, entry.num_training_steps) for entry in results] == [("L3RS", 10), ("L3RS", 20)]
-    assert results[0].baseline == "Adam constant, tuned" and results[0].baseline_loss == pytest.approx(2.0)
-
-
-def test_rows_survive_the_disk(tmp_path):
-    rows = [row("L3RS", 0, 0.125), row("Adam", 1, math.inf, rate=0.01)]
-    write_rows(rows, tmp_path / "rows.csv")
-    assert read_rows(tmp_path / "rows.csv") == [rows[0], Row("Adam", 0.01, 1, 10, 10, math.inf, -math.inf)]
-    (tmp_path / "rows.csv").write_text("nonsense\n1\n")
-    with pytest.raises(DataError, match="does not hold the rows"):
-        read_rows(tmp_path / "rows.csv")
-
-
-def test_curves_are_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    plot_learning_curves(ROWS, tmp_path / "curves.png", "title")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+def test_a_reference_that_diverges_at_every_rate_is_infinite():
+    baseline = Baseline("SGD", lambda params, lr: torch.optim.SGD(params, lr=lr), learning_rates=(1e9, 1e10))
+    tasks = [make_tasks(evaluation_size=12).draw(0, 0, 0)]
+    assert tuned_losses(make_accelerator(), make_model(), tasks, [baseline]) == {"SGD": math.inf}

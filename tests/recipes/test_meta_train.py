@@ -123,6 +123,7 @@ def test_evaluation_writes_rows_tables_curves_and_results(tmp_path, capsys):
         "summary.md",
         "curves.png",
         "results.json",
+        "manifest.json",
     }
     (entry, untrained) = read_results(tmp_path / "results.json").entries
     assert (entry.optimizer, entry.num_tasks, entry.baseline) == ("L3RS", 2, "Adam cosine, tuned")

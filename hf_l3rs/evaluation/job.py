@@ -1,0 +1,174 @@
+"""An evaluation from its settings to its tables: the paper's figure 3 on any model, data set and optimizer."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.baselines import l3rs_contender, select_baselines
+from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
+from hf_l3rs.evaluation.manifest import measurement_settings
+from hf_l3rs.evaluation.plots import plot_learning_curves
+from hf_l3rs.evaluation.processes import on_main_process
+from hf_l3rs.evaluation.report import describe_savings, summarise, to_markdown, to_results
+from hf_l3rs.evaluation.results import Row
+from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.files import write_files
+from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.hub.results import Results, write_results
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.provenance import check_unseen, seen_data
+
+
+logger = logging.getLogger(__name__)
+
+SEARCH_NAME = "search.csv"
+ROWS_NAME = "rows.csv"
+
+
+class EvaluationJob:
+    """
+    Measures an L3RS against tuned hand-designed optimizers.
+
+    First every learning rate of every baseline is tried on validation tasks, for every length of run; then all
+    optimizers run on the same unseen tasks. The same job may run again after an interruption of any kind, with any
+    number of processes: what is measured is not measured again, and the rows are those of an uninterrupted job.
+
+    Args:
+        model_args ([`~hf_l3rs.tasks.arguments.ModelArguments`]): The model that is fine-tuned.
+        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks that it is fine-tuned on.
+        args ([`EvaluationArguments`]): What is measured, and where results go.
+        accelerator (`Accelerator`): Shares the work out over processes.
+
+    Raises:
+        DataError: If meta-training saw images of the tasks.
+
+    Example:
+
+    ```python
+    job = EvaluationJob(
+        ModelArguments(base_model="recipes/base_models/resnet-tiny-fashion"),
+        TaskArguments(datasets=["user/images"], num_classes=5),
+        EvaluationArguments(l3rs="model_cards/l3rs-resnet-tiny-fashion", output_dir="outputs/evaluation"),
+        Accelerator(),
+    )
+    print(job.run())
+    ```
+    """
+
+    def __init__(
+        self,
+        model_args: ModelArguments,
+        task_args: TaskArguments,
+        args: EvaluationArguments,
+        accelerator: Accelerator,
+    ) -> None:
+        torch.set_num_threads(1)  # of many small runs, one a process is fastest, and rounding depends on it
+        self.task_args, self.args, self.accelerator = task_args, args, accelerator
+        self.network = L3RSArtifact.from_pretrained(args.l3rs).network
+        check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
+        self.model, self.tasks, self.search_tasks = build(model_args, task_args, args.seed)
+        self.model.to(accelerator.device)
+        self.baselines = select_baselines(args.baselines)
+        self.contenders = [l3rs_contender(self.network)]
+        if args.include_untrained:
+            self.contenders.append(l3rs_contender(L3RSNetwork(self.network.config), "L3RS, untrained"))
+        self.output_dir = Path(args.output_dir)
+        search_dir = Path(args.search_dir or args.output_dir)
+        self.search_store = RowStore(
+            search_dir / SEARCH_NAME,
+            measurement_settings(self.model, self.search_tasks, model_args, task_args, args.seed),
+            shared=True,
+            remedy="name another search_dir" if args.search_dir else "name another output_dir",
+        )
+        self.store = RowStore(
+            self.output_dir / ROWS_NAME,
+            measurement_settings(self.model, self.tasks, model_args, task_args, args.seed, args.evaluate_every),
+            remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
+        )
+
+    def run(self, command: str | None = None) -> str:
+        """
+        Searches, compares and reports.
+
+        Args:
+            command (`str`, *optional*): The shell command that does this again, for the card; by default the present.
+
+        Returns:
+            `str`: The summary in Markdown, on every process.
+
+        Raises:
+            CheckpointError: If a folder holds rows that were measured with other settings.
+            StorageError: If a folder cannot be written.
+        """
+        identities: dict[str, Any] = {baseline.name: baseline.identity for baseline in self.baselines}
+        identities |= {contender.name: contender.identity for contender in self.contenders}
+        on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
+        return self.report(self.compare(self.search()), command)
+
+    def search(self) -> dict[str, dict[int, float]]:
+        """Returns for each baseline and length of run the best learning rate on the validation tasks."""
+        runs = search_runs(self.baselines, self.args.num_search_tasks, self.args.horizons)
+        return best_rates(
+            run_all(
+                self.accelerator,
+                self.model,
+                self.search_tasks,
+                self.args.seed,
+                runs,
+                self.search_store,
+                "searching learning rates",
+            )
+        )
+
+    def compare(self, rates: dict[str, dict[int, float]]) -> list[Row]:
+        """Returns the rows of all optimizers on the same unseen tasks."""
+        runs = comparison_runs(self.baselines, rates, self.contenders, self.args.num_tasks, self.args.horizons)
+        return run_all(
+            self.accelerator,
+            self.model,
+            self.tasks,
+            self.args.seed,
+            runs,
+            self.store,
+            "comparing",
+            self.args.evaluate_every,
+        )
+
+    def report(self, rows: Sequence[Row], command: str | None = None) -> str:
+        """Writes `summary.md`, `results.json` (the card's) and `curves.png`; returns the summary in Markdown."""
+        args, datasets = self.args, self.task_args.datasets
+        command = command or shlex.join(["python", *sys.argv])
+        summaries = summarise(rows, args.baselines)
+        inner_steps = self.network.config.meta_training.get("inner_steps")
+        table = f"{to_markdown(summaries)}\n\n{describe_savings(summaries, args.baselines, inner_steps)}"
+        entries = to_results(
+            summaries,
+            args.baselines,
+            dataset=", ".join(dict.fromkeys(dataset.hub_id or dataset.path for dataset in datasets)),
+            hub_id=datasets[0].known_as if len(datasets) == 1 else None,
+            split=", ".join(dict.fromkeys(dataset.evaluation_split or dataset.batches_split for dataset in datasets)),
+            setting=args.setting,
+            command=command,
+        )
+
+        def write() -> None:
+            write_files(self.output_dir, {"summary.md": f"# {args.title}\n\n{table}\n\n`{command}`\n".encode()})
+            write_results(Results(self.network.fingerprint(), tuple(entries)), self.output_dir / "results.json")
+            try:
+                plot_learning_curves(rows, self.output_dir / "curves.png", args.title)
+            except ImportError as error:  # everything that was measured is written, and the picture can follow
+                logger.warning("There is no curves.png: %s", error)
+
+        on_main_process(self.accelerator, write)
+        return table

@@ -1,0 +1,205 @@
+"""An evaluation from its settings to its tables, through kills, other settings and diverged runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hf_l3rs.errors import CheckpointError, DataError
+from hf_l3rs.evaluation import benchmark
+from hf_l3rs.evaluation import job as job_module
+from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.hub.artifact import load_network, save_network
+from hf_l3rs.hub.results import read_results
+from tests.evaluation.evaluate_tiny import make_inputs, make_job
+from tests.tiny import tiny_resnet
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+RESULTS = ("rows.csv", "search.csv", "results.json", "summary.md", "manifest.json")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """The folder of an evaluation that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    make_job(inputs, folder).run("measure it")
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def launch(*arguments, processes=1):
+    command = [sys.executable, *(TORCHRUN if processes > 1 else []), "-m", "tests.evaluation.evaluate_tiny"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_finished_job(finished):
+    assert {path.name for path in finished.iterdir()} == {*RESULTS, "curves.png"}
+    rows = read_rows(finished / "rows.csv")
+    names = ["Adam constant, head only", "Adam cosine", "L3RS", "L3RS, untrained"]
+    expected = [(name, task, k, step) for k in (2, 3) for name in names for task in (0, 1) for step in range(1, k + 1)]
+    assert [(row.optimizer, row.task, row.num_training_steps, row.step) for row in rows] == expected
+    entries = read_results(finished / "results.json").entries
+    assert [(entry.optimizer, entry.num_training_steps, entry.command) for entry in entries] == [
+        (name, steps, "measure it") for steps in (2, 3) for name in names[2:]
+    ]
+
+
+def test_the_manifest_says_what_was_measured(finished, inputs):
+    manifest = json.loads((finished / "manifest.json").read_text())
+    search, rows = manifest["search.csv"], manifest["rows.csv"]
+    assert search["num_tasks"] == 1 and rows["num_tasks"] == 2 and rows["horizons"] == [2, 3]
+    assert len(search["optimizers"]["Adam cosine"]["learning_rates"]) == 11
+    assert search["optimizers"]["Adam cosine"]["identity"]["betas"] == [0.9, 0.999]
+    assert rows["optimizers"]["L3RS"]["identity"]["fingerprint"] == load_network(inputs / "l3rs").fingerprint()
+    settings = rows["settings"]
+    assert settings["versions"]["torch"] == torch.__version__ and settings["base_model"] == str(inputs / "base")
+    assert (settings["num_classes"], settings["batch_size"], settings["seed"]) == (3, 4, 1000)
+    assert search["hash"] != rows["hash"]
+
+
+@pytest.mark.distributed
+def test_rows_do_not_depend_on_processes_or_kills(inputs, finished, tmp_path):
+    """Two are killed in the search, one is in the comparison, two finish: the rows of one that nothing interrupted."""
+    for name, processes in (("search", 2), ("rows", 1)):
+        dead = launch(inputs, tmp_path, f"{name}.csv", 3, processes=processes)
+        assert dead.returncode != 0 and not (tmp_path / f"{name}.csv").exists()
+        parts = [part.read_bytes() for part in tmp_path.glob(f"{name}.parts/*.csv")]
+        assert len(parts) == processes and not all(part.endswith(b"\n") for part in parts), dead.stderr
+    done = launch(inputs, tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("*.parts"))
+    assert contents(tmp_path) == contents(finished)
+
+
+def test_a_finished_job_measures_nothing_again(copy, inputs, monkeypatch):
+    before = contents(copy)
+    times = [(copy / name).stat().st_mtime_ns for name in ("rows.csv", "search.csv", "manifest.json")]
+    monkeypatch.setattr(benchmark, "run_one", None)
+    make_job(inputs, copy).run("measure it")
+    assert contents(copy) == before
+    assert [(copy / name).stat().st_mtime_ns for name in ("rows.csv", "search.csv", "manifest.json")] == times
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"tasks": {"batch_size": 5}}, "batch_size was 4, now 5"),
+        ({"tasks": {"num_classes": 2}}, "num_classes was 3, now 2"),
+        ({"tasks": {"evaluation_size": 10}}, "evaluation_size was 12, now 10"),
+        ({"seed": 7}, "seed was 1000, now 7"),
+        ({"dataset": {"classes": ["ant", "bee", "cow"]}}, "classes was null"),
+        ({"dataset": {"batches_split": "train[:95%]"}}, "batches_split"),
+        ({"model": {"reuse_head": True}, "tasks": {"num_classes": 4}}, "reuse_head was false, now true"),
+        ({"model": {"initial_checkpoints": ["random"]}}, "initial_checkpoints"),
+    ],
+)
+def test_a_search_made_with_other_settings_is_never_used(copy, inputs, changes, words):
+    """Defect 3: it was, silently."""
+    (copy / "rows.csv").unlink()  # the search alone
+    before = (copy / "search.csv").read_bytes()
+    with pytest.raises(CheckpointError, match=f"search.csv was measured with other settings .*{words}") as error:
+        make_job(inputs, copy, **changes).run()
+    assert "name another output_dir" in str(error.value) and "\n" not in str(error.value)
+    assert (copy / "search.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["images", "weights"])
+def test_other_images_or_weights_under_the_same_names_are_noticed(what, inputs, tmp_path):
+    twin = shutil.copytree(inputs, tmp_path / "twin")
+    make_job(twin, tmp_path / "out").run()
+    if what == "images":
+        for path in (twin / "images/train/ant").glob("*.png"):
+            shutil.copy(twin / "images/train/dog" / path.name, path)
+    else:
+        tiny_resnet(seed=5).save_pretrained(twin / "base")
+    with pytest.raises(CheckpointError, match="images_and_weights was"):
+        make_job(twin, tmp_path / "out").run()
+
+
+def test_another_l3rs_uses_the_search_but_not_the_rows(copy, inputs, tmp_path):
+    network = load_network(inputs / "l3rs")
+    network.load_vector(network.to_vector() + 0.01)
+    save_network(network, tmp_path / "other")
+    search = (copy / "search.csv").stat().st_mtime_ns
+    with pytest.raises(CheckpointError, match=r"L3RS.fingerprint was .*search_dir .*copy makes it use the search"):
+        make_job(inputs, copy, l3rs=str(tmp_path / "other")).run()
+    make_job(inputs, tmp_path / "new", l3rs=str(tmp_path / "other"), search_dir=str(copy)).run()
+    assert (copy / "search.csv").stat().st_mtime_ns == search and not (tmp_path / "new/search.csv").exists()
+    old, new = read_rows(copy / "rows.csv"), read_rows(tmp_path / "new/rows.csv")
+    assert [row for row in old if row.optimizer != "L3RS"] == [row for row in new if row.optimizer != "L3RS"]
+    assert old != new
+
+
+def test_more_tasks_measure_only_what_is_missing(copy, inputs, tmp_path, monkeypatch):
+    measured, real = [], benchmark.run_one
+
+    def watched(model, tasks, seed, run, *rest):
+        measured.append(run.key)
+        return real(model, tasks, seed, run, *rest)
+
+    monkeypatch.setattr(benchmark, "run_one", watched)
+    make_job(inputs, copy, num_tasks=3).run("measure it")
+    assert {key[2] for key in measured} == {2}
+    make_job(inputs, tmp_path / "whole", num_tasks=3).run("measure it")
+    assert (tmp_path / "whole/rows.csv").read_bytes() == (copy / "rows.csv").read_bytes()
+    with pytest.raises(CheckpointError, match="holds 8 runs that are not asked for, such as .* on task 2"):
+        make_job(inputs, copy).run()
+
+
+def test_rows_that_nobody_knows_about_are_refused(copy, inputs):
+    (copy / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="rows.csv has no entry in a manifest.json beside it"):
+        make_job(inputs, copy).run()
+
+
+def test_images_that_meta_training_saw_are_refused(inputs, tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(seen, task_args, seed):
+        asked.append((seen, task_args.num_classes, seed))
+        raise DataError("meta-training saw them")
+
+    network = load_network(inputs / "l3rs")
+    network.config = network.config.replace(meta_training={"data": [{"path": "x"}]})
+    save_network(network, tmp_path / "l3rs")
+    monkeypatch.setattr(job_module, "check_unseen", refuse)
+    with pytest.raises(DataError, match="meta-training saw them"):
+        make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
+    assert asked == [([{"path": "x"}], 3, 1000)]
+
+
+def test_a_search_that_others_share_grows_and_loses_nothing(copy, inputs, tmp_path):
+    more = {"baselines": ["Adam cosine", "SGD constant"], "horizons": [2, 4], "search_dir": str(copy)}
+    before = read_rows(copy / "search.csv")
+    make_job(inputs, tmp_path / "more", **more).run()
+    after = read_rows(copy / "search.csv")
+    assert set(before) < set(after)
+    assert {(row.optimizer, row.num_training_steps) for row in set(after) - set(before)} == {
+        *(("SGD constant", steps) for steps in (2, 4)),
+        ("Adam cosine", 4),
+    }
+    section = json.loads((copy / "manifest.json").read_text())["search.csv"]
+    assert section["horizons"] == [2, 3, 4]
+    assert list(section["optimizers"]) == ["Adam constant, head only", "Adam cosine", "SGD constant"]
+    make_job(inputs, copy).run("measure it")  # the first comparison is as it was

@@ -1,0 +1,190 @@
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_l3rs.errors import DataError
+from hf_l3rs.evaluation.benchmark import best_rates
+from hf_l3rs.evaluation.report import (
+    best_baseline,
+    describe_savings,
+    runs_to_pay_back,
+    steps_of_baselines,
+    steps_to_reach,
+    summarise,
+    to_markdown,
+    to_results,
+)
+from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.hub.results import Results, read_results, write_results
+from tests.evaluation.rows import BASELINE_NAMES, ROWS, row
+
+
+def test_summary_is_against_the_best_baseline_of_each_horizon():
+    assert best_baseline(ROWS, 10, BASELINE_NAMES) == "Adam constant"
+    summary = next(s for s in summarise(ROWS, BASELINE_NAMES) if s.optimizer == "L3RS")
+    assert summary.loss == pytest.approx(4 / 3)
+    assert summary.loss_stderr == pytest.approx(0.7637626 / 3**0.5)
+    assert summary.ratio == pytest.approx(2 / 3)
+    assert (summary.wins, summary.num_tasks) == (3, 3)
+
+
+def test_steps_to_reach():
+    summaries = summarise(ROWS, BASELINE_NAMES)
+    assert steps_to_reach(summaries, "L3RS", loss=1.5) == 10
+    assert steps_to_reach(summaries, "L3RS", loss=0.6) == 20
+    assert steps_to_reach(summaries, "L3RS", accuracy=0.94) == 20
+    assert steps_to_reach(summaries, "L3RS", loss=0.1) is None
+
+
+def test_steps_that_a_baseline_needs_and_when_meta_training_is_paid_back():
+    summaries = summarise(ROWS, BASELINE_NAMES)  # the best baseline has 2.0 after 10 steps and 0.5 after 20
+    assert steps_of_baselines(summaries, BASELINE_NAMES, 1.0) == pytest.approx(10 * 2**0.5)
+    assert steps_of_baselines(summaries, BASELINE_NAMES, 0.1) is None
+    assert steps_of_baselines(summaries, BASELINE_NAMES, 3.0) is None
+    assert runs_to_pay_back(1000, 10, 30.0) == 50
+    assert runs_to_pay_back(1000, 10, 9.0) is None and runs_to_pay_back(1000, 10, None) is None
+
+
+def test_markdown_and_card_entries():
+    summaries = summarise(ROWS, BASELINE_NAMES)
+    lines = to_markdown(summaries).splitlines()
+    assert len(lines) == 2 + 6
+    assert "Adam constant (best baseline)" in lines[2] and "3 of 3" in lines[4]
+    results = to_results(
+        summaries, BASELINE_NAMES, dataset="blobs", split="test", setting="in domain", command="python x.py"
+    )
+    assert [(entry.optimizer, entry.num_training_steps) for entry in results] == [("L3RS", 10), ("L3RS", 20)]
+    assert results[0].baseline == "Adam constant, tuned" and results[0].baseline_loss == pytest.approx(2.0)
+
+
+NAMES = {"dataset": "blobs", "split": "test", "setting": "in domain", "command": "python x.py"}
+DIVERGED = [
+    *(row("Adam constant", task, loss) for task, loss in enumerate([1.0, 2.0, 3.0])),
+    *(row("Adam cosine", task, loss) for task, loss in enumerate([0.1, math.inf, 0.1])),
+    *(row("L3RS", task, loss) for task, loss in enumerate([0.5, math.inf, math.inf])),
+]
+
+
+def test_a_diverged_run_counts_as_the_worst_and_is_shown(tmp_path):
+    """Defect 4: one such run lost the whole comparison."""
+    constant, cosine, l3rs = summarise(DIVERGED, BASELINE_NAMES)
+    assert best_baseline(DIVERGED, 10, BASELINE_NAMES) == "Adam constant" == l3rs.reference
+    assert (l3rs.num_diverged, l3rs.loss, l3rs.loss_stderr, l3rs.ratio) == (2, math.inf, math.inf, math.inf)
+    assert (l3rs.wins, l3rs.num_tasks, l3rs.accuracy) == (1, 3, pytest.approx(0.95 / 3))
+    assert (cosine.num_diverged, cosine.loss, cosine.loss_median, cosine.wins) == (1, math.inf, 0.1, 2)
+    table = to_markdown([constant, cosine, l3rs])
+    assert "diverged on 2 of 3, median inf" in table and "diverged on 1 of 3, median 0.100" in table
+    assert "nan" not in table
+    results = to_results([constant, cosine, l3rs], BASELINE_NAMES, **NAMES)
+    write_results(Results("0" * 16, tuple(results)), tmp_path / "results.json")
+    (entry,) = read_results(tmp_path / "results.json").entries
+    assert entry == results[0] and (entry.loss, entry.loss_stderr, entry.num_diverged) == (math.inf, None, 2)
+    assert "Infinity" not in (tmp_path / "results.json").read_text() and (entry.wins, entry.baseline_loss) == (1, 2.0)
+    assert "L3RS diverged on 2 of 3 tasks in runs of 10 steps" in describe_savings([l3rs, constant], ["a"], 100)
+
+
+def test_a_reference_that_diverges_too_gives_no_ratio():
+    rows = [row(each.optimizer, each.task, math.inf if each.task == 1 else each.loss) for each in DIVERGED]
+    (l3rs,) = [summary for summary in summarise(rows, BASELINE_NAMES) if summary.optimizer == "L3RS"]
+    assert l3rs.reference == "Adam cosine" and math.isnan(l3rs.ratio) and l3rs.wins == 0
+    assert "| – | 0 of 3 |" in to_markdown([l3rs])
+    (entry,) = to_results(summarise(rows, BASELINE_NAMES), BASELINE_NAMES, **NAMES)
+    assert entry.baseline_loss == math.inf and entry.step_ratio is None
+
+
+def test_diverged_lengths_are_no_point_of_the_curve_of_the_best_baseline():
+    rows = [*ROWS, *(row("Adam constant", task, math.inf, steps=15) for task in range(3))]
+    assert steps_of_baselines(summarise(rows, BASELINE_NAMES), BASELINE_NAMES, 1.0) == pytest.approx(10 * 2**0.5)
+    assert steps_of_baselines(summarise(rows, BASELINE_NAMES), BASELINE_NAMES, math.inf) is None
+
+
+def test_of_two_equal_baselines_one_is_the_reference():
+    summaries = [summary for summary in summarise(ROWS, BASELINE_NAMES) if summary.num_training_steps == 20]
+    assert [summary.is_reference for summary in summaries] == [True, False, False]
+
+
+def test_rows_that_cannot_be_compared_are_refused():
+    with pytest.raises(DataError, match="L3RS on task 0 for 10 steps twice"):
+        summarise([*ROWS, row("L3RS", 0, 0.7)], BASELINE_NAMES)
+    with pytest.raises(DataError, match="no run of a baseline .Muon."):
+        summarise(ROWS, ["Muon"])
+    with pytest.raises(DataError, match="no run of a baseline"):
+        best_baseline(ROWS, 11, BASELINE_NAMES)
+
+
+def test_a_single_task_has_no_error():
+    summary = summarise([row("Adam constant", 0, 1.0)], BASELINE_NAMES)[0]
+    assert (summary.loss_stderr, summary.accuracy_stderr, summary.loss_median) == (0.0, 0.0, 1.0)
+
+
+STORED = {
+    "ResNet": ("l3rs-resnet-tiny-fashion", ""),
+    "the same ResNet": ("l3rs-resnet-tiny-fashion", "digits_"),
+    "ViT": ("l3rs-vit-tiny-fashion", ""),
+}
+
+
+def stored_summaries(name, prefix):
+    return summarise(read_rows(f"recipes/results/{name}/{prefix}rows.csv"), BASELINE_NAMES)
+
+
+def test_readme_says_what_the_stored_rows_say():
+    """Its table, cell by cell: the rows of the released artefacts have not changed, nor what is made of them."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    expected = []
+    for name, prefix in STORED.values():
+        summaries = stored_summaries(name, prefix)
+        for l3rs in (summary for summary in summaries if summary.optimizer == "L3RS"):
+            (adam,) = [
+                each for each in summaries if each.is_reference and each.num_training_steps == l3rs.num_training_steps
+            ]
+            adam, ours = (f"{s.loss:.3f} ± {s.loss_stderr:.3f}, {100 * s.accuracy:.1f} %" for s in (adam, l3rs))
+            steps, wins = l3rs.num_training_steps, f"{l3rs.wins} of {l3rs.num_tasks}"
+            expected.append(f"| {steps} | {adam} | **{ours}** | {l3rs.ratio:.3f} | {wins} |")
+    found = re.findall(r"^\|[^|]*(\| \d+ \| .* of 16 \|)$", text, re.MULTILINE)
+    assert found == expected and len(found) == 11
+
+
+def test_what_readme_says_of_savings():
+    text = " ".join(Path("README.md").read_text(encoding="utf-8").split())
+    summaries = stored_summaries(*STORED["ResNet"])
+    losses = {each.num_training_steps: each.loss for each in summaries if each.optimizer == "L3RS"}
+    needed = {steps: steps_of_baselines(summaries, BASELINE_NAMES, losses[steps]) for steps in (20, 30)}
+    assert f"after 30 steps where the best Adam is after {needed[30]:.0f}, after 20 where Adam is after" in text
+    assert f"where Adam is after {needed[20]:.0f}," in text
+    runs = runs_to_pay_back(417_000, 20, needed[20])
+    assert (
+        f"at {needed[20] - 20:.0f} steps saved a run it pays for itself after {runs / 1000:.0f} thousand runs" in text
+    )
+
+
+@pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
+def test_cards_say_what_the_stored_rows_say(name):
+    entries = read_results(f"model_cards/{name}/results.json").entries
+    prefixes = [prefix for folder, prefix in STORED.values() if folder == name]
+    again = [
+        result
+        for prefix in prefixes
+        for result in to_results(stored_summaries(name, prefix), BASELINE_NAMES, **NAMES)
+        if result.optimizer == "L3RS"
+    ]
+    names = {*NAMES, "hub_id"}
+    for entry, result in zip(entries, again, strict=True):
+        told, found = (
+            {name: value for name, value in vars(each).items() if name not in names and value is not None}
+            for each in (entry, result)
+        )
+        texts = ("optimizer", "baseline")
+        assert [told.pop(name) for name in texts] == [found.pop(name) for name in texts]
+        assert told == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize("name, prefix", STORED.values())
+def test_stored_baselines_ran_at_the_rates_that_their_stored_search_found(name, prefix):
+    rates = best_rates(read_rows(f"recipes/results/{name}/{prefix}search.csv"))
+    summaries = [each for each in stored_summaries(name, prefix) if each.optimizer in BASELINE_NAMES]
+    assert {(each.optimizer, each.num_training_steps): each.learning_rate for each in summaries} == {
+        (baseline, steps): rate for baseline, by_steps in rates.items() for steps, rate in by_steps.items()
+    }

@@ -32,8 +32,8 @@ from hf_l3rs.learned.parameters import (
     check_shapes,
     named_groups,
     planned_steps,
-    refuse_sharding,
 )
+from hf_l3rs.learned.refusals import refuse_sharding
 from hf_l3rs.learned.step import TINY, LayerBank
 
 
@@ -108,7 +108,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if groups:
             self._match_layers(model)
         if model is not None:
-            self.loss_observer.watch(model)
+            self._follow(model)
 
     def _init_transient(self) -> None:
         """Everything that is derived from `param_groups`, `state` and the network, or belongs to one process."""
@@ -118,6 +118,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self._waiting_state: dict[str, Any] | None = None
         self._last_updates: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._warned_no_loss = False
+        self.was_restored = False  # whether the state is a loaded one, with which no step was taken yet
 
     @property
     def config(self) -> L3RSConfig:
@@ -163,6 +164,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             if len(self.param_groups) != 1:
                 raise BindingError("An optimizer with several parameter groups cannot be bound anew; build another.")
             self.state.clear()
+            self.was_restored = False
             self._banks.clear()
             self.param_groups[0].update(params=params, param_names=names)
             self._match_layers(module)
@@ -170,8 +172,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             for group in self.param_groups:
                 group["num_training_steps"] = num_training_steps
         if module is not None:
-            self._model = weakref.ref(module)
-            self.loss_observer.watch(module)
+            self._follow(module)
         if self._waiting_state is not None:
             state_dict, self._waiting_state = self._waiting_state, None
             self.load_state_dict(state_dict)
@@ -182,6 +183,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self.state.clear()
         self._banks.clear()
         self.loss_observer.clear()
+        self.was_restored = False
         for group in self.param_groups:
             group["step"] = 0
 
@@ -209,6 +211,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         super().add_param_group({**param_group, "params": list(zip(names, params))})
         self.param_groups[-1]["param_names"] = names
         self._embedding_weights = {}
+
+    def _follow(self, model: nn.Module) -> None:
+        self._model = weakref.ref(model)
+        self.loss_observer.watch(model)
 
     def _match_layers(self, model: nn.Module | None) -> None:
         """Finds the embedding of every layer; frozen parameters of `model` help to tell the roles of the others."""
@@ -267,6 +273,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
         self._warn_without_loss(loss)
         self._last_updates = []
+        self.was_restored = False
         for index, (group, planned) in enumerate(zip(self.param_groups, plans)):
             group["step"] += 1
             params = [param for param in group["params"] if param.grad is not None]
@@ -351,6 +358,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
             return
         self._check_layers(state_dict)
         check_shapes(state_dict, self.param_groups)
+        # Accelerate loads an optimizer's own state back into it, the very objects, which restores nothing
+        pairs = zip(state_dict["param_groups"], self.param_groups)
+        self.was_restored |= any(new["fingerprint"] is not own["fingerprint"] for new, own in pairs)
         super().load_state_dict(state_dict)
         self._banks.clear()
         saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]

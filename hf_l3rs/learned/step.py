@@ -13,7 +13,7 @@ from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.features import EMA_CHANNELS, time_coefficients
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.parameters import is_sharded
+from hf_l3rs.learned.refusals import is_sharded
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.

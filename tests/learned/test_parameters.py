@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Shard, init_device_mesh
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
-from hf_l3rs.learned.parameters import refuse_sharding
+from hf_l3rs.learned.refusals import refuse_sharding
 from tests.tiny import trained_network
 
 

@@ -145,14 +145,13 @@ def _needs_loss(optimizer: LearnedOptimizer) -> bool:
 
 def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
     """Binds the optimizer to what is trainable in the model now, unless the user chose what it trains."""
+    refuse_sparse_modules(model)
     own = set(model.parameters())
     knows_model = any(param in own for _, param in all_named(optimizer.param_groups))
     if not optimizer.is_bound or (optimizer.follows_model and (knows_model or optimizer in _bound_by_trainer)):
         optimizer.bind(model)
         _bound_by_trainer.add(optimizer)
-    trained = dict(all_named(optimizer.param_groups))
-    refuse_sparse_modules(model, trained.values())
-    strangers = [name for name, param in trained.items() if param not in own]
+    strangers = [name for name, param in all_named(optimizer.param_groups) if param not in own]
     if strangers:
         raise BindingError(
             f"The L3RS was built for parameters that are not of the Trainer's model, such as {strangers[0]!r}; build "
@@ -163,7 +162,7 @@ def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
 def _begin_run(optimizer: LearnedOptimizer, model: Any, state: TrainerState) -> None:
     """Starts the optimizer over, or checks that it goes on where the run does."""
     if not optimizer.is_bound:  # which also restores what was loaded while the optimizer was unbound
-        optimizer.bind(model)
+        _bind(optimizer, model)
     own_step = max(group["step"] for group in optimizer.param_groups)
     is_restored = optimizer.was_restored and 0 < own_step <= state.global_step
     if not is_restored:  # what is trainable may have changed since the Trainer was built

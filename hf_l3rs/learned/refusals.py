@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -44,19 +43,11 @@ def refuse_sharding(*active: str) -> None:
             )
 
 
-def refuse_sparse_modules(model: nn.Module, trained: Iterable[torch.Tensor] | None = None) -> None:
-    """
-    Refuses embeddings that will have sparse gradients.
-
-    Args:
-        model (`nn.Module`): What holds them.
-        trained (iterable of `torch.Tensor`, *optional*): What will be trained; all that is not frozen by default.
-    """
-    chosen = None if trained is None else {id(param) for param in trained}
+def refuse_sparse_modules(model: nn.Module) -> None:
+    """Refuses embeddings in `model` that are not frozen and will have sparse gradients."""
     for name, module in model.named_modules():
-        if not (isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse):
-            continue
-        if module.weight.requires_grad if chosen is None else id(module.weight) in chosen:
+        is_sparse = isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse
+        if is_sparse and any(param.requires_grad for param in module.parameters()):
             raise UnsupportedSetupError(
                 f"L3RS does not support sparse gradients, which the embedding {name or type(module).__name__!r} will "
                 "have; build it with sparse=False, or freeze it."

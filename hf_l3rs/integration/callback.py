@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import transformers.trainer
-from accelerate.optimizer import AcceleratedOptimizer
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import SchedulerType, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from hf_l3rs.errors import BindingError, UnsupportedSetupError
+from hf_l3rs.errors import BindingError
+from hf_l3rs.integration.clipping import take_over_clipping, tell_clipping
+from hf_l3rs.integration.refusals import refuse_engines, refuse_hidden_loss, refuse_unseen_loss
+from hf_l3rs.integration.schedule import hold_schedule
+from hf_l3rs.integration.unwrap import unwrap_optimizer
 from hf_l3rs.learned.optimizer import LearnedOptimizer
-from hf_l3rs.learned.parameters import refuse_sharding
+from hf_l3rs.learned.parameters import all_named
+from hf_l3rs.learned.refusals import refuse_sparse_modules
 
 
 logger = logging.getLogger(__name__)
 
-# `TrainingArguments.max_grad_norm` for "do not clip"; the Trainer still measures and logs the gradient norm.
-NO_CLIPPING = 0.0
-
-# Arguments whose max_grad_norm is replaced, with the user's value. Of the module, not of a callback: a train() that an
-# exception or the stop button left calls no event, and the next Trainer of the same arguments must find them restored.
-_replaced: list[tuple[weakref.ref[TrainingArguments], float | None]] = []
+# Optimizers that a Trainer bound to its model, so that another Trainer may bind them to its own; what a user bound
+# elsewhere is a mistake there.
+_bound_by_trainer: weakref.WeakSet[LearnedOptimizer] = weakref.WeakSet()
 
 
 def register() -> None:
@@ -38,19 +37,6 @@ def register() -> None:
         transformers.trainer.DEFAULT_CALLBACKS.append(L3RSCallback)  # type: ignore[arg-type]
 
 
-def unwrap_optimizer(optimizer: Any) -> LearnedOptimizer | None:
-    """Returns the [`L3RS`] inside whatever Accelerate wrapped around it, or `None` if it is another optimizer."""
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    return optimizer if isinstance(optimizer, LearnedOptimizer) else None
-
-
-def refuse_setup(args: TrainingArguments) -> None:
-    """Raises [`~hf_l3rs.errors.UnsupportedSetupError`] if `args` ask for DeepSpeed or FSDP."""
-    active = {"DeepSpeed": bool(args.deepspeed or args.deepspeed_plugin), "FSDP": bool(args.fsdp)}
-    refuse_sharding(*(engine for engine, is_active in active.items() if is_active))
-
-
 class L3RSCallback(TrainerCallback):
     """
     Connects an [`L3RS`] to the `Trainer` that trains with it, and does nothing for other optimizers. Every `Trainer`
@@ -58,14 +44,14 @@ class L3RSCallback(TrainerCallback):
     `transformers.Trainer` was imported.
 
     It binds the optimizer to the model and tells it the number of steps, reads the training loss from the model's
-    output, and starts the optimizer over at each `train()` that does not resume. While `train()` runs, the learning
-    rate schedule that the Trainer makes is held at 1.0, as L3RS is its own schedule (a scheduler that you pass is
-    kept), and `max_grad_norm` is what the L3RS was meta-trained with. Logs get `learning_rate`, the root mean square
+    output, and starts the optimizer over at each `train()` that does not resume. The learning rate schedule that the
+    Trainer makes is held at 1.0, as L3RS is its own schedule (a scheduler that you pass is kept), and gradients are
+    clipped as the L3RS was meta-trained with; `args` stay as they are. Logs get `learning_rate`, the root mean square
     per element of the update, averaged over layers, and `l3rs/step_size_min`, `l3rs/step_size_max` and
     `l3rs/mixture_<direction>`.
 
     Raises:
-        UnsupportedSetupError: Under DeepSpeed, FSDP or `nn.DataParallel`.
+        UnsupportedSetupError: Under DeepSpeed, FSDP or `nn.DataParallel`, and for embeddings with sparse gradients.
         BindingError: If optimizer and model do not go together, or the training loss is not in the model's output.
     """
 
@@ -73,6 +59,7 @@ class L3RSCallback(TrainerCallback):
         self._has_user_scheduler = False
         self._reads_loss = True
         self._report_inflation: Callable[[], None] = _warn_of_inflation
+        self._first_step: int | None = None
 
     def leave_loss_to_trainer(self, report_inflation: Callable[[], None]) -> None:
         """
@@ -84,82 +71,44 @@ class L3RSCallback(TrainerCallback):
         self._reads_loss = False
         self._report_inflation = report_inflation
 
-    def on_init_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        optimizer: Any = None,
-        lr_scheduler: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        _restore_max_grad_norm(args)
-        self._has_user_scheduler = lr_scheduler is not None
-        own = unwrap_optimizer(optimizer)
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._has_user_scheduler = kwargs.get("lr_scheduler") is not None
+        own = unwrap_optimizer(kwargs.get("optimizer"))
         if own is not None:
-            refuse_setup(args)
-            _bind(own, model)
+            refuse_engines(args)
+            _bind(own, kwargs["model"])
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        optimizer: Any = None,
-        lr_scheduler: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        own = unwrap_optimizer(optimizer)
-        if own is None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        own, model, lr_scheduler = unwrap_optimizer(kwargs["optimizer"]), kwargs["model"], kwargs["lr_scheduler"]
+        # a Trainer may have two callbacks, the default one and the user's; the state is new at each train()
+        is_first = vars(state).setdefault("_l3rs_callback", self) is self
+        if own is None or not is_first:
             return
-        refuse_setup(args)
+        refuse_engines(args)
         if self._reads_loss and _needs_loss(own):
-            _refuse_hidden_loss(args, model)
+            refuse_hidden_loss(args, model)
         _begin_run(own, model, state)
+        self._first_step = state.global_step
         self._watch(own, model, args)
-        if not self._has_user_scheduler:
-            _hold_schedule(lr_scheduler, args, state.max_steps)
-        _replace_max_grad_norm(args, own.config.max_grad_norm)
+        # the Trainer makes its scheduler for the prepared optimizer, which wraps the one that a user has
+        if not self._has_user_scheduler and getattr(lr_scheduler, "optimizer", None) is not own:
+            hold_schedule(lr_scheduler, args, state.max_steps)
+        take_over_clipping()
+        tell_clipping(args, own.config.max_grad_norm)
 
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        own = unwrap_optimizer(optimizer)
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        own = unwrap_optimizer(kwargs["optimizer"])
         if own is not None:  # the step before may have been skipped, as after an overflow in float16
             own.loss_observer.clear()
 
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        own = unwrap_optimizer(optimizer)
-        if own is not None and not len(own.loss_observer) and _needs_loss(own):
-            raise BindingError(
-                "L3RS saw no training loss in the model's output, as with compute_loss_func or an own compute_loss; "
-                "use hf_l3rs.L3RSTrainer in place of Trainer, which sees every loss."
-            )
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        own = unwrap_optimizer(kwargs["optimizer"])
+        # once, as processes ask each other; a loss that is missing later counts as neutral
+        if own is not None and state.global_step == self._first_step and _needs_loss(own):
+            refuse_unseen_loss(own.loss_observer.is_blind(args.device))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        own = unwrap_optimizer(optimizer)
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        own, logs = unwrap_optimizer(kwargs["optimizer"]), kwargs["logs"]
         if own is None or logs is None or "loss" not in logs:
             return
         statistics = own.statistics()
@@ -172,16 +121,8 @@ class L3RSCallback(TrainerCallback):
         if state.log_history and state.log_history[-1].get("step") == state.global_step:
             state.log_history[-1].update(values)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        _restore_max_grad_norm(args)
-        own = unwrap_optimizer(optimizer)
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        own = unwrap_optimizer(kwargs["optimizer"])
         if own is not None:
             own.loss_observer.unwatch()
             own.loss_observer.clear()
@@ -198,51 +139,32 @@ class L3RSCallback(TrainerCallback):
             observer.probe(model, self._report_inflation)
 
 
-def _refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:
-    """Raises where the training loss is not in the output of the model itself."""
-    if args.n_gpu > 1:
-        raise UnsupportedSetupError(
-            "L3RS cannot read the training loss under nn.DataParallel, which the Trainer uses for "
-            f"{args.n_gpu} GPUs in one process; launch with `torchrun --nproc_per_node`, show one GPU by "
-            "CUDA_VISIBLE_DEVICES=0, or use hf_l3rs.L3RSTrainer."
-        )
-    # the Trainer itself drops label smoothing for multi-label classification
-    problem_type = getattr(getattr(model, "config", None), "problem_type", None)
-    if args.label_smoothing_factor and problem_type != "multi_label_classification":
-        raise BindingError(
-            f"With label_smoothing_factor={args.label_smoothing_factor} the Trainer computes the loss outside of the "
-            "model, where L3RS cannot see it; use hf_l3rs.L3RSTrainer in place of Trainer, or set it to 0."
-        )
-
-
 def _needs_loss(optimizer: LearnedOptimizer) -> bool:
     return "loss" in optimizer.config.features
 
 
 def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
     """Binds the optimizer to what is trainable in the model now, unless the user chose what it trains."""
-    own = {id(param) for param in model.parameters()}
-    strangers = [
-        name
-        for group in optimizer.param_groups
-        for name, param in zip(group["param_names"], group["params"])
-        if id(param) not in own
-    ]
+    refuse_sparse_modules(model)
+    own = set(model.parameters())
+    knows_model = any(param in own for _, param in all_named(optimizer.param_groups))
+    if not optimizer.is_bound or (optimizer.follows_model and (knows_model or optimizer in _bound_by_trainer)):
+        optimizer.bind(model)
+        _bound_by_trainer.add(optimizer)
+    strangers = [name for name, param in all_named(optimizer.param_groups) if param not in own]
     if strangers:
         raise BindingError(
             f"The L3RS was built for parameters that are not of the Trainer's model, such as {strangers[0]!r}; build "
             "the optimizer from this model, or leave it unbound, and the Trainer binds it."
         )
-    if optimizer.follows_model or not optimizer.is_bound:
-        optimizer.bind(model)
 
 
 def _begin_run(optimizer: LearnedOptimizer, model: Any, state: TrainerState) -> None:
     """Starts the optimizer over, or checks that it goes on where the run does."""
     if not optimizer.is_bound:  # which also restores what was loaded while the optimizer was unbound
-        optimizer.bind(model)
+        _bind(optimizer, model)
     own_step = max(group["step"] for group in optimizer.param_groups)
-    is_restored = 0 < own_step <= state.global_step
+    is_restored = optimizer.was_restored and 0 < own_step <= state.global_step
     if not is_restored:  # what is trainable may have changed since the Trainer was built
         _bind(optimizer, model)
         optimizer.reset()
@@ -256,54 +178,6 @@ def _begin_run(optimizer: LearnedOptimizer, model: Any, state: TrainerState) -> 
         group["num_training_steps"] = state.max_steps
         if not is_restored:
             group["step"] = state.global_step
-
-
-def _hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) -> None:
-    """Holds at 1.0 the schedule that the Trainer made because nobody gave one."""
-    if not isinstance(lr_scheduler, LambdaLR) or set(lr_scheduler.lr_lambdas) == {_hold}:
-        return
-    is_default = args.lr_scheduler_type in ("linear", "constant") and not args.get_warmup_steps(max_steps)
-    logger.log(
-        logging.INFO if is_default else logging.WARNING,
-        "L3RS is its own learning rate schedule: lr_scheduler_type='%s' and warmup are not applied; to scale its "
-        "steps over time all the same, pass a scheduler, Trainer(optimizers=(optimizer, scheduler)).",
-        SchedulerType(args.lr_scheduler_type).value,
-    )
-    lr_scheduler.lr_lambdas = [_hold for _ in lr_scheduler.lr_lambdas]
-    for group, lr in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs):
-        group["lr"] = lr
-    lr_scheduler._last_lr = list(lr_scheduler.base_lrs)
-
-
-def _hold(step: int) -> float:
-    return 1.0
-
-
-def _replace_max_grad_norm(args: TrainingArguments, trained_with: float | None) -> None:
-    """Sets `args.max_grad_norm` to what the L3RS was meta-trained with, until the run ends."""
-    value = NO_CLIPPING if trained_with is None else trained_with
-    given = args.max_grad_norm
-    if given == value or (trained_with is None and (not given or math.isinf(given))):
-        return
-    _restore_max_grad_norm(args)
-    _replaced.append((weakref.ref(args), args.max_grad_norm))
-    args.max_grad_norm = value
-    logger.log(
-        logging.INFO if given == type(args).max_grad_norm else logging.WARNING,
-        "This L3RS was meta-trained with max_grad_norm=%s, which train() uses in place of %s; to change it, set "
-        "max_grad_norm in the L3RS's config.",
-        trained_with,
-        given,
-    )
-
-
-def _restore_max_grad_norm(args: TrainingArguments) -> None:
-    for entry in list(_replaced):
-        owner, value = entry[0](), entry[1]
-        if owner is args:
-            args.max_grad_norm = value  # type: ignore[assignment]
-        if owner is args or owner is None:
-            _replaced.remove(entry)
 
 
 def _warn_of_inflation() -> None:

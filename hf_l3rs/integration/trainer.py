@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.integration.callback import L3RSCallback, refuse_setup, register, unwrap_optimizer
+from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.integration.callback import L3RSCallback, register
+from hf_l3rs.integration.refusals import refuse_engines
+from hf_l3rs.integration.unwrap import unwrap_optimizer
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.optimizer import LearnedOptimizer
 from hf_l3rs.optimizer import L3RS
 
 
@@ -24,11 +30,11 @@ class L3RSTrainer(Trainer):
     Args:
         model (`PreTrainedModel` or `nn.Module`, *optional*): As for `Trainer`.
         args (`TrainingArguments`, *optional*): As for `Trainer`; of the optimizer's own settings none is used.
-        l3rs (`str`, `Path` or [`L3RS`], *optional*):
-            The learned optimizer: a Hub id, a folder, or an L3RS, whose meta-weights and `lr` are used. Without it,
-            `optimizers` must hold one.
+        l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`], *optional*):
+            The learned optimizer: a Hub id, a folder, an L3RS, whose meta-weights and `lr` are used, or the
+            meta-weights. Without it, `optimizers` must hold one.
         l3rs_kwargs (`dict`, *optional*):
-            Arguments of [`L3RS.from_pretrained`], such as `revision`, where `l3rs` is a Hub id or a folder.
+            Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where `l3rs` is a Hub id or a folder.
         **kwargs: Everything else that `Trainer` takes, by keyword.
 
     Raises:
@@ -49,19 +55,17 @@ class L3RSTrainer(Trainer):
         model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         *,
-        l3rs: str | Path | L3RS | None = None,
+        l3rs: str | os.PathLike[str] | LearnedOptimizer | L3RSArtifact | L3RSNetwork | None = None,
         l3rs_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         optimizer = kwargs.get("optimizers", (None, None))[0]
         _check_choice(l3rs, l3rs_kwargs, optimizer, kwargs.get("optimizer_cls_and_kwargs"))
         if args is not None:
-            refuse_setup(args)
+            refuse_engines(args)
         register()
-        self.l3rs_name = str(l3rs) if isinstance(l3rs, (str, Path)) else None
-        if isinstance(l3rs, (str, Path)):
-            l3rs = L3RS.from_pretrained(l3rs, **(l3rs_kwargs or {}))
-        self._template = l3rs
+        self.l3rs_name = os.fspath(l3rs) if isinstance(l3rs, (str, os.PathLike)) else None
+        self._template = _as_optimizer(l3rs, l3rs_kwargs)
         super().__init__(model, args, **kwargs)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, L3RSCallback):
@@ -76,7 +80,7 @@ class L3RSTrainer(Trainer):
                 lr=template.param_groups[0]["lr"],
                 synchronize_loss=template.loss_observer.synchronize,
             )
-            optimizer.commit_hash = template.commit_hash
+            optimizer.commit_hash = getattr(template, "commit_hash", None)
             self.optimizer = optimizer.bind(self.model if model is None else model)  # type: ignore[arg-type]
         return super().create_optimizer(model)
 
@@ -109,16 +113,32 @@ def _check_choice(l3rs: Any, l3rs_kwargs: dict[str, Any] | None, optimizer: Any,
     """Raises unless there is exactly one learned optimizer."""
     if l3rs is not None and (optimizer is not None or factory is not None):
         raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
-    if l3rs is None and not isinstance(optimizer, L3RS):
+    if l3rs is None and not isinstance(optimizer, LearnedOptimizer):
         raise ConfigError(
             "L3RSTrainer got no learned optimizer; pass l3rs= with a Hub id, a folder or an L3RS, or use Trainer."
         )
-    if l3rs is not None and not isinstance(l3rs, (str, Path, L3RS)):
-        raise ConfigError(f"l3rs must be a Hub id, a folder or an L3RS, got {type(l3rs).__name__}.")
-    if l3rs_kwargs and not isinstance(l3rs, (str, Path)):
+    if l3rs_kwargs and not isinstance(l3rs, (str, os.PathLike)):
         raise ConfigError(
             f"l3rs_kwargs are for loading a Hub id or a folder, but l3rs is {type(l3rs).__name__}; leave them out."
         )
+
+
+def _as_optimizer(l3rs: Any, l3rs_kwargs: dict[str, Any] | None) -> LearnedOptimizer | None:
+    """Returns the learned optimizer that `l3rs` names or holds; `None` stays."""
+    if l3rs is None or isinstance(l3rs, LearnedOptimizer):
+        return l3rs
+    if isinstance(l3rs, (str, os.PathLike)):
+        return L3RS.from_pretrained(l3rs, **(l3rs_kwargs or {}))
+    if isinstance(l3rs, L3RSNetwork):
+        l3rs = L3RSArtifact(l3rs)
+    if isinstance(l3rs, L3RSArtifact):
+        optimizer = L3RS(network=l3rs.network)
+        optimizer.commit_hash = l3rs.commit_hash
+        return optimizer
+    raise ConfigError(
+        "l3rs must be a Hub id, a folder, an L3RS, an L3RSArtifact or an L3RSNetwork, got "
+        f"{type(l3rs).__name__}; load one by L3RS.from_pretrained(...)."
+    )
 
 
 def _name_optimizer(card: str, optimizer: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from hf_l3rs.errors import UnsupportedSetupError
 from hf_l3rs.learned.arithmetic import IN_PLACE, Tensors
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.parameters import is_sharded, refuse_sparse_gradients
+from hf_l3rs.learned.refusals import is_sharded, refuse_sparse_gradients
 from hf_l3rs.learned.step import Decision, LayerStack, LayerState, buffer_names
 
 

@@ -11,13 +11,8 @@ from torch import nn
 
 from hf_l3rs.errors import BindingError
 from hf_l3rs.learned.layers import canonical_name, named_trainable_parameters
-from hf_l3rs.learned.parameters import (
-    all_named,
-    check_names,
-    named_groups,
-    refuse_sharding,
-    refuse_sparse_modules,
-)
+from hf_l3rs.learned.parameters import all_named, check_names, named_groups
+from hf_l3rs.learned.refusals import refuse_sharding, refuse_sparse_modules
 
 
 NamedParameters = Iterable[tuple[str, torch.Tensor]]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import nn
+
+from hf_l3rs.errors import ConfigError
 
 
 class LossObserver:
@@ -38,9 +40,11 @@ class LossObserver:
             loss (`torch.Tensor` or `float`): A scalar.
             is_share (`bool`, *optional*, defaults to `False`):
                 Whether it is a share of the whole step's loss, to be summed, rather than a mean, to be averaged.
+
+        Raises:
+            ConfigError: If it is no single real number.
         """
-        loss = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-        self._losses.append(loss.reshape(()).float())
+        self._losses.append(_scalar(loss))
         self._is_sum = is_share
 
     def clear(self) -> None:
@@ -48,15 +52,45 @@ class LossObserver:
         self._losses.clear()
 
     def take(self, device: torch.device) -> torch.Tensor | None:
-        """Returns the step's loss, 0-dimensional, averaged over processes; `None` if no loss was seen."""
-        if not self._losses:
-            return None
+        """
+        Returns the step's loss, and forgets it, without waiting for the device.
+
+        What is not a number does not count: the loss is that of the other micro-batches, averaged over the processes
+        that have one. Where losses are averaged over processes, all must ask, also those that saw none.
+
+        Args:
+            device (`torch.device`): Where the loss is needed.
+
+        Returns:
+            `torch.Tensor` of shape `()`, NaN if there is no number; `None` if a process that is alone saw no loss.
+        """
         losses = [loss.to(device, non_blocking=True) for loss in self._losses]
         self._losses.clear()
-        loss = sum(losses[1:], start=losses[0])
-        if len(losses) > 1 and not self._is_sum:
-            loss = loss / len(losses)
-        return _mean_over_processes(loss) if self.synchronize else loss
+        if self._is_collective():
+            return _mean_over_processes(self._combine(losses) if losses else torch.full((), torch.nan, device=device))
+        return self._combine(losses) if losses else None
+
+    def is_blind(self, device: torch.device) -> bool:
+        """Whether no process saw a loss for the coming step; where losses are averaged over them, all must ask."""
+        if not self._is_collective():
+            return not self._losses
+        count = torch.full((), float(len(self._losses)), device=device)
+        torch.distributed.all_reduce(count)
+        return not count.item()
+
+    def _is_collective(self) -> bool:
+        distributed = torch.distributed
+        is_initialized = distributed.is_available() and distributed.is_initialized()
+        return self.synchronize and is_initialized and distributed.get_world_size() > 1
+
+    def _combine(self, losses: list[torch.Tensor]) -> torch.Tensor:
+        """The mean of the losses that are numbers, or the sum, in which they stand for the others too."""
+        if len(losses) == 1:
+            return losses[0] + 0 * losses[0]  # infinity times 0 is NaN
+        stacked = torch.stack(losses)
+        is_number = stacked.isfinite()
+        total, count = stacked.where(is_number, 0.0).sum(), is_number.sum()
+        return total * (len(losses) / count) if self._is_sum else total / count  # without a number 0 / 0, which is NaN
 
     def watch(self, model: nn.Module, share_scale: float = 1.0) -> None:
         """
@@ -153,9 +187,27 @@ def _ignores_num_items(kwargs: dict[str, Any], output: Any) -> bool:
 
 
 def _mean_over_processes(loss: torch.Tensor) -> torch.Tensor:
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        return loss
-    loss = loss.clone()
-    distributed.all_reduce(loss)
-    return loss / distributed.get_world_size()
+    """Averages over the processes whose loss is a number."""
+    is_number = loss.isfinite()
+    sums = torch.stack((loss.where(is_number, 0.0), is_number.to(loss.dtype)))
+    torch.distributed.all_reduce(sums)
+    total, count = sums
+    return total / count
+
+
+def _scalar(loss: Any) -> torch.Tensor:
+    """Brings whatever is one real number to a float32 tensor of shape `()`, where it is, without its graph."""
+    got = f"an object of type {type(loss).__name__}"
+    if isinstance(loss, torch.Tensor):
+        if loss.numel() == 1 and not loss.is_complex():
+            return loss.detach().reshape(()).float()
+        got = f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}"
+    elif isinstance(loss, SupportsFloat) and not isinstance(loss, bool):
+        try:
+            return torch.tensor(float(loss))
+        except (TypeError, OverflowError):  # an array of several numbers, a number beyond all floats
+            pass
+    raise ConfigError(
+        f"The training loss must be one real number, as a float or a tensor with one element, got {got}; give the "
+        "mean loss of the batch."
+    )

@@ -98,6 +98,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         self._bindings = Bindings(self.network, self.float32_copy)
         self._monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
+        self.was_restored = False  # whether the state is a loaded one, with which no step was taken yet
 
     @property
     def config(self) -> L3RSConfig:
@@ -140,6 +141,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         self.state.clear()
         self._bindings.clear()
         self.loss_observer.clear()
+        self.was_restored = False
         for group in self.param_groups:
             group["step"] = 0
 
@@ -165,6 +167,7 @@ class LearnedOptimizer(LateBoundOptimizer):
     def _parameters_changed(self, model: nn.Module | None) -> None:
         """Finds the embedding of every layer; frozen parameters of `model` help to tell the roles of the others."""
         self._bindings.clear()
+        self.was_restored = False
         layers = describe_layers(model.named_parameters() if model is not None else all_named(self.param_groups))
         trained = dict(all_named(self.param_groups))
         layers = tuple(layer for layer in layers if layer.name in trained)
@@ -224,6 +227,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
         if loss is None and "loss" in self.config.features and any(group["lr"] != 0 for group in self.param_groups):
             self._monitor.warn_without_loss()
+        self.was_restored = False
         decisions = []
         for group, planned, of_group in zip(self.param_groups, plans, bindings):
             group["step"] += 1
@@ -266,6 +270,9 @@ class LearnedOptimizer(LateBoundOptimizer):
             return
         self._rebind_to([group.get("param_names") for group in state_dict["param_groups"]])
         check_state_dict(state_dict, self.param_groups, self.config, self.float32_copy)
+        # Accelerate loads an optimizer's own state back into it, the very objects, which restores nothing
+        pairs = zip(state_dict["param_groups"], self.param_groups)
+        self.was_restored |= any(new["fingerprint"] is not own["fingerprint"] for new, own in pairs)
         super().load_state_dict(state_dict)
         self._bindings.clear()
         saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]

@@ -1,16 +1,16 @@
-"""What L3RS accepts to train: named parameters in groups, and the set-ups that are refused before training."""
+"""What L3RS accepts to train: named parameters in groups, and how long."""
 
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import torch
 from torch import nn
 
-from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
+from hf_l3rs.errors import BindingError, ConfigError
 from hf_l3rs.learned.layers import canonical_name, named_trainable_parameters
+from hf_l3rs.learned.refusals import refuse_parameter
 
 
 def named_groups(params: Any) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def named_groups(params: Any) -> list[dict[str, Any]]:
         pairs = [(canonical_name(name), param) for name, param in pairs if param.requires_grad]
         names, tensors = [name for name, _ in pairs], [param for _, param in pairs]
         for name, param in pairs:
-            _refuse_parameter(name, param)
+            refuse_parameter(name, param)
         named.append({**group, "params": tensors, "param_names": names})
     return named
 
@@ -45,53 +45,6 @@ def check_names(names: list[str]) -> None:
         raise BindingError(
             f"Two parameters are named {twice!r}, but L3RS tells layers apart by name; name all as in "
             "model.named_parameters()."
-        )
-
-
-def is_sharded(param: torch.Tensor) -> bool:
-    """Whether the tensor is a part of a layer, as FSDP2 and tensor parallelism make them."""
-    return any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
-
-
-def _refuse_parameter(name: str, param: torch.Tensor) -> None:
-    if is_sharded(param) or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
-        raise UnsupportedSetupError(
-            f"L3RS needs whole layers, but parameter {name!r} is sharded or flattened; use DDP in place of FSDP or "
-            "tensor parallelism."
-        )
-    if not param.is_floating_point():
-        raise UnsupportedSetupError(f"L3RS trains real floating-point parameters, but {name!r} is {param.dtype}.")
-
-
-def refuse_sharding(*active: str) -> None:
-    """
-    Refuses the `active` engines, of "DeepSpeed" and "FSDP", and those that Accelerate, which announces them by
-    environment variables before anything is prepared, will use.
-    """
-    for engine in ("DeepSpeed", "FSDP"):
-        announced = os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1")
-        if announced or engine in active:
-            raise UnsupportedSetupError(
-                f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
-                "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."
-            )
-
-
-def refuse_sparse_modules(model: nn.Module) -> None:
-    """Refuses a model whose embeddings will have sparse gradients."""
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
-            raise UnsupportedSetupError(
-                f"L3RS does not support sparse gradients, which {name or 'the model'!r} has; build it with "
-                "sparse=False."
-            )
-
-
-def refuse_sparse_gradients(params: list[torch.Tensor]) -> None:
-    """Refuses gradients that a model without a sparse module has made sparse all the same."""
-    if any(param.grad is not None and param.grad.is_sparse for param in params):
-        raise UnsupportedSetupError(
-            "L3RS does not support sparse gradients, got one; build the embedding with sparse=False."
         )
 
 

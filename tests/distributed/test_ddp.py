@@ -52,3 +52,27 @@ def test_loop_sees_the_mean_over_processes(ranks):
 def test_trainer_sees_the_loss_that_it_logs(run, ranks):
     assert ranks[0][run]["seen"] == pytest.approx(ranks[0][run]["logged"], rel=1e-6)
     assert max(ranks[0][run]["seen"]) < 3.0  # not multiplied by accumulation steps or processes: log(4) is 1.39
+
+
+def test_a_process_without_a_loss_takes_the_same_step(ranks):
+    """Invariant 9: it does not hang the others, and what is no number counts as missing."""
+    nan = float("nan")
+    one, other = (rank["uneven"] for rank in ranks)
+    for rank in (one, other):
+        assert rank["seen"] == pytest.approx([1.5, 2.0, 3.0, 2.0, 3.0, nan, nan], nan_ok=True)
+    assert_same(one["parameters"], other["parameters"])
+    assert all(value.isfinite().all() for value in one["parameters"].values())
+    assert_same(one["state"], other["state"])
+
+
+def test_a_loss_that_one_process_does_not_see_is_no_error(ranks):
+    one, other = (rank["deaf_one"] for rank in ranks)
+    assert one["error"] is None and one["seen"] == other["seen"] and len(one["seen"]) == 3
+    assert_same(one["parameters"], other["parameters"])
+    assert_same(one["state"], other["state"])
+
+
+def test_a_loss_that_no_process_sees_is_refused_by_all(ranks):
+    for rank in ranks:
+        assert "use hf_l3rs.L3RSTrainer" in rank["deaf_all"]["error"]
+        assert rank["deaf_all"]["seen"] == []

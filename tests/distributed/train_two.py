@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch.nn.parallel import DistributedDataParallel
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from hf_l3rs import L3RSTrainer
+from hf_l3rs.errors import BindingError
+from hf_l3rs.integration.unwrap import unwrap_optimizer
 from hf_l3rs.learned.loss_observer import LossObserver
 from tests.tiny import (
     RandomImages,
@@ -23,6 +26,10 @@ from tests.tiny import (
 )
 
 
+# What the two processes see at each step.
+UNEVEN = [(1.0, 2.0), (None, 2.0), (3.0, None), (math.nan, 2.0), (3.0, math.inf), (None, None), (math.nan, None)]
+
+
 class Watcher:
     """Records the loss of this process and of all processes at each step."""
 
@@ -32,7 +39,7 @@ class Watcher:
 
         def spy(observer: LossObserver, device: torch.device) -> torch.Tensor | None:
             loss = take(observer, device)
-            self.seen.append(float(loss))
+            self.seen.append(None if loss is None else float(loss))
             return loss
 
         LossObserver.take = spy
@@ -66,7 +73,49 @@ def accelerate_loop(watcher: Watcher) -> dict:
     }
 
 
-def trainer_run(watcher: Watcher, folder: Path, cls: type[Trainer], make, **args) -> dict:
+def uneven_loop(watcher: Watcher) -> dict:
+    """Reports what is in `UNEVEN`, where a process may have no loss, or one that is no number."""
+    rank = torch.distributed.get_rank()
+    model = tiny_resnet()
+    ddp = DistributedDataParallel(model)
+    optimizer = learned_optimizer(model).bind(model, num_training_steps=len(UNEVEN))
+    optimizer.loss_observer.unwatch()
+    images = RandomImages(8)
+    batch = {name: torch.stack([images[4 * rank + index][name] for index in range(4)]) for name in images[0]}
+    for losses in UNEVEN:
+        ddp(**batch).loss.backward()
+        if losses[rank] is not None:
+            optimizer.observe_loss(losses[rank])
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"seen": watcher.pop(), "parameters": parameters(model), "state": optimizer.state_dict()}
+
+
+class Deaf(TrainerCallback):
+    """Keeps the optimizer from seeing the loss on some processes, until the first step is taken."""
+
+    def __init__(self, *ranks: int) -> None:
+        self.ranks = ranks
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs) -> None:
+        if torch.distributed.get_rank() in self.ranks and state.global_step == 0:
+            self.observer = unwrap_optimizer(optimizer).loss_observer
+            self.observer.add = lambda *args, **kwargs: None
+
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
+        if torch.distributed.get_rank() in self.ranks and state.global_step == 0:
+            del self.observer.add
+
+
+def deaf_run(watcher: Watcher, folder: Path, *ranks: int) -> dict:
+    """The stock Trainer where these processes see no loss at the first step."""
+    try:
+        return {"error": None, **trainer_run(watcher, folder, Trainer, tiny_vit, callbacks=[Deaf(*ranks)])}
+    except BindingError as error:
+        return {"error": str(error), "seen": watcher.pop()}
+
+
+def trainer_run(watcher: Watcher, folder: Path, cls: type[Trainer], make, callbacks=(), **args) -> dict:
     model = make()
     if cls is Trainer and make is tiny_resnet:
         model.accepts_loss_kwargs = False
@@ -77,7 +126,7 @@ def trainer_run(watcher: Watcher, folder: Path, cls: type[Trainer], make, **args
         model=model,
         args=training_arguments(folder, max_steps=3, **args),
         train_dataset=RandomImages(64),
-        callbacks=[recorder],
+        callbacks=[recorder, *callbacks],
         **chosen,
     )
     trainer.train()
@@ -101,6 +150,9 @@ def main(folder: Path) -> None:
         "stock_vit_local": trainer_run(watcher, folder, Trainer, tiny_vit, average_tokens_across_devices=False),
         "exact_resnet": trainer_run(watcher, folder, L3RSTrainer, tiny_resnet, **two),
         "exact_vit": trainer_run(watcher, folder, L3RSTrainer, tiny_vit, label_smoothing_factor=0.1, **two),
+        "uneven": uneven_loop(watcher),
+        "deaf_one": deaf_run(watcher, folder, 1),
+        "deaf_all": deaf_run(watcher, folder, 0, 1),
     }
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
 

@@ -7,7 +7,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import BindingError
-from hf_l3rs.integration.callback import unwrap_optimizer
+from hf_l3rs.integration.unwrap import unwrap_optimizer
 from tests.tiny import MODELS, RandomImages, assert_same, learned_optimizer, parameters, tiny_resnet, tiny_vit
 
 

@@ -1,7 +1,8 @@
 import copy
 import json
-import logging
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import transformers.trainer
 from transformers import Trainer, TrainerCallback
 
 from hf_l3rs import L3RS, L3RSCallback
-from hf_l3rs.errors import BindingError, UnsupportedSetupError
+from hf_l3rs.errors import BindingError
 from hf_l3rs.integration.callback import register
+from tests.integration.stock import raw, stock_trainer
 from tests.tiny import (
     MODELS,
     RandomImages,
@@ -24,27 +26,6 @@ from tests.tiny import (
     trained_network,
     training_arguments,
 )
-
-
-def stock_trainer(model, folder, optimizer=None, scheduler=None, callbacks=(), size=32, **args):
-    optimizer = learned_optimizer(model) if optimizer is None else optimizer
-    recorder = Recorder()
-    trainer = Trainer(
-        model=model,
-        args=training_arguments(folder, **args),
-        train_dataset=RandomImages(size),
-        optimizers=(optimizer, scheduler),
-        callbacks=[recorder, *callbacks],
-    )
-    trainer.recorder = recorder
-    return trainer
-
-
-def raw(trainer):
-    optimizer = trainer.optimizer
-    while not isinstance(optimizer, L3RS):
-        optimizer = optimizer.optimizer
-    return optimizer
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -87,84 +68,6 @@ def test_inflated_loss_is_told(tmp_path, caplog):
         stock_trainer(model, tmp_path, gradient_accumulation_steps=2, callbacks=[L3RSCallback()]).train()
         assert caplog.text.count("accepts_loss_kwargs = False") == count
         assert not model._forward_hooks
-
-
-def test_schedule_of_the_trainer_is_held(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "hf_l3rs")
-    trainer = stock_trainer(tiny_resnet(), tmp_path, callbacks=[L3RSCallback()])
-    trainer.train()
-    assert trainer.recorder.rates == [1.0] * 4
-    (record,) = [record for record in caplog.records if "schedule" in record.message]
-    assert record.levelno == logging.INFO
-    caplog.clear()
-    trainer = stock_trainer(tiny_resnet(), tmp_path, lr_scheduler_type="cosine", warmup_steps=2)
-    trainer.train()
-    assert trainer.recorder.rates == [1.0] * 4
-    (record,) = [record for record in caplog.records if "schedule" in record.message]
-    assert record.levelno == logging.WARNING and "'cosine'" in record.message
-
-
-def test_schedule_of_the_user_is_kept(tmp_path):
-    model = tiny_resnet()
-    optimizer = learned_optimizer(model)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
-    trainer = stock_trainer(model, tmp_path, optimizer, scheduler)
-    trainer.train()
-    assert trainer.recorder.rates == [1.0, 0.5, 0.25, 0.125]
-
-
-class _Gradients(TrainerCallback):
-    """Compares the gradients that the optimizer will see with those that backward made."""
-
-    def __init__(self, model):
-        self.made, self.equal, self.norms = {}, [], []
-        for name, param in model.named_parameters():
-            param.register_post_accumulate_grad_hook(lambda p, name=name: self.made.update({name: p.grad.clone()}))
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.equal.append(all(torch.equal(p.grad, self.made[name]) for name, p in model.named_parameters()))
-        self.norms.append(float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()))
-
-
-def test_gradients_are_not_clipped(tmp_path):
-    model = tiny_resnet()
-    gradients = _Gradients(model)
-    trainer = stock_trainer(model, tmp_path, callbacks=[gradients], max_grad_norm=1.0)
-    trainer.train()
-    assert all(gradients.equal) and max(gradients.norms) > 1.0
-    assert [logs["grad_norm"] for logs in trainer.recorder.logs if "loss" in logs] == pytest.approx(gradients.norms)
-    assert trainer.args.max_grad_norm == 1.0
-
-
-def test_gradients_are_clipped_as_in_meta_training(tmp_path, caplog):
-    model = tiny_resnet()
-    gradients = _Gradients(model)
-    optimizer = learned_optimizer(model, max_grad_norm=0.25)
-    trainer = stock_trainer(model, tmp_path, optimizer, callbacks=[gradients, L3RSCallback()], max_grad_norm=3.0)
-    trainer.train()
-    assert max(gradients.norms) <= 0.2501
-    assert trainer.args.max_grad_norm == 3.0
-    assert [record.levelname for record in caplog.records if "max_grad_norm=0.25" in record.message] == ["WARNING"]
-
-
-@pytest.mark.parametrize("given", [0.0, float("inf")])
-def test_not_clipping_is_not_replaced(given, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "hf_l3rs")
-    stock_trainer(tiny_resnet(), tmp_path, max_grad_norm=given, max_steps=1).train()
-    assert "max_grad_norm" not in caplog.text
-
-
-class _StopButton(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        raise KeyboardInterrupt
-
-
-def test_arguments_are_restored_after_an_interrupted_run(tmp_path):
-    trainer = stock_trainer(tiny_resnet(), tmp_path, callbacks=[_StopButton()])
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    Trainer(model=tiny_resnet(), args=trainer.args, train_dataset=RandomImages())
-    assert trainer.args.max_grad_norm == 1.0
 
 
 def test_logs_have_real_step_sizes(tmp_path):
@@ -223,6 +126,71 @@ def test_resume_without_optimizer_state(tmp_path, caplog):
     whole.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))  # its optimizer is at step 6
     assert raw(whole).param_groups[0]["step"] == 6
     assert {int(state["step"]) for state in raw(whole).state.values()} == {3}
+
+
+def _model_only_checkpoint(folder):
+    trainer = stock_trainer(
+        tiny_resnet(), folder, max_steps=6, save_strategy="steps", save_only_model=True, save_steps=6
+    )
+    trainer.train()
+    return folder / "checkpoint-6"
+
+
+def _take_steps(optimizer, model, steps):
+    for _ in range(steps):
+        model(pixel_values=torch.randn(2, 3, 8, 8), labels=torch.tensor([0, 1])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+@pytest.mark.parametrize("used_by", ["hand", "trainer", "another trainer"])
+def test_leftover_state_is_not_taken_for_restored(used_by, steps, tmp_path, caplog):
+    """A used optimizer, resumed where save_only_model left no state, starts with empty averages and says so."""
+    checkpoint = _model_only_checkpoint(tmp_path / "first")
+    model = tiny_resnet()
+    optimizer = learned_optimizer(model)
+    if used_by == "hand":
+        _take_steps(optimizer.bind(model, num_training_steps=6), model, steps)
+    else:
+        trainer = stock_trainer(model, tmp_path, optimizer, max_steps=steps)
+        trainer.train()
+        trainer.args.max_steps = 8
+    if used_by != "trainer":
+        trainer = stock_trainer(model, tmp_path, optimizer, max_steps=8)
+    assert optimizer.param_groups[0]["step"] == steps
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert caplog.text.count("without a state of the optimizer") == 1
+    assert optimizer.param_groups[0]["step"] == 8
+    assert {int(state["step"]) for state in optimizer.state.values()} == {2}
+
+
+@pytest.mark.parametrize("when", ["unbound", "bound"])
+def test_state_loaded_by_hand_is_restored(when, tmp_path, caplog):
+    checkpoint = _model_only_checkpoint(tmp_path / "first")
+    model = tiny_resnet()
+    used = learned_optimizer(model).bind(model, num_training_steps=6)
+    _take_steps(used, model, 6)
+    torch.save(used.state_dict(), tmp_path / "optimizer.pt")
+    optimizer = learned_optimizer(model)
+    if when == "bound":
+        optimizer.bind(model)
+    optimizer.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    trainer = stock_trainer(model, tmp_path, optimizer, max_steps=8)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert "without a state" not in caplog.text
+    assert {int(state["step"]) for state in optimizer.state.values()} == {8}
+
+
+def test_run_goes_on_from_its_own_last_checkpoint(tmp_path, caplog):
+    """What is loaded then equals what is there, and is restored all the same."""
+    trainer = stock_trainer(tiny_resnet(), tmp_path, max_steps=3, save_strategy="steps", save_steps=3)
+    trainer.train()
+    trainer.args.max_steps = 5
+    for _ in range(2):  # the second time, the optimizer is beyond the checkpoint
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+        assert "without a state" not in caplog.text
+        assert {int(state["step"]) for state in raw(trainer).state.values()} == {5}
 
 
 def test_load_best_model_at_end(tmp_path):
@@ -305,6 +273,25 @@ def test_layers_frozen_after_the_trainer_was_built(tmp_path):
     assert moved == {name for name, param in model.named_parameters() if param.requires_grad}
 
 
+@pytest.mark.parametrize("given", ["to the constructor", "by bind", "by the Trainer"])
+def test_layers_thawed_after_the_trainer_was_built(given, tmp_path):
+    """Whoever gave the optimizer the model, what is trained is what is trainable when training begins."""
+    model = tiny_vit()
+    network = trained_network(model)
+    model.vit.requires_grad_(False)
+    optimizer = L3RS(model, network=network) if given == "to the constructor" else L3RS(network=network)
+    if given == "by bind":
+        optimizer.bind(model)
+    trainer = stock_trainer(model, tmp_path, optimizer)
+    assert optimizer.follows_model and len(optimizer.param_groups[0]["params"]) == 2
+    model.vit.layers.requires_grad_(True)
+    before = parameters(model)
+    trainer.train()
+    moved = {name for name, value in parameters(model).items() if not torch.equal(value, before[name])}
+    assert moved == {name for name, param in model.named_parameters() if param.requires_grad}
+    assert len(moved) > 2
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_chosen_parameters_stay_chosen(grouped, tmp_path):
     model = tiny_vit()
@@ -319,9 +306,11 @@ def test_chosen_parameters_stay_chosen(grouped, tmp_path):
 
 
 def test_parameters_of_another_model_are_refused(tmp_path):
-    model = tiny_vit()
-    with pytest.raises(BindingError, match="not of the Trainer's model"):
-        stock_trainer(model, tmp_path, L3RS(tiny_vit(1)))
+    model, other = tiny_vit(), tiny_vit(1)
+    bound = learned_optimizer(other).bind(other)
+    for optimizer in (L3RS(tiny_vit(1)), L3RS(other), L3RS(other.named_parameters()), bound):
+        with pytest.raises(BindingError, match="not of the Trainer's model"):
+            stock_trainer(model, tmp_path, optimizer)
 
 
 def test_optimizer_goes_on_to_another_model(tmp_path):
@@ -346,56 +335,6 @@ def test_compiled_model(make, tmp_path, seen_losses):
         seen_losses.clear()
     torch.testing.assert_close(runs[0], runs[1])
     torch._dynamo.reset()
-
-
-def test_unsupported_engines_are_refused(tmp_path, monkeypatch):
-    model = tiny_resnet()
-    optimizer = learned_optimizer(model)
-    args = training_arguments(tmp_path)
-    args.deepspeed_plugin = object()
-    with pytest.raises(UnsupportedSetupError, match="DeepSpeed.*DDP"):
-        L3RSCallback().on_init_end(args, None, None, model=model, optimizer=optimizer)
-    args = training_arguments(tmp_path)
-    args.fsdp = True
-    with pytest.raises(UnsupportedSetupError, match="FSDP.*DDP"):
-        L3RSCallback().on_init_end(args, None, None, model=model, optimizer=optimizer)
-    for engine in ("DEEPSPEED", "FSDP"):
-        with monkeypatch.context() as patch:
-            patch.setenv(f"ACCELERATE_USE_{engine}", "true")
-            with pytest.raises(UnsupportedSetupError, match="DDP"):
-                learned_optimizer(model).bind(model)
-
-
-def test_data_parallel_is_refused(tmp_path):
-    trainer = stock_trainer(tiny_resnet(), tmp_path)
-    trainer.args._n_gpu = 2
-    with pytest.raises(UnsupportedSetupError, match="torchrun"):
-        trainer.train()
-
-
-def test_hidden_losses_are_refused(tmp_path):
-    with pytest.raises(BindingError, match="L3RSTrainer"):
-        stock_trainer(tiny_resnet(), tmp_path, label_smoothing_factor=0.1).train()
-    model = tiny_resnet()
-    trainer = Trainer(
-        model=model,
-        args=training_arguments(tmp_path),
-        train_dataset=RandomImages(),
-        optimizers=(learned_optimizer(model), None),
-        compute_loss_func=lambda outputs, labels, **_: torch.nn.functional.cross_entropy(outputs.logits, labels),
-    )
-    before = parameters(model)
-    with pytest.raises(BindingError, match="L3RSTrainer"):
-        trainer.train()
-    assert_same(parameters(model), before)
-
-
-def test_hidden_loss_is_fine_where_none_is_needed(tmp_path):
-    model = tiny_resnet()
-    optimizer = learned_optimizer(model, features=("relative_time", "grad_norm"))
-    trainer = stock_trainer(model, tmp_path, optimizer, label_smoothing_factor=0.1)
-    trainer.train()
-    assert raw(trainer).param_groups[0]["step"] == 4
 
 
 def test_skipped_step_leaves_no_loss_behind(tmp_path):
@@ -437,6 +376,35 @@ def test_register_is_idempotent(monkeypatch):
 def test_unbound_step_is_refused():
     with pytest.raises(BindingError, match="bind"):
         learned_optimizer(tiny_vit()).step()
+
+
+FRESH_PROCESS = """
+import pickle, sys
+assert "transformers" not in sys.modules
+with open(sys.argv[1], "rb") as file:
+    optimizer = pickle.load(file)
+assert not optimizer.is_bound
+from tests.integration.stock import stock_trainer
+from tests.tiny import tiny_resnet
+trainer = stock_trainer(tiny_resnet(), sys.argv[2], optimizer)
+assert optimizer.is_bound
+trainer.train()
+assert trainer.recorder.rates == [1.0] * 4 and "l3rs/mixture_adam" in trainer.state.log_history[0]
+"""
+
+
+def test_unpickled_optimizer_meets_the_trainer_of_a_fresh_process(tmp_path):
+    """It may be the first L3RS there, so that it is on it to register the callback."""
+    with open(tmp_path / "optimizer.pkl", "wb") as file:
+        pickle.dump(learned_optimizer(tiny_resnet()), file)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "optimizer.pkl"), str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_copy_made_while_training_feeds_nobody(tmp_path):

@@ -9,9 +9,9 @@ from transformers import Trainer
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HyperParamSearchBackendBase
 from transformers.trainer_utils import HPSearchBackend
 
-from hf_l3rs import L3RS, L3RSCallback, L3RSTrainer
+from hf_l3rs import L3RS, L3RSArtifact, L3RSCallback, L3RSTrainer
 from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
-from hf_l3rs.integration.callback import unwrap_optimizer
+from hf_l3rs.integration.unwrap import unwrap_optimizer
 from tests.tiny import (
     MODELS,
     RandomImages,
@@ -124,6 +124,28 @@ def test_loads_a_folder(path, tmp_path):
     assert trainer.recorder.rates == [0.5] * 4
 
 
+@pytest.mark.parametrize("kind", ["L3RS", "network", "artifact", "id"])
+def test_takes_whatever_holds_a_learned_optimizer(kind, tmp_path):
+    model = tiny_vit()
+    optimizer = learned_optimizer(model)
+    network = optimizer.network
+    optimizer.save_pretrained(tmp_path / "l3rs")
+    given = {
+        "L3RS": optimizer,
+        "network": network,
+        "artifact": L3RSArtifact(network, commit_hash="abc"),
+        "id": str(tmp_path / "l3rs"),
+    }
+    trainer = l3rs_trainer(model, tmp_path / "run", l3rs=given[kind])
+    trainer.train()
+    own = unwrap_optimizer(trainer.optimizer)
+    assert isinstance(own, L3RS) and own is not optimizer
+    assert own.network.fingerprint() == network.fingerprint()
+    assert own.commit_hash == ("abc" if kind == "artifact" else None)
+    assert trainer.recorder.rates == [1.0] * 4
+    assert not optimizer.is_bound
+
+
 def test_model_init_gets_an_optimizer_each(tmp_path):
     trainer = l3rs_trainer(None, tmp_path, model_init=lambda: tiny_vit(), size=4)
     runs = []
@@ -207,7 +229,9 @@ def test_choice_of_optimizer_is_checked(tmp_path):
         ({"l3rs": own, "optimizers": (own, None)}, "both"),
         ({"l3rs": own, "optimizer_cls_and_kwargs": (torch.optim.SGD, {})}, "both"),
         ({"l3rs": 3}, "got int"),
+        ({"l3rs": other}, "got SGD"),
         ({"l3rs": own, "l3rs_kwargs": {"lr": 2.0}}, "l3rs_kwargs"),
+        ({"l3rs": own.network, "l3rs_kwargs": {"lr": 2.0}}, "l3rs_kwargs"),
     ):
         with pytest.raises(ConfigError, match=match):
             L3RSTrainer(model, args, **kwargs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RS, L3RSConfig, describe_layers
 from hf_l3rs.errors import BindingError, UnsupportedSetupError
 from tests.tiny import assert_same, trained_network
 
@@ -134,3 +134,18 @@ def test_sparse_gradients_are_refused_before_anything_moves():
         optimizer.step(1.0)
     assert_same(before, [param.detach() for param in model.parameters()])
     assert {group["step"] for group in optimizer.param_groups} == {0}
+
+
+def test_parameters_on_several_devices_are_stepped_device_by_device():
+    """As `device_map` spreads a model: what is on one device moves as if the rest were not there."""
+    config = L3RSConfig(describe_layers([("a", torch.ones(2)), ("b", torch.ones(2))]))
+    ends = []
+    for others in ({}, {"b": nn.Parameter(torch.ones(2, device="meta"))}):
+        params = {"a": nn.Parameter(torch.ones(2)), **others}
+        optimizer = L3RS(params.items(), config, num_training_steps=20)
+        for _ in range(2):
+            for param in params.values():
+                param.grad = torch.ones_like(param)
+            optimizer.step(1.0)
+        ends.append(params["a"])
+    assert torch.equal(*ends) and not torch.equal(ends[0], torch.ones(2))

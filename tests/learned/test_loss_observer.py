@@ -3,13 +3,18 @@
 import copy
 import gc
 import io
+import math
 import pickle
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_l3rs import L3RS
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.loss_observer import LossObserver
 from tests.tiny import learned_optimizer, tiny_resnet
 
@@ -57,6 +62,73 @@ def test_means_are_averaged_and_shares_are_summed():
         observer.add(share, is_share=True)
     assert observer.take(CPU).item() == 3.0
     assert observer.take(CPU) is None
+
+
+@pytest.mark.parametrize("is_share", [False, True])
+@pytest.mark.parametrize("blank", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_does_not_count(blank, is_share):
+    """The loss is that of the other micro-batches; shares of a step stand for the missing ones too."""
+    observer = LossObserver()
+    for loss in (1.0, blank, 2.0):
+        observer.add(loss, is_share)
+    assert observer.take(CPU).item() == (4.5 if is_share else 1.5)
+    for count in (1, 2):
+        for _ in range(count):
+            observer.add(blank, is_share)
+        loss = observer.take(CPU)
+        assert loss.shape == () and loss.isnan()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("is_share", [False, True])
+def test_numbers_are_combined_exactly(count, is_share):
+    losses = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    observer = LossObserver()
+    for loss in losses:
+        observer.add(loss, is_share)
+    assert torch.equal(observer.take(CPU), losses.sum() if is_share else losses.sum() / count)
+
+
+class _Waits(TorchDispatchMode):
+    """Fails where the host would wait for a value on the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_share", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_taking_a_loss_does_not_wait_for_the_device(other_rank, count, is_share):
+    other_rank.adds = [3.0, 1.0]
+    for synchronize in (False, True):
+        observer = LossObserver(synchronize)
+        losses = [torch.tensor(1.0)] * count
+        with _Waits():
+            for loss in losses:
+                observer.add(loss, is_share)
+            observer.take(CPU)
+    with pytest.raises(AssertionError, match="waits"), _Waits():
+        losses = torch.ones(()).item()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["1.0", True, None, [1.0], {"loss": 1.0}, np.ones(2), torch.ones(2), torch.ones((), dtype=torch.complex64)],
+    ids=repr,
+)
+def test_what_is_no_single_real_number_is_refused(loss):
+    with pytest.raises(ConfigError) as caught:
+        LossObserver().add(loss)
+    message = str(caught.value)
+    assert "must be one real number" in message and message.endswith(".") and "\n" not in message
+
+
+@pytest.mark.parametrize("loss", [1, np.float32(1), np.array(1.0), torch.ones(1, 1), torch.tensor(1)], ids=repr)
+def test_whatever_is_a_number_is_taken(loss):
+    observer = LossObserver()
+    observer.add(loss)
+    assert torch.equal(observer.take(CPU), torch.tensor(1.0))
 
 
 def test_loss_holds_no_graph():
@@ -193,19 +265,54 @@ def test_nothing_is_communicated_without_processes(monkeypatch):
     assert observer.take(CPU).item() == 1.0
 
 
-@pytest.mark.parametrize(("synchronize", "expected"), [(True, 2.0), (False, 1.0)])
-def test_loss_is_averaged_over_processes(monkeypatch, synchronize, expected):
-    """Invariant 9: all ranks see the mean of their losses, through one sum of one number."""
-    calls = []
+@pytest.fixture
+def other_rank(monkeypatch):
+    """Stands for a second process that adds what the test sets, and records what the collective was given."""
+    other = SimpleNamespace(adds=[], calls=[])
 
-    def add_the_other_rank(tensor):
-        calls.append(tuple(tensor.shape))
-        tensor.add_(3.0)
+    def all_reduce(tensor):
+        other.calls.append(tuple(tensor.shape))
+        tensor.add_(torch.tensor(other.adds))
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", add_the_other_rank)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    return other
+
+
+@pytest.mark.parametrize(("synchronize", "expected"), [(True, 2.0), (False, 1.0)])
+def test_loss_is_averaged_over_processes(other_rank, synchronize, expected):
+    """Invariant 9: all ranks see the mean of their losses, through one sum of two numbers, the second a count."""
+    other_rank.adds = [3.0, 1.0]
     observer = LossObserver(synchronize)
     observer.add(1.0)
     assert observer.take(CPU).item() == expected
-    assert calls == ([()] if synchronize else [])
+    assert other_rank.calls == ([(2,)] if synchronize else [])
+
+
+@pytest.mark.parametrize("given", [[], [math.nan], [math.inf, math.nan]], ids=str)
+@pytest.mark.parametrize(("adds", "expected"), [([3.0, 1.0], 3.0), ([0.0, 0.0], math.nan)], ids=["one", "none"])
+def test_a_process_without_a_loss_asks_all_the_same(other_rank, given, adds, expected):
+    """Invariant 9: it takes part in the collective, or the others would wait for it forever, and adds nothing."""
+    other_rank.adds = adds
+    observer = LossObserver()
+    for loss in given:
+        observer.add(loss)
+    assert observer.take(CPU).item() == pytest.approx(expected, nan_ok=True)
+    assert other_rank.calls == [(2,)]
+
+
+def test_all_processes_ask_whether_one_saw_a_loss(other_rank):
+    observer = LossObserver()
+    other_rank.adds = 0.0
+    assert observer.is_blind(CPU)
+    observer.add(1.0)
+    assert not observer.is_blind(CPU)
+    observer.clear()
+    other_rank.adds = 1.0
+    assert not observer.is_blind(CPU)
+    assert other_rank.calls == [()] * 3
+    alone = LossObserver(synchronize=False)
+    assert alone.is_blind(CPU)
+    alone.add(1.0)
+    assert not alone.is_blind(CPU) and len(other_rank.calls) == 3

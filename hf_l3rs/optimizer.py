@@ -9,7 +9,43 @@ from hf_l3rs.learned.optimizer import LearnedOptimizer
 
 
 class L3RS(LearnedOptimizer):
-    __doc__ = LearnedOptimizer.__doc__
+    """
+    Learned Layer-wise Learning Rate Scheduler: mixes the directions of base optimizers, layer by layer, as a small
+    network decides that was meta-trained for one pretrained model (paper, eq. 1 and fig. 2).
+
+    A step changes layer l by −lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖.
+
+    Args:
+        params (`nn.Module`, or an iterable of named parameters or of groups of them, *optional*):
+            What to train. Without it the optimizer waits for [`~L3RS.bind`], which `transformers.Trainer` needs no
+            help for.
+        config ([`L3RSConfig`], *optional*): Makes an untrained L3RS of this configuration.
+        network ([`L3RSNetwork`], *optional*): The meta-weights, in place of `config`. With neither, an untrained
+            L3RS is made for the layers of `params`.
+        lr (`float`, *optional*, defaults to `1.0`):
+            Multiplier on the learned step, without unit: 1.0 is as meta-trained, 0.0 changes nothing.
+        num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps; the Trainer tells it.
+        synchronize_loss (`bool`, *optional*, defaults to `True`):
+            Whether the training loss is averaged over processes where `torch.distributed` is initialised.
+        float32_copy (`bool`, *optional*, defaults to `False`):
+            Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
+            updates smaller than their rounding are lost.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+        BindingError: If the parameters have no names.
+
+    Example:
+
+    ```python
+    optimizer = L3RS.from_pretrained("model_cards/l3rs-resnet-tiny-fashion").bind(model, num_training_steps=100)
+    for batch in batches:
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()  # models that return no loss: optimizer.step(loss)
+        optimizer.zero_grad()
+    ```
+    """
 
     commit_hash: str | None = None
 
@@ -25,6 +61,7 @@ class L3RS(LearnedOptimizer):
         params: Any = None,
         lr: float = 1.0,
         num_training_steps: int | None = None,
+        float32_copy: bool = False,
         **kwargs: Any,
     ) -> L3RS:
         """
@@ -35,6 +72,7 @@ class L3RS(LearnedOptimizer):
             params (`nn.Module` or an iterable of named parameters, *optional*): What to train.
             lr (`float`, *optional*, defaults to `1.0`): Multiplier on the learned step, without unit.
             num_training_steps (`int`, *optional*): Planned length of the run in optimizer steps.
+            float32_copy (`bool`, *optional*, defaults to `False`): Whether low precision keeps float32 copies.
             kwargs: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as of
                 [`~hf_l3rs.L3RSArtifact.from_pretrained`].
 
@@ -45,7 +83,13 @@ class L3RS(LearnedOptimizer):
         from hf_l3rs.hub.pretrained import L3RSArtifact
 
         artifact = L3RSArtifact.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        optimizer = cls(params, network=artifact.network, lr=lr, num_training_steps=num_training_steps)
+        optimizer = cls(
+            params,
+            network=artifact.network,
+            lr=lr,
+            num_training_steps=num_training_steps,
+            float32_copy=float32_copy,
+        )
         optimizer.commit_hash = artifact.commit_hash
         return optimizer
 

@@ -21,6 +21,7 @@ def test_loaded_saved_and_loaded_again(tmp_path):
     L3RSArtifact(trained_network(model)).save_pretrained(tmp_path / "one")
     optimizer = L3RS.from_pretrained(tmp_path / "one", params=model, lr=0.5, num_training_steps=7)
     assert optimizer.is_bound and optimizer.commit_hash is None
+    assert L3RS.from_pretrained(tmp_path / "one", float32_copy=True).float32_copy
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["num_training_steps"]) == (0.5, 7)
     optimizer.save_pretrained(tmp_path / "two")
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]

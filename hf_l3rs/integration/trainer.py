@@ -79,6 +79,7 @@ class L3RSTrainer(Trainer):
                 network=template.network,
                 lr=template.param_groups[0]["lr"],
                 synchronize_loss=template.loss_observer.synchronize,
+                float32_copy=template.float32_copy,
             )
             optimizer.commit_hash = getattr(template, "commit_hash", None)
             self.optimizer = optimizer.bind(self.model if model is None else model)  # type: ignore[arg-type]

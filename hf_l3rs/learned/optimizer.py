@@ -27,43 +27,12 @@ logger = logging.getLogger(__name__)
 
 class LearnedOptimizer(LateBoundOptimizer):
     """
-    Learned Layer-wise Learning Rate Scheduler: mixes the directions of base optimizers, layer by layer, as a small
-    network decides that was meta-trained for one pretrained model (paper, eq. 1 and fig. 2).
-
-    A step changes layer l by −lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖.
+    [`~hf_l3rs.L3RS`] without Hub and Trainer: a plain torch optimizer that is given its meta-weights. It takes the same
+    arguments, and
 
     Args:
-        params (`nn.Module`, or an iterable of named parameters or of groups of them, *optional*):
-            What to train. Without it the optimizer waits for [`~L3RS.bind`], which `transformers.Trainer` needs no
-            help for.
-        config ([`L3RSConfig`], *optional*): Makes an untrained L3RS of this configuration.
-        network ([`L3RSNetwork`], *optional*): The meta-weights, in place of `config`. With neither, an untrained
-            L3RS is made for the layers of `params`.
-        lr (`float`, *optional*, defaults to `1.0`):
-            Multiplier on the learned step, without unit: 1.0 is as meta-trained, 0.0 changes nothing.
-        num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps; the Trainer tells it.
-        synchronize_loss (`bool`, *optional*, defaults to `True`):
-            Whether the training loss is averaged over processes where `torch.distributed` is initialised.
-        float32_copy (`bool`, *optional*, defaults to `False`):
-            Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
-            updates smaller than their rounding are lost.
         quiet (`bool`, *optional*, defaults to `False`):
             Whether to warn of nothing, as for the candidates of meta-training, of which many are bad.
-
-    Raises:
-        ConfigError: If a value is out of its range.
-        BindingError: If the parameters have no names.
-
-    Example:
-
-    ```python
-    optimizer = LearnedOptimizer(network=network).bind(model, num_training_steps=100)
-    for batch in batches:
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()  # models that return no loss: optimizer.step(loss)
-        optimizer.zero_grad()
-    ```
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from hf_l3rs.learned.loss_observer import LossObserver
 from hf_l3rs.learned.monitor import StepMonitor
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.parameters import all_named, check_lr, check_num_training_steps, named_groups, planned_steps
-from hf_l3rs.learned.state_checks import check_groups, check_state_dict
+from hf_l3rs.learned.saved_state import check_groups, check_state_dict, exact_state
 
 
 logger = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 class LearnedOptimizer(LateBoundOptimizer):
     """
-    [`~hf_l3rs.L3RS`] without Hub and Trainer: a plain torch optimizer that is given its meta-weights. It takes the same
-    arguments, and
+    [`~hf_l3rs.L3RS`] without Hub and Trainer: a torch optimizer that is given its meta-weights.
 
     Args:
+        params, config, network, lr, num_training_steps, synchronize_loss, float32_copy: As of [`~hf_l3rs.L3RS`].
         quiet (`bool`, *optional*, defaults to `False`):
             Whether to warn of nothing, as for the candidates of meta-training, of which many are bad.
     """
@@ -244,12 +244,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         self.was_restored |= any(new["fingerprint"] is not own["fingerprint"] for new, own in pairs)
         super().load_state_dict(state_dict)
         self._bindings.clear()
-        saved_ids = [key for group in state_dict["param_groups"] for key in group["params"]]
-        params = [param for group in self.param_groups for param in group["params"]]
-        for key, param in zip(saved_ids, params):
-            for name, value in state_dict["state"].get(key, {}).items():
-                device = "cpu" if name == "step" else param.device
-                self.state[param][name] = value.detach().to(device, copy=True)
+        self.state.update(exact_state(state_dict, self.param_groups))
 
     def __getstate__(self) -> dict[str, Any]:
         return {

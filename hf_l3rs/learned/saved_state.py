@@ -1,4 +1,4 @@
-"""What a saved state must be like before it is loaded: refused here, it cannot fail inside a step."""
+"""A saved state on its way into an optimizer: what is refused here cannot fail inside a step."""
 
 from __future__ import annotations
 
@@ -94,3 +94,20 @@ def _check_buffer(layer: str, buffer: str, value: Any, shape: tuple[int, ...]) -
         raise BindingError(
             f"The checkpoint has step {float(value):g} for layer {layer!r}, but at least 0 is possible."
         )
+
+
+def exact_state(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> dict[torch.Tensor, dict[str, Any]]:
+    """
+    Returns the buffers of a state by parameter, copied and in their own types: torch would bring those of
+    low-precision parameters to low precision, too.
+    """
+    keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+    params = [param for group in groups for param in group["params"]]
+    return {
+        param: {
+            name: value.detach().to("cpu" if name == "step" else param.device, copy=True)
+            for name, value in state_dict["state"][key].items()
+        }
+        for key, param in zip(keys, params)
+        if state_dict["state"].get(key)
+    }

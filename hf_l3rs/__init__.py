@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 # Public name -> module. Imported on first use, so that `import hf_l3rs` costs nothing and loads no framework.
 _MODULES = {
+    "Contender": "evaluation.baselines",
+    "DatasetArguments": "tasks.arguments",
+    "ESConfig": "meta.evolution",
+    "EvaluationArguments": "evaluation.arguments",
+    "EvaluationJob": "evaluation.job",
+    "GradientConfig": "meta.gradient",
     "L3RS": "optimizer",
+    "L3RSArguments": "meta.arguments",
     "L3RSArtifact": "hub.pretrained",
     "L3RSCallback": "integration.callback",
     "L3RSConfig": "learned.config",
@@ -16,11 +23,27 @@ _MODULES = {
     "L3RSNetwork": "learned.network",
     "L3RSTrainer": "integration.trainer",
     "LayerSpec": "learned.config",
+    "MetaLoss": "meta.candidates",
+    "MetaTrainer": "meta.trainer",
+    "MetaTrainingArguments": "meta.arguments",
+    "ModelArguments": "tasks.arguments",
+    "TaskArguments": "tasks.arguments",
+    "build_network": "meta.build",
+    "build_tasks": "tasks.build",
     "describe_layers": "learned.layers",
+    "fine_tune": "tasks.inner_loop",
+    "parse_arguments": "settings",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - plainly sorted
+    "Contender",
+    "DatasetArguments",
+    "ESConfig",
+    "EvaluationArguments",
+    "EvaluationJob",
+    "GradientConfig",
     "L3RS",
+    "L3RSArguments",
     "L3RSArtifact",
     "L3RSCallback",
     "L3RSConfig",
@@ -28,18 +51,40 @@ __all__ = [
     "L3RSNetwork",
     "L3RSTrainer",
     "LayerSpec",
+    "MetaLoss",
+    "MetaTrainer",
+    "MetaTrainingArguments",
+    "ModelArguments",
+    "TaskArguments",
+    "build_network",
+    "build_tasks",
     "describe_layers",
+    "fine_tune",
+    "parse_arguments",
 ]
 
 if TYPE_CHECKING:
     from hf_l3rs.errors import L3RSError
+    from hf_l3rs.evaluation.arguments import EvaluationArguments
+    from hf_l3rs.evaluation.baselines import Contender
+    from hf_l3rs.evaluation.job import EvaluationJob
     from hf_l3rs.hub.pretrained import L3RSArtifact
     from hf_l3rs.integration.callback import L3RSCallback
     from hf_l3rs.integration.trainer import L3RSTrainer
     from hf_l3rs.learned.config import L3RSConfig, LayerSpec
     from hf_l3rs.learned.layers import describe_layers
     from hf_l3rs.learned.network import L3RSNetwork
+    from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
+    from hf_l3rs.meta.build import build_network
+    from hf_l3rs.meta.candidates import MetaLoss
+    from hf_l3rs.meta.evolution import ESConfig
+    from hf_l3rs.meta.gradient import GradientConfig
+    from hf_l3rs.meta.trainer import MetaTrainer
     from hf_l3rs.optimizer import L3RS
+    from hf_l3rs.settings import parse_arguments
+    from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+    from hf_l3rs.tasks.build import build_tasks
+    from hf_l3rs.tasks.inner_loop import fine_tune
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.run_folder import METRICS_NAME
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.build import build_tasks
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
 from hf_l3rs.tasks.initial_states import InitialStates
 from hf_l3rs.tasks.task import Batch, Task
@@ -94,7 +94,7 @@ def benchmark_rollout(arguments: argparse.Namespace) -> list[Row]:
         validation_evaluation_split="validation_eval",
         max_images=NUM_IMAGES,
     )
-    setup = build(
+    setup = build_tasks(
         ModelArguments(base_model=str(RECIPES / "base_models/resnet-tiny-fashion")),
         TaskArguments(datasets=[fashion], evaluation_size=32, min_steps=arguments.steps),
         seed=0,

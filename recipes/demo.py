@@ -32,7 +32,7 @@ from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
 from hf_l3rs.evaluation.results import Row, read_rows, write_rows
 from hf_l3rs.integration.metrics import compute_accuracy
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.build import build_tasks
 from hf_l3rs.tasks.task import Batch
 
 
@@ -83,7 +83,7 @@ class Worker:
             validation_batches_split="validation_batches",
             validation_evaluation_split="validation_eval",
         )
-        setup = build(
+        setup = build_tasks(
             ModelArguments(base_model=str(RECIPES / f"base_models/{args.model}-tiny-fashion")),
             TaskArguments(datasets=[data], evaluation_size=2000),
             SEED,

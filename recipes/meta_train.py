@@ -27,7 +27,7 @@ from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.build import build_tasks
 
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> Path | None:
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     accelerator = make_accelerator(args.report_to, args.output_dir)
-    model, tasks, validation = build(model_args, task_args, es.seed)
+    model, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(model, l3rs_args, model_args, task_args, es.seed)
     reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(

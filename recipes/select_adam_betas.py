@@ -28,7 +28,7 @@ from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.build import build_tasks
 
 
 BETAS = ((0.9, 0.99), (0.9, 0.95), (0.8, 0.99), (0.8, 0.95), (0.7, 0.95), (0.7, 0.9), (0.6, 0.9))
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     )
     torch.set_num_threads(1)
     accelerator = make_accelerator()
-    model, _, validation = build(model_args, task_args, args.seed)
+    model, _, validation = build_tasks(model_args, task_args, args.seed)
     model.to(accelerator.device)
     network, output_dir = L3RSArtifact.from_pretrained(args.l3rs).network, Path(args.output_dir)
     by_name = {str(betas): betas for betas in BETAS}

@@ -26,7 +26,7 @@ from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build
+from hf_l3rs.tasks.build import build_tasks
 from hf_l3rs.tasks.provenance import check_unseen, seen_data
 
 
@@ -77,7 +77,7 @@ class EvaluationJob:
         self.task_args, self.args, self.accelerator = task_args, args, accelerator
         self.network = L3RSArtifact.from_pretrained(args.l3rs).network
         check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
-        self.model, self.tasks, self.search_tasks = build(model_args, task_args, args.seed)
+        self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
         self.model.to(accelerator.device)
         self.baselines = select_baselines(args.baselines)
         self.contenders = [l3rs_contender(self.network)]

@@ -44,7 +44,7 @@ class Setup(NamedTuple):
     validation_tasks: TaskDistribution
 
 
-def build(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Setup:
+def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Setup:
     """
     Builds the parts of a run.
 

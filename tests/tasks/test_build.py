@@ -17,7 +17,7 @@ from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import SHARES, build, load_sources
+from hf_l3rs.tasks.build import SHARES, build_tasks, load_sources
 from tests.tiny import tiny_resnet, tiny_vit
 
 
@@ -110,10 +110,10 @@ def test_too_few_images_to_divide(images, base_model):
 
 def test_all_pools_together_keep_to_the_limit_and_give_the_same_tasks(images, base_model):
     model_args, task_args = make_arguments(images, base_model)
-    whole = build(model_args, task_args, seed=0)
+    whole = build_tasks(model_args, task_args, seed=0)
     num_images = 3 * COUNTS["train"] // 2
     limited = DatasetArguments(images, max_memory_gb=num_images * IMAGE_BYTES / 1e9)
-    setup = build(*make_arguments(images, base_model, {"datasets": [limited]}), seed=0)
+    setup = build_tasks(*make_arguments(images, base_model, {"datasets": [limited]}), seed=0)
     held = pools_of([tasks.sources[0] for tasks in (setup.tasks, setup.validation_tasks)])
     assert {type(pool) for pool in held} == {ImagePool, StreamedImagePool}
     assert sum(len(pool.labels) for pool in held if isinstance(pool, ImagePool)) <= num_images
@@ -132,8 +132,8 @@ def test_a_corrupt_image_is_named_and_its_data_set_refused(images, base_model, t
 
 
 def test_a_reused_head_is_the_checkpoints_with_its_labels(images, base_model):
-    new = build(*make_arguments(images, base_model, {"num_classes": 2}), seed=0)
-    reused = build(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=True), seed=0)
+    new = build_tasks(*make_arguments(images, base_model, {"num_classes": 2}), seed=0)
+    reused = build_tasks(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=True), seed=0)
     heads = [setup.tasks.draw(0, 0, 0).initial_state["classifier.1.weight"] for setup in (new, reused)]
     assert heads[0].shape[0] == 2
     assert torch.equal(heads[1], tiny_resnet().state_dict()["classifier.1.weight"])
@@ -148,7 +148,7 @@ def test_initial_checkpoints_are_all_drawn_and_random_is_one(images, base_model,
             parameter.add_(1.0)
     other.save_pretrained(tmp_path / "other")
     names = [base_model, str(tmp_path / "other"), "random"]
-    setup = build(*make_arguments(images, base_model, initial_checkpoints=names), seed=0)
+    setup = build_tasks(*make_arguments(images, base_model, initial_checkpoints=names), seed=0)
     name = "resnet.embedder.embedder.convolution.weight"
     drawn = {float(setup.tasks.draw(0, 0, pair).initial_state[name].flatten()[0]) for pair in range(20)}
     known = {float(model.state_dict()[name].flatten()[0]) for model in (tiny_resnet(), other)}
@@ -158,7 +158,7 @@ def test_initial_checkpoints_are_all_drawn_and_random_is_one(images, base_model,
 def test_initial_checkpoints_of_another_architecture_are_refused(images, base_model, tmp_path):
     tiny_vit().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="Initial state 2 of 2 does not fit the base model"):
-        build(*make_arguments(images, base_model, initial_checkpoints=["random", str(tmp_path)]), seed=0)
+        build_tasks(*make_arguments(images, base_model, initial_checkpoints=["random", str(tmp_path)]), seed=0)
 
 
 def test_labels_that_a_reused_head_does_not_have_are_refused(images, tmp_path):
@@ -167,12 +167,12 @@ def test_labels_that_a_reused_head_does_not_have_are_refused(images, tmp_path):
     model.save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(tmp_path)
     with pytest.raises(DataError, match="labels up to 2, but the head that is reused has 2 classes"):
-        build(*make_arguments(images, str(tmp_path), {"num_classes": 2}, reuse_head=True), seed=0)
+        build_tasks(*make_arguments(images, str(tmp_path), {"num_classes": 2}, reuse_head=True), seed=0)
 
 
 def test_tasks_know_their_number_of_classes(images, base_model):
     for reuse_head, expected in ((False, 2), (True, 4)):
-        setup = build(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=reuse_head), seed=0)
+        setup = build_tasks(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=reuse_head), seed=0)
         assert setup.tasks.draw(0, 0, 0).num_classes == setup.validation_tasks.draw(0, 0, 0).num_classes == expected
 
 
@@ -196,12 +196,14 @@ def test_model_checkpoints_and_image_processor_are_of_one_revision(hub, images, 
     model_args, task_args = make_arguments(
         images, "org/base", base_model_revision=revision, initial_checkpoints=["org/base"]
     )
-    setup = build(model_args, task_args, seed=0)
+    setup = build_tasks(model_args, task_args, seed=0)
     expected = 0.25 if is_old else 0.75
     name = "resnet.embedder.embedder.convolution.weight"
     assert set(setup.model.state_dict()[name].flatten().tolist()) == {expected}
     assert set(setup.tasks.draw(0, 0, 0).initial_state[name].flatten().tolist()) == {expected}
-    plain = build(*make_arguments(images, str(tmp_path)), seed=0).tasks.sources[0].batches.pixel_values  # mean 0.75
+    plain = (
+        build_tasks(*make_arguments(images, str(tmp_path)), seed=0).tasks.sources[0].batches.pixel_values
+    )  # mean 0.75
     assert torch.equal(setup.tasks.sources[0].batches.pixel_values, plain) == (not is_old)
     network = build_network(setup.model, L3RSArguments(), model_args, task_args, seed=0)
     assert (network.config.base_model, network.config.base_model_revision) == ("org/base", commits[not is_old])
@@ -209,13 +211,15 @@ def test_model_checkpoints_and_image_processor_are_of_one_revision(hub, images, 
 
 def test_a_folder_has_no_revision(images, base_model):
     model_args, task_args = make_arguments(images, base_model)
-    network = build_network(build(model_args, task_args, seed=0).model, L3RSArguments(), model_args, task_args, seed=0)
+    network = build_network(
+        build_tasks(model_args, task_args, seed=0).model, L3RSArguments(), model_args, task_args, seed=0
+    )
     assert network.config.base_model_revision is None
 
 
 def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):
     model_args, task_args = make_arguments(images, base_model, {"max_steps": 9})
-    setup = build(model_args, task_args, seed=1)
+    setup = build_tasks(model_args, task_args, seed=1)
     start = build_network(setup.model, L3RSArguments(hidden_sizes=[8]), model_args, task_args, seed=0)
     start.load_vector(start.to_vector() + 0.1)
     save_network(start, tmp_path / "l3rs")

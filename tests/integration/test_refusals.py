@@ -24,7 +24,7 @@ def assert_one_sentence(error):
     assert message.endswith(".") and "\n" not in message and ". " not in message
 
 
-def test_engines_are_refused(tmp_path, monkeypatch):
+def test_unsupported_engines_are_refused(tmp_path, monkeypatch):
     model = tiny_resnet()
     optimizer = learned_optimizer(model)
     args = training_arguments(tmp_path)

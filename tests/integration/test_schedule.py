@@ -76,7 +76,7 @@ def test_held_at_the_lr_of_each_group(kind, tmp_path):
     assert [group["lr"] for group in raw(trainer).param_groups] == [2.0, 0.5]
 
 
-def test_two_callbacks_tell_once(tmp_path, caplog):
+def test_schedule_of_the_trainer_is_held(tmp_path, caplog):
     caplog.set_level(logging.INFO, "hf_l3rs")
     trainer = stock_trainer(tiny_resnet(), tmp_path, callbacks=[L3RSCallback()])
     trainer.train()

@@ -70,7 +70,7 @@ VALID = [
     ("values", None),
     ("values", []),
     ("mapping", {"a": 1}),
-    ("anything", object()),
+    ("anything", int),
     ("function", print),
     ("inner", Inner(3)),
     ("inners", [Inner(), Inner()]),

@@ -228,6 +228,7 @@ def test_state_that_waits_for_bind_is_a_copy():
 
 def test_unused_optimizer_survives_accelerate():
     """`AcceleratedOptimizer` loads the state of the optimizer into itself before the first step."""
+    Accelerator(cpu=True)
     for make in (lambda model: bound(model), lambda model: L3RS(network=make_network())):
         ends = []
         for is_wrapped in (False, True):
@@ -242,6 +243,7 @@ def test_unused_optimizer_survives_accelerate():
 
 
 def test_accelerate_makes_no_steps_between_accumulated_batches():
+    Accelerator(cpu=True)
     model = make_model()
     optimizer = AcceleratedOptimizer(bound(model))
     optimizer.gradient_state._set_sync_gradients(False)

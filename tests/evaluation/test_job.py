@@ -85,7 +85,7 @@ def test_rows_do_not_depend_on_processes_or_kills(inputs, finished, tmp_path):
         dead = launch(inputs, tmp_path, f"{name}.csv", 3, processes=processes)
         assert dead.returncode != 0 and not (tmp_path / f"{name}.csv").exists()
         parts = [part.read_bytes() for part in tmp_path.glob(f"{name}.parts/*.csv")]
-        assert len(parts) == processes and not all(part.endswith(b"\n") for part in parts), dead.stderr
+        assert parts and not all(part.endswith(b"\n") for part in parts), dead.stderr
     done = launch(inputs, tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob("*.parts"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -60,7 +61,8 @@ class DatasetArguments:
     max_memory_gb: float = DEFAULT_MAX_MEMORY / 1e9
 
     def __post_init__(self) -> None:
-        check_fields(self, {"max_images": Range(low=1), "weight": Range(above=0)})
+        any_size = Range(high=math.inf)  # infinity included, negative ones have a sentence of their own
+        check_fields(self, {"max_images": Range(low=1), "weight": Range(above=0), "max_memory_gb": any_size})
         _check_not_empty(self, "path", *(f"{role}_split" for role in ROLES))
         if not self.max_memory_gb >= 0:
             raise ConfigError(

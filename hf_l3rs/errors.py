@@ -43,9 +43,12 @@ class CheckpointError(L3RSError, RuntimeError):
 def reason(error: BaseException) -> str:
     """
     Returns what an error of another library says, to be put into a sentence of ours: the first sentence of the error
-    at the bottom of the chain, on one line, not endless, and without its full stop.
+    at the bottom of the chain, on one line, not endless, without its full stop, and with the names alone of classes
+    and objects.
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    first = re.split(r"(?<=[^.][.!?])\s", f"{error}".strip(), maxsplit=1)[0]
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", f"{error}".strip())
+    text = re.sub(r"<(?:\w+\.)*(\w+) object at 0x\w+>", r"\1", text)
+    first = re.split(r"(?<=[^.][.!?])\s", text, maxsplit=1)[0]
     return shorten(first, 200, placeholder=" ...").rstrip(".!") or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from hf_l3rs.errors import ConfigError, reason
+from hf_l3rs.markdown import one_line
 
 
 def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None = None, **kwargs: Any) -> tuple:
@@ -36,9 +38,7 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
     args = list(sys.argv[1:] if args is None else args)
     values = _read_yaml(args.pop(0)) if args and args[0].endswith((".yaml", ".yml")) else {}
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(f"Unknown settings in the YAML file: {', '.join(unknown)}; known are {sorted(known)}.")
+    _refuse_unknown(sorted(set(values) - known), sorted(known))
     parser = HfArgumentParser(
         list(dataclass_types),  # type: ignore[arg-type]
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -49,6 +49,16 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
     # What is in the namespace already is kept as it is, unlike a default, which argparse would convert like an option.
     namespace = parser.parse_args(args, argparse.Namespace(**values))
     return parser.parse_dict(vars(namespace))
+
+
+def _refuse_unknown(unknown: Sequence[str], known: Sequence[str]) -> None:
+    if unknown:
+        similar = {match: None for name in unknown for match in difflib.get_close_matches(name, known)}
+        raise ConfigError(
+            f"Unknown settings in the YAML file: {one_line(', '.join(unknown))[:100]}; known are "
+            f"{', '.join(similar) or 'others'}{' and others' if similar else ''}, which --help lists; correct or "
+            "remove it."
+        )
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,7 +74,12 @@ def _read_yaml(path: str) -> dict[str, Any]:
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"The settings file {path} cannot be read as YAML in UTF-8: {reason(error)}.") from error
+        why = getattr(error, "strerror", None) or reason(error)
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            why = f"{error.problem} in line {error.problem_mark.line + 1}"
+        raise ConfigError(
+            f"The settings file {path} cannot be read as YAML in UTF-8: {why}; correct it, or name another."
+        ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"The settings file {path} must hold one `name: value` a line, got {type(values).__name__}.")
     return {str(name): value for name, value in values.items()}

@@ -89,6 +89,24 @@ def check_fields(
             _check_rule(label, item, (rules or {}).get(name), error)
 
 
+def check_not_empty(settings: Any, *names: str, error: type[L3RSError] = ConfigError) -> None:
+    """
+    Checks that fields of text have some.
+
+    Args:
+        settings (dataclass instance): What to check, after [`check_fields`].
+        names (`str`): The fields.
+        error (`type`, *optional*, defaults to [`~hf_l3rs.errors.ConfigError`]): What to raise.
+
+    Raises:
+        L3RSError: Of type `error`, for the first text that is empty or blank.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, str) and not value.strip():
+            raise error(f"{type(settings).__name__}.{name} must be text that is not empty, got {value!r}.")
+
+
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     """The annotations: of many small instances, such as the layers of a model, reading them takes most of the time."""

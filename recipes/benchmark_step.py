@@ -22,6 +22,7 @@ from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from hf_l3rs import L3RS, L3RSConfig, describe_layers
+from hf_l3rs.errors import reason
 
 
 NamedParameters = dict[str, nn.Parameter]
@@ -132,6 +133,13 @@ def to_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise argparse.ArgumentTypeError(f"{name!r} is no device here ({reason(error)}); choose cpu.") from error
+
+
 def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.strip().split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -139,10 +147,12 @@ def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["resnet-18", "vit-base-16"], help="Shapes.")
     parser.add_argument("--rounds", type=int, default=20, help="Timed steps of every optimizer.")
     parser.add_argument("--threads", type=int, default=None, help="Threads of torch; as torch chooses if unset.")
-    parser.add_argument("--device", default="cpu", help="Where the parameters lie, such as cuda.")
+    parser.add_argument("--device", type=_device, default="cpu", help="Where the parameters lie, such as cuda.")
     arguments = parser.parse_args(args)
     if arguments.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {arguments.rounds}.")
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error(f"--threads must be at least 1, got {arguments.threads}.")
     return arguments
 
 
@@ -150,7 +160,7 @@ def main(args: Sequence[str] | None = None) -> list[Row]:
     arguments = parse_arguments(args)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    device = arguments.device
     rows = [row for model in arguments.models for row in measure(model, arguments.rounds, device)]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}, torch {torch.__version__}, {arguments.rounds} rounds\n\n{to_markdown(rows)}")

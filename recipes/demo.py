@@ -21,19 +21,23 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RS, L3RSArtifact
+from hf_l3rs.errors import ConfigError, L3RSError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
 from hf_l3rs.evaluation.results import Row, read_rows, write_rows
+from hf_l3rs.files import write_files
 from hf_l3rs.integration.metrics import compute_accuracy
+from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build_tasks
 from hf_l3rs.tasks.task import Batch
+from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -52,6 +56,27 @@ class DemoArguments:
     target_accuracy: float = field(default=0.93, metadata={"help": "Accuracy to count the steps to."})
     num_workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes, with one thread each."})
     output_dir: str = field(default="outputs/demo", metadata={"help": "Where the table and the picture go."})
+
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("horizons", "num_tasks", "num_workers"), Range(low=1))
+        check_fields(self, {"model": ("resnet", "vit"), "target_accuracy": Range(above=0, high=1), **counts})
+        check_not_empty(self, "output_dir")
+        searched = self.rates()[ADAMS[0]]
+        unknown = [steps for steps in self.horizons if steps not in searched]
+        if unknown or not self.horizons:
+            raise ConfigError(
+                f"DemoArguments.horizons must be some of {', '.join(map(str, sorted(searched)))}, for which learning "
+                f"rates were searched, got {', '.join(map(str, unknown)) or 'none'}."
+            )
+
+    @property
+    def name(self) -> str:
+        """What artefact and results of the model are called."""
+        return f"l3rs-{self.model}-tiny-fashion"
+
+    def rates(self) -> dict[str, dict[int, float]]:
+        """The learning rates that were best on validation tasks, by optimizer and horizon."""
+        return best_rates(read_rows(RECIPES / f"results/{self.name}/search.csv"))
 
 
 class Examples(torch.utils.data.Dataset):
@@ -74,8 +99,7 @@ class Worker:
     def __init__(self, args: DemoArguments) -> None:
         torch.set_num_threads(1)
         transformers_logging.set_verbosity_error()
-        self.name = f"l3rs-{args.model}-tiny-fashion"
-        self.l3rs = args.l3rs or str(RECIPES.parent / "model_cards" / self.name)
+        self.l3rs = args.l3rs or str(RECIPES.parent / "model_cards" / args.name)
         data = DatasetArguments(
             path=str(RECIPES / "data/fashion_mnist"),
             batches_split="test_batches",
@@ -89,7 +113,7 @@ class Worker:
             SEED,
         )
         self.model, self.tasks = setup.model, setup.tasks
-        self.rates = best_rates(read_rows(RECIPES / f"results/{self.name}/search.csv"))
+        self.rates = args.rates()
 
     def run(self, name: str, index: int, num_steps: int) -> list[Row]:
         """Fine-tunes on one task with one optimizer."""
@@ -151,7 +175,10 @@ def _run(job: tuple[str, int, int]) -> list[Row]:
 
 def main(argv: list[str] | None = None) -> str:
     """Returns the table as Markdown."""
-    (args,) = HfArgumentParser(DemoArguments, description=__doc__).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments((DemoArguments,), argv, description=__doc__)
+    write_files(args.output_dir, {})  # what cannot be is found out now, not after minutes or in another process
+    if args.l3rs is not None:
+        L3RSArtifact.from_pretrained(args.l3rs)
     jobs = [
         (name, task, steps)
         for steps in sorted(args.horizons, reverse=True)
@@ -189,4 +216,7 @@ def report(rows: list[Row], args: DemoArguments) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")

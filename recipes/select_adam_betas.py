@@ -29,6 +29,7 @@ from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build_tasks
+from hf_l3rs.validation import Range, check_fields
 
 
 BETAS = ((0.9, 0.99), (0.9, 0.95), (0.8, 0.99), (0.8, 0.95), (0.7, 0.95), (0.7, 0.9), (0.6, 0.9))
@@ -40,6 +41,9 @@ class SelectionArguments:
 
     num_steps: int = field(default=20, metadata={"help": "Length of the runs."})
     num_validation_runs: int = field(default=16, metadata={"help": "Validation tasks."})
+
+    def __post_init__(self) -> None:
+        check_fields(self, dict.fromkeys(("num_steps", "num_validation_runs"), Range(low=1)))
 
 
 def with_betas(network: L3RSNetwork, betas: tuple[float, float]) -> L3RSNetwork:

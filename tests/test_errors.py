@@ -21,6 +21,8 @@ def chained(*messages):
         (ValueError("what now?"), "what now?"),
         (KeyError(), "KeyError"),
         (ValueError("version 1.2 is old... and slow"), "version 1.2 is old... and slow"),
+        (ValueError("cannot identify <_io.BytesIO object at 0x7fb1155ce390>"), "cannot identify BytesIO"),
+        (ValueError("no <class 'transformers.models.bert.BertConfig'> here"), "no BertConfig here"),
         (chained("the bottom!", "the middle", "the top"), "the bottom"),
     ],
 )

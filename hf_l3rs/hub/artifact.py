@@ -80,8 +80,14 @@ def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
         ConfigError: If the config is of a newer format, or a field is unknown, missing or out of range.
     """
     folder, source = Path(folder), source or str(folder)
-    if not folder.is_dir():
-        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+    try:
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except OSError as error:  # no permission, or a name that none can have
+        raise ArtifactError(
+            f"{source} cannot be read ({error.strerror}); allow it, or pass another folder."
+        ) from error
+    if not is_folder:
+        kind = "is a file, not a folder" if exists else "does not exist"
         raise ArtifactError(f"{source} {kind}; pass the folder that L3RS.save_pretrained wrote.")
     config = _read_config(folder / CONFIG_NAME, source)
     weights = folder / WEIGHTS_NAME

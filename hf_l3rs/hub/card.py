@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def read_card(file: PathLike | None) -> ModelCard | None:
     Raises:
         ArtifactError: If it is not text, or its metadata cannot be read.
     """
-    if file is None or not Path(file).is_file():
+    if file is None or not os.path.isfile(file):  # also of a name that no file can have
         return None
     try:
         text = Path(file).read_text(encoding="utf-8-sig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def hub_errors(repo_id: str, revision: str | None, filename: str, local_files_on
     """
     try:
         yield
+    except ArtifactError:  # which is an OSError, too, but says already what is wrong
+        raise
     except (OSError, ValueError, TypeError, EntryNotFoundError, HTTPError) as error:
         raise ArtifactError(_explain(error, repo_id, revision, filename, local_files_only)) from error
 
@@ -70,6 +73,8 @@ def _explain(error: Exception, repo_id: str, revision: str | None, filename: str
         error = error.__cause__  # force_download hides what went wrong
     place = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     is_offline = local_files_only or constants.is_offline_mode()
+    if isinstance(error, HFValidationError) and os.path.isdir(repo_id):
+        return f'{repo_id!r} is a folder, but only a Hub id of the form "user/name" will do here; pass one.'
     if isinstance(error, HFValidationError):
         return f'{repo_id!r} is neither a local folder nor a Hub id of the form "user/name"; check it for a typo.'
     if isinstance(error, GatedRepoError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hf_l3rs.errors import ArtifactError
+from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, save_network
 from hf_l3rs.hub.card import generate_model_card, read_card
@@ -73,7 +73,9 @@ class L3RSArtifact:
         """
         source = pretrained_model_name_or_path
         if not isinstance(source, (str, os.PathLike)):
-            raise ArtifactError(f"An L3RS is loaded from a folder or by its Hub id, got {short(source)}.")
+            raise ArtifactError(
+                f"An L3RS is loaded from a folder or by its Hub id, got {short(source)}; pass one of the two."
+            )
         # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
         if os.path.exists(source) or not isinstance(source, str):
             return cls(load_network(source))
@@ -112,6 +114,8 @@ class L3RSArtifact:
             ArtifactError: If a meta-weight is not a number, or the card or results that are there cannot be read.
             StorageError: If the folder cannot be written.
         """
+        if not isinstance(save_directory, (str, os.PathLike)):
+            raise StorageError(f"An L3RS is saved in a folder, got {short(save_directory)}; pass its path.")
         folder = Path(save_directory)
         files = network_files(self.network)
         results = read_results_of(self.network.fingerprint(), folder / RESULTS_NAME)

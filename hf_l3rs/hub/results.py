@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.provenance import HUB_ID, last_part
 from hf_l3rs.markdown import one_line
-from hf_l3rs.validation import Range, check_fields, short
+from hf_l3rs.validation import Range, check_fields, check_not_empty, short
 
 
 RESULTS_VERSION = 1
@@ -81,10 +82,7 @@ class Result:
                     f"Result.{name} must lie between 0 and 1, got {short(value)}; do not store percent."
                 )
         check_fields(self, _RULES, error=ArtifactError)
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            if isinstance(value, str) and not value.strip():
-                raise ArtifactError(f"Result.{spec.name} must be text that is not empty, got {value!r}.")
+        check_not_empty(self, *(spec.name for spec in fields(self)), error=ArtifactError)
         if self.hub_id is not None and not HUB_ID.fullmatch(self.hub_id):
             raise ArtifactError(f'Result.hub_id must be an id of the form "user/name", got {short(self.hub_id)}.')
         for name in ("wins", "num_diverged"):
@@ -148,7 +146,11 @@ def read_results(file: PathLike) -> Results:
     """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+    except OSError as error:
+        raise ArtifactError(
+            f"{file} cannot be read ({error.strerror}); give a file that recipes/meta_evaluate.py wrote."
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} cannot be read as JSON; measure again, or remove the file.") from error
     parts = ("format_version", "fingerprint", "results")
     if (
@@ -174,13 +176,20 @@ def read_results(file: PathLike) -> Results:
 
 
 def _read_entry(entry: Any, index: int, file: PathLike) -> Result:
+    def refuse(why: str) -> ArtifactError:
+        return ArtifactError(f"Entry {index} of {file} is not a result: {why}; measure again, or remove the file.")
+
+    if not isinstance(entry, Mapping):
+        raise refuse(f"it must be a mapping, got {short(entry)}")
+    missing = [spec.name for spec in fields(Result) if spec.default is MISSING and spec.name not in entry]
+    unknown = sorted(set(entry) - {spec.name for spec in fields(Result)})
+    if missing or unknown:
+        raise refuse(f"fields {short(missing)} are missing and {short(unknown)} unknown")
+    infinite = {name: math.inf for name in ("loss", "baseline_loss") if entry.get(name) == _INFINITY}
     try:
-        infinite = {name: math.inf for name in ("loss", "baseline_loss") if entry.get(name) == _INFINITY}
         return Result(**{**entry, **infinite})
-    except (TypeError, AttributeError, ArtifactError) as error:
-        raise ArtifactError(
-            f"Entry {index} of {file} is not a result: {one_line(error)}; measure again, or remove the file."
-        ) from error
+    except ArtifactError as error:
+        raise refuse(one_line(error).rstrip(".")) from error
 
 
 def read_results_of(fingerprint: str, file: Path, *, strict: bool = False) -> Results | None:
@@ -195,7 +204,7 @@ def read_results_of(fingerprint: str, file: Path, *, strict: bool = False) -> Re
     Raises:
         ArtifactError: If the file is not a file of results.
     """
-    if not file.is_file():
+    if not os.path.isfile(file):  # also of a name that no file can have
         return None
     results = read_results(file)
     if results.fingerprint == fingerprint:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_l3rs.errors import DataError
+from hf_l3rs.validation import short
 
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ def _given(features: Features, argument: str, column: str | None, allowed: Seque
     if column is None or column in allowed:
         return column
     if column not in features:
-        raise DataError(f"The data set has no column {column!r} ({argument}); it has {', '.join(features)}.")
-    raise DataError(f"Column {column!r} ({argument}) holds {features[column]}, but must hold {wanted}.")
+        raise DataError(
+            f"The data set has no column {column!r} ({argument}); it has {', '.join(features)}; name one of them."
+        )
+    raise DataError(f"Column {column!r} ({argument}) holds {_kind(features[column])}, but must hold {wanted}.")
 
 
 def _find(features: Features, kind: str, found: Sequence[str], usual: Sequence[str]) -> str:
@@ -72,9 +75,15 @@ def _find(features: Features, kind: str, found: Sequence[str], usual: Sequence[s
         found = [column for column in usual if column in found][:1] or found
     if len(found) == 1:
         return found[0]
-    columns = ", ".join(f"{column} ({feature})" for column, feature in features.items())
+    columns = ", ".join(f"{column} ({_kind(feature)})" for column, feature in features.items())
     problem = f"several {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
     raise DataError(f"The data set has {problem}; its columns are {columns}; name one with {kind}_column.")
+
+
+def _kind(feature: Any) -> str:
+    """What a column holds, without the names of a thousand classes."""
+    name = type(feature).__name__
+    return f"{name} of {feature.dtype}" if name == "Value" else name
 
 
 def read_labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]:
@@ -127,6 +136,8 @@ def class_ids(class_names: Sequence[str], classes: Sequence[str | int]) -> list[
         elif isinstance(name_or_id, int) and 0 <= name_or_id < len(class_names):
             ids.append(name_or_id)
         else:
-            names = shorten(", ".join(f"{number} {name}" for number, name in enumerate(class_names)), 500)
-            raise DataError(f"There is no class {name_or_id!r}; the classes are {names}.")
+            names = shorten(", ".join(f"{number} {name}" for number, name in enumerate(class_names)), 250)
+            raise DataError(
+                f"There is no class {short(name_or_id)}; the classes are {names}; give names or ids of those."
+            )
     return ids

@@ -166,9 +166,11 @@ class L3RSConfig:
         Raises:
             ConfigError: If the format is newer than this library's, or a field is unknown, missing or out of range.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"The content of an L3RS config must be a mapping, got {short(values)}.")
         version = values.get("format_version")
         if not isinstance(version, int) or isinstance(version, bool):
-            raise ConfigError(f"format_version must be a whole number, got {version!r}: this is not an L3RS config.")
+            raise ConfigError(f"format_version must be a whole number, got {short(version)}: this is no L3RS config.")
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"This L3RS has format_version {version}, but the installed hf_l3rs reads up to {FORMAT_VERSION}; "
@@ -183,7 +185,8 @@ class L3RSConfig:
             )
         if "layers" not in values:
             raise ConfigError(
-                "The L3RS config has no field 'layers': this is not an L3RS config, or it is incomplete."
+                "The L3RS config has no field 'layers', so it is incomplete or of something else; save or download it "
+                "again."
             )
         return cls(**values)
 

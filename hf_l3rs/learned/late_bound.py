@@ -54,7 +54,14 @@ class LateBoundOptimizer(torch.optim.Optimizer):
         refuse_sharding()
         if module is not None:
             refuse_sparse_modules(module)
-        ((names, params),) = [(group["param_names"], group["params"]) for group in named_groups(model)]
+        groups = named_groups(model)
+        if len(groups) != 1:
+            got = f"{len(groups)} groups" if groups else "None"
+            raise BindingError(
+                f"L3RS is bound to a model or its named parameters, got {got}; pass one of those, or build the "
+                "optimizer with the groups."
+            )
+        names, params = groups[0]["param_names"], groups[0]["params"]
         if not params:
             raise BindingError("Every parameter of the model is frozen, so there is nothing to train; unfreeze some.")
         check_names(names)

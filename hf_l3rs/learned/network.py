@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from hf_l3rs.errors import ArtifactError
+from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.layers import describe_layers
 from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
+from hf_l3rs.validation import short
 
 
 # exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.
@@ -74,6 +76,8 @@ class L3RSNetwork(nn.Module):
     """
 
     def __init__(self, config: L3RSConfig, seed: int = 0) -> None:
+        if not isinstance(config, L3RSConfig):
+            raise ConfigError(f"A network is made of an L3RSConfig, got {short(config)}; build one, or load one.")
         super().__init__()
         self.config = config
         generator = torch.Generator().manual_seed(seed)
@@ -133,11 +137,12 @@ class L3RSNetwork(nn.Module):
             vector (`torch.Tensor` of shape `(num_meta_parameters,)`): As [`~L3RSNetwork.to_vector`] orders it.
 
         Raises:
-            ValueError: If the vector has another length.
+            ConfigError: If the vector has another length.
         """
         if vector.shape != (self.num_meta_parameters,):
-            raise ValueError(
-                f"Expected {self.num_meta_parameters} meta-parameters in one vector, got shape {tuple(vector.shape)}."
+            raise ConfigError(
+                f"Expected {self.num_meta_parameters} meta-parameters in one vector, got shape {tuple(vector.shape)}; "
+                "pass what to_vector() of a network of the same config gave."
             )
         parameters = list(self.parameters())
         for parameter, chunk in zip(parameters, vector.split([parameter.numel() for parameter in parameters])):
@@ -181,3 +186,33 @@ def _decide(
     output = torch.addmm(last_bias, hidden, last_weight.t())
     mixture = torch.softmax(output[:, :-1], dim=1)
     return mixture, torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+
+
+def choose_network(
+    network: L3RSNetwork | None, config: L3RSConfig | None, named_parameters: Sequence[tuple[str, torch.Tensor]]
+) -> L3RSNetwork:
+    """
+    Returns what an optimizer is to be made of.
+
+    Args:
+        network ([`L3RSNetwork`], *optional*): The meta-weights.
+        config ([`L3RSConfig`], *optional*): That of an untrained network, in place of `network`.
+        named_parameters (`Sequence[tuple[str, torch.Tensor]]`): With neither, an untrained network knows their layers.
+
+    Raises:
+        ConfigError: If a value is of a wrong type, both are given, or there is none of the three.
+    """
+    if network is None and config is None and not named_parameters:
+        raise ConfigError(
+            "L3RS got neither meta-weights nor parameters to train, for which it would make untrained ones; load it "
+            "by L3RS.from_pretrained, or pass a model that is not frozen."
+        )
+    if network is None:
+        return L3RSNetwork(L3RSConfig(tuple(describe_layers(named_parameters))) if config is None else config)
+    if not isinstance(network, L3RSNetwork):
+        raise ConfigError(
+            f"network must be an L3RSNetwork, got {short(network)}; load a folder or a Hub id by L3RS.from_pretrained."
+        )
+    if config is not None:
+        raise ConfigError("L3RS got both a network, which has a config, and another config; leave out one of them.")
+    return network

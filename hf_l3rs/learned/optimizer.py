@@ -17,7 +17,7 @@ from hf_l3rs.learned.late_bound import LateBoundOptimizer, NamedParameters
 from hf_l3rs.learned.layers import describe_layers, match_layers
 from hf_l3rs.learned.loss_observer import LossObserver
 from hf_l3rs.learned.monitor import StepMonitor
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.network import L3RSNetwork, choose_network
 from hf_l3rs.learned.parameters import all_named, check_lr, check_num_training_steps, named_groups, planned_steps
 from hf_l3rs.learned.saved_state import check_groups, check_state_dict, exact_state
 
@@ -50,10 +50,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         check_lr(lr)
         check_num_training_steps(num_training_steps)
         groups = named_groups(params)
-        if network is None:
-            layers = tuple(describe_layers(all_named(groups)))
-            network = L3RSNetwork(config if config is not None else L3RSConfig(layers=layers))
-        self.network = network
+        self.network = network = choose_network(network, config, all_named(groups))
         self.loss_observer = LossObserver(synchronize_loss)
         self.float32_copy, self.quiet = float32_copy, quiet
         self._init_transient()
@@ -125,6 +122,11 @@ class LearnedOptimizer(LateBoundOptimizer):
             BindingError: If parameters have no names, or two have the same.
             ConfigError: If the group's `lr` or `num_training_steps` is out of its range.
         """
+        if not isinstance(param_group, dict):
+            raise BindingError(
+                f"A parameter group must be a mapping with params, got {type(param_group).__name__}; pass "
+                "{'params': model.named_parameters()}."
+            )
         if self.param_groups:
             run = self.param_groups[0]
             param_group = {"step": run["step"], "num_training_steps": run["num_training_steps"], **param_group}

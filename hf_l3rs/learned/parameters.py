@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,19 +20,40 @@ def named_groups(params: Any) -> list[dict[str, Any]]:
         return []
     if isinstance(params, nn.Module):
         params = named_trainable_parameters(params)
-    items = list(params)
+    items = _listed(params)
     groups = items if items and all(isinstance(item, dict) for item in items) else [{"params": items}]
     named = []
     for group in groups:
-        pairs = list(group["params"].named_parameters() if isinstance(group["params"], nn.Module) else group["params"])
-        if not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
-            raise BindingError("L3RS needs the names of the parameters; pass the model or model.named_parameters().")
+        members = group.get("params")
+        pairs = _listed(members.named_parameters() if isinstance(members, nn.Module) else members)
+        for pair in pairs:
+            if not _is_named(pair):
+                raise _nameless(pair)
         pairs = [(canonical_name(name), param) for name, param in pairs if param.requires_grad]
         names, tensors = [name for name, _ in pairs], [param for _, param in pairs]
         for name, param in pairs:
             refuse_parameter(name, param)
         named.append({**group, "params": tensors, "param_names": names})
     return named
+
+
+def _listed(params: Any) -> list[Any]:
+    if isinstance(params, str) or not isinstance(params, Iterable):
+        raise _nameless(params)
+    return list(params)
+
+
+def _is_named(pair: Any) -> bool:
+    is_pair = isinstance(pair, tuple) and len(pair) == 2
+    return is_pair and isinstance(pair[0], str) and isinstance(pair[1], torch.Tensor)
+
+
+def _nameless(got: Any) -> BindingError:
+    kinds = ", ".join(type(part).__name__ for part in got) if isinstance(got, tuple) else ""
+    return BindingError(
+        f"L3RS needs the names of the parameters, got {type(got).__name__}{f' ({kinds})' if kinds else ''}; pass the "
+        "model or model.named_parameters(), or groups with those as params."
+    )
 
 
 def all_named(groups: list[dict[str, Any]]) -> list[tuple[str, torch.Tensor]]:

@@ -13,6 +13,7 @@ from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.features import EMA_CHANNELS
 from hf_l3rs.learned.parameters import all_named, check_lr, check_num_training_steps
 from hf_l3rs.learned.step import buffer_names
+from hf_l3rs.validation import short
 
 
 def check_groups(state_dict: Any, fingerprint: str) -> None:
@@ -28,7 +29,8 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
         ConfigError: If `lr` or `num_training_steps` of a group is out of its range.
     """
     groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
-    if not isinstance(groups, list) or not isinstance(state_dict.get("state"), Mapping):
+    are_groups = isinstance(groups, list) and groups and all(isinstance(group, Mapping) for group in groups)
+    if groups is None or not are_groups or not isinstance(state_dict.get("state"), Mapping):
         raise BindingError(
             "A state of L3RS has state and param_groups, but this has not; pass what optimizer.state_dict() gave."
         )
@@ -44,11 +46,23 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
             raise BindingError(
                 f"A parameter group of the state lacks {', '.join(missing)}; pass what optimizer.state_dict() gave."
             )
+        _check_layers(group["params"], group.get("param_names"))
         check_lr(group["lr"])
         check_num_training_steps(group["num_training_steps"])
         step = group["step"]
         if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-            raise BindingError(f"The state's step must be a whole number of at least 0, got {step!r}.")
+            raise BindingError(
+                f"The state's step must be a whole number of at least 0, got {step!r}; load an earlier one."
+            )
+
+
+def _check_layers(params: Any, names: Any) -> None:
+    are_names = names is None or (isinstance(names, list) and isinstance(params, list) and len(names) == len(params))
+    if not isinstance(params, list) or not are_names:
+        raise BindingError(
+            f"A parameter group of the state has params {short(params)} for layers {short(names)}, but must have one "
+            "for each; pass what optimizer.state_dict() gave."
+        )
 
 
 def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RSConfig, float32_copy: bool) -> None:
@@ -64,7 +78,7 @@ def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RS
         entry = state_dict["state"].get(key)
         if not entry:  # a layer that never had a gradient
             continue
-        names = set(entry)
+        names = set(entry) if isinstance(entry, Mapping) else {short(entry)}
         if FLOAT32 in names and float32_copy:
             names.discard(FLOAT32)
         if names != known:
@@ -92,7 +106,8 @@ def _check_buffer(layer: str, buffer: str, value: Any, shape: tuple[int, ...]) -
         )
     if buffer == "step" and float(value) < 0:
         raise BindingError(
-            f"The checkpoint has step {float(value):g} for layer {layer!r}, but at least 0 is possible."
+            f"The checkpoint has step {float(value):g} for layer {layer!r}, but it must be at least 0; load an "
+            "earlier one."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_l3rs.learned.config import STEP_REFERENCES
 from hf_l3rs.learned.directions import DIRECTIONS
-from hf_l3rs.validation import Range, check_fields
+from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
 @dataclass
@@ -43,6 +43,7 @@ class L3RSArguments:
                 "max_grad_norm": Range(above=0),
             },
         )
+        check_not_empty(self, "initial_l3rs")
 
 
 @dataclass
@@ -92,3 +93,4 @@ class MetaTrainingArguments:
         rules: dict[str, Any] = {name: Range(low=0) for name in counts}
         rules["estimator"] = ("evolution", "gradient")
         check_fields(self, {**rules, "keep_checkpoints": Range(low=1), "num_threads": Range(low=1, high=1024)})
+        check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")

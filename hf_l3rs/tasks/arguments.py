@@ -12,7 +12,7 @@ from typing import Any
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.images.pools import DEFAULT_MAX_MEMORY
 from hf_l3rs.tasks.task import AUGMENTATIONS
-from hf_l3rs.validation import Range, check_fields
+from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
 # What the images of a data set are for; each has its splits, or a part of one.
@@ -63,7 +63,7 @@ class DatasetArguments:
     def __post_init__(self) -> None:
         any_size = Range(high=math.inf)  # infinity included, negative ones have a sentence of their own
         check_fields(self, {"max_images": Range(low=1), "weight": Range(above=0), "max_memory_gb": any_size})
-        _check_not_empty(self, "path", *(f"{role}_split" for role in ROLES))
+        check_not_empty(self, "path", *(f"{role}_split" for role in ROLES))
         if not self.max_memory_gb >= 0:
             raise ConfigError(
                 f"max_memory_gb of data set {self.path} must be at least 0, got {self.max_memory_gb}; 0 decodes every "
@@ -117,7 +117,7 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_not_empty(self, "base_model", "base_model_revision")
+        check_not_empty(self, "base_model", "base_model_revision")
         if not all(name.strip() for name in self.initial_checkpoints):
             raise ConfigError(
                 "ModelArguments.initial_checkpoints has an empty name; give Hub ids, folders or 'random'."
@@ -181,10 +181,3 @@ class TaskArguments:
     def longest_horizon(self) -> int:
         """The greatest number of steps of a task."""
         return self.min_steps if self.max_steps is None else self.max_steps
-
-
-def _check_not_empty(settings: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not value.strip():
-            raise ConfigError(f"{type(settings).__name__}.{name} must be text that is not empty, got {value!r}.")

@@ -26,4 +26,7 @@ def main(folder: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python recipes/data/build_digits.py FOLDER")
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except OSError as error:
+        sys.exit(f"error: {sys.argv[1]} cannot be written ({error.strerror}); choose another folder.")

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -246,4 +247,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        sys.exit(
+            f"error: {sys.argv[1]} cannot be made into a data set ({reason}); give the folder of the official files."
+        )

@@ -1,0 +1,229 @@
+"""Artefact folders with every kind of damage, and the places that they are loaded from and saved to."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from hf_l3rs import L3RS, L3RSArtifact
+from tests.bad_inputs.doors import Row, damage_tensors, python, recipe
+from tests.hub.examples import change_config, make_network
+
+
+def load(source, **options):
+    return python(lambda place: L3RS.from_pretrained(place.fill(source), **place.fill(options)))
+
+
+def damaged(change):
+    """Loads a copy of the L3RS that `change` was done to."""
+
+    def call(place):
+        folder = place.copy("l3rs")
+        change(folder)
+        L3RS.from_pretrained(folder)
+
+    return python(call)
+
+
+def config(**changes):
+    return damaged(lambda folder: change_config(folder, **changes))
+
+
+def without(field):
+    def change(folder):
+        values = json.loads((folder / "config.json").read_text())
+        del values[field]
+        (folder / "config.json").write_text(json.dumps(values))
+
+    return damaged(change)
+
+
+def content(name, data):
+    return damaged(lambda folder: (folder / name).write_bytes(data))
+
+
+def tensors(change):
+    return damaged(lambda folder: damage_tensors(folder / "model.safetensors", change))
+
+
+def replaced(name, value):
+    return tensors(lambda found: found.update({name: value}))
+
+
+def layer(**changes):
+    fields = {"name": "w", "shape": [3], "role": "r", "block": "", **changes}
+    return config(layers=[fields])
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return {"deep": value}
+
+
+FOLDERS = [
+    Row("l3rs: no such folder", load("./absent"), "'./absent'.*neither a local folder|'./absent'"),
+    Row("l3rs: a path that does not exist", python(lambda place: L3RS.from_pretrained(Path("absent"))),
+        "absent does not exist; pass the folder"),
+    Row("l3rs: a file", load("<file>.parquet"), "is a file, not a folder"),
+    Row("l3rs: an empty folder", load("<own>"), "has no config.json; pass the folder"),
+    Row("l3rs: a transformers model", load("<model>"), "holds a transformers model, not an L3RS"),
+    Row("l3rs: a data set", load("<images>"), "has no config.json"),
+    Row("l3rs: on the Hub, offline", load("user/name"), "'user/name' is not in the cache and downloads are off"),
+    Row("l3rs: only from the cache", load("user/name", local_files_only=True), "not in the cache"),
+    Row("l3rs: forced from the Hub, offline", load("user/name", force_download=True), "leave out force_download"),
+    Row("l3rs: no name that the Hub has", load("a/b/c"), "neither a local folder nor a Hub id.*a typo"),
+    Row("l3rs: an empty name", load(""), "'' is neither"),
+    Row("l3rs: a line break in the name", load("user/na\nme"), "neither a local folder nor a Hub id"),
+    Row("l3rs: None", load(None), "folder or by its Hub id, got None"),
+    Row("l3rs: a number", load(3), "folder or by its Hub id, got 3"),
+    Row("l3rs: a network in place of its name", python(lambda place: L3RS.from_pretrained(make_network())),
+        "folder or by its Hub id, got"),
+    Row("l3rs: a revision with spaces", load("user/name", revision="my branch"), "revision must be .*got 'my branch'"),
+    Row("l3rs: a revision that is a number", load("user/name", revision=3), "revision must be .*got 3"),
+    Row("l3rs: a token with a line break", load("user/name", token="hf_abc\n"), "token must be .*without spaces"),
+    Row("l3rs: a token that is a number", load("user/name", token=3), "token must be .*got int"),
+    Row("l3rs: a cache_dir that is a file", load("user/name", cache_dir="<file>.parquet"), "user/name"),
+    Row("l3rs: a folder of a name that none can have", python(lambda place: L3RS.from_pretrained(Path("a" * 300))),
+        "cannot be read .File name too long.; allow it, or pass"),
+]  # fmt: skip
+
+DAMAGES = [
+    Row("config.json: absent", damaged(lambda folder: (folder / "config.json").unlink()), "has no config.json"),
+    Row("config.json: a folder", damaged(lambda folder: (folder / "config.json").unlink() or
+        (folder / "config.json").mkdir()), "has no config.json"),
+    Row("config.json: no JSON", content("config.json", b"{"), "is not JSON"),
+    Row("config.json: empty", content("config.json", b""), "is not JSON"),
+    Row("config.json: not UTF-8", content("config.json", b"\xff"), "is not JSON"),
+    Row("config.json: endless", content("config.json", b" " * (2**23 + 1)), "more than 8,388,608 bytes"),
+    Row("config.json: nested without end", content("config.json", b"[" * 100_000), "is not JSON"),
+    Row("config.json: a list", content("config.json", b"[]"), "holds something else, not an L3RS"),
+    Row("config.json: null", content("config.json", b"null"), "holds something else, not an L3RS"),
+    Row("config.json: without format_version", without("format_version"), "no format_version"),
+    Row("config.json: without layers", without("layers"), "no field 'layers'"),
+    Row("config.json: of a newer format", config(format_version=99), "format_version 99.*pip install -U hf_l3rs"),
+    Row("config.json: a format that is text", config(format_version="1"), "format_version must be .*got '1'"),
+    Row("config.json: a format of 0", config(format_version=0), "format_version must be in"),
+    Row("config.json: an unknown field", config(colour="red"), "Unknown fields in the L3RS config: colour"),
+    Row("config.json: no layer", config(layers=[]), "layers must have a length in"),
+    Row("config.json: layers of text", config(layers="all"), "layers must be a list"),
+    Row("config.json: a layer that is none", config(layers=[3]), "needs exactly the fields name, shape, role"),
+    Row("config.json: a layer without role", config(layers=[{"name": "w", "shape": [3]}]), "needs exactly the fields"),
+    Row("config.json: a layer of negative size", layer(shape=[-3]), "shape must be in .*got -3"),
+    Row("config.json: a layer of infinite size", layer(shape=[float("inf")]), "shape must be a list .*whole number"),
+    Row("config.json: a layer whose name is a number", layer(name=3), "name must be text, got 3"),
+    Row("config.json: the same layer twice", config(layers=[dict(name="w", shape=[3], role="r", block="")] * 2),
+        "layers must hold each value only once, got 'w' twice"),
+    Row("config.json: hidden_sizes of 10^9", config(hidden_sizes=[10**9]), "hidden_sizes must be in"),
+    Row("config.json: hidden_sizes of 10^30", config(hidden_sizes=[10**30]), "hidden_sizes must be in"),
+    Row("config.json: 100,000 hidden layers", config(hidden_sizes=[1] * 100_000), "must have a length in .*100000"),
+    Row("config.json: large hidden layers", config(hidden_sizes=[30000, 30000]), "at most 100,000,000 are allowed"),
+    Row("config.json: a base_step of 1e300", config(base_step=1e300), r"base_step must be in .*got 1e\+300"),
+    Row("config.json: a base_step of NaN", config(base_step=float("nan")), "base_step must be in .*got nan"),
+    Row("config.json: an unknown direction", config(directions=["adan"]), "directions must be one of.*got 'adan'"),
+    Row("config.json: an unknown feature", config(features=["luck"]), "features must be one of .*got 'luck'"),
+    Row("config.json: decays of 1", config(ema_decays=[1.0]), "ema_decays must be in"),
+    Row("config.json: meta_training nested 900 deep", config(meta_training=nested(900)), "meta_training must be"),
+    Row("config.json: meta_training with NaN", config(meta_training={"loss": float("nan")}), "without NaN"),
+    Row("config.json: meta_training of text", config(meta_training="long"), "meta_training must be a mapping"),
+    Row("model.safetensors: absent", damaged(lambda folder: (folder / "model.safetensors").unlink()),
+        "has no model.safetensors; save or download"),
+    Row("model.safetensors: empty", content("model.safetensors", b""), "truncated or not a safetensors file"),
+    Row("model.safetensors: a pickle", content("model.safetensors", b"\x80\x04K\x01."), "not a safetensors file"),
+    Row("model.safetensors: a header without end", content("model.safetensors", b"\xff" * 64), "not a safetensors"),
+    Row("model.safetensors: truncated", damaged(lambda folder: (folder / "model.safetensors").write_bytes(
+        (folder / "model.safetensors").read_bytes()[:-8])), "truncated or not a safetensors file"),
+    Row("model.safetensors: a tensor is missing", tensors(lambda found: found.pop("embeddings")),
+        "missing .*embeddings"),
+    Row("model.safetensors: a tensor too many", replaced("more", torch.zeros(1)), "surplus .*more"),
+    Row("model.safetensors: a tensor of another shape", replaced("embeddings", torch.zeros(2, 2)),
+        r"'embeddings' .*shape \(2, 2\)"),
+    Row("model.safetensors: of NaN", replaced("biases.0", torch.full((32,), torch.nan)), "biases.0"),
+    Row("model.safetensors: of float16", replaced("biases.0", torch.zeros(32, dtype=torch.float16)), "biases.0"),
+    Row("model.safetensors: of whole numbers", replaced("biases.0", torch.zeros(32, dtype=torch.int64)), "biases.0"),
+]  # fmt: skip
+
+
+def save(prepare, folder="<own>/out", artifact=None, **options):
+    def call(place):
+        prepare(place)
+        (artifact or L3RSArtifact(make_network())).save_pretrained(place.fill(folder), **options)
+
+    return python(call)
+
+
+def file(name, data=b""):
+    def prepare(place):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+
+    return prepare
+
+
+def folder(name):
+    return lambda place: (place / name).mkdir(parents=True)
+
+
+def network_of_nan():
+    network = make_network()
+    network.embeddings.fill_(torch.nan)
+    return L3RSArtifact(network)
+
+
+RESULT = {"optimizer": "L3RS", "dataset": "d", "split": "s", "num_training_steps": 1, "num_tasks": 1, "loss": 0.5,
+          "command": "c"}  # fmt: skip
+
+
+def results(**changes):
+    content = {"format_version": 1, "fingerprint": make_network().fingerprint(), "results": [RESULT], **changes}
+    return file("out/results.json", json.dumps(content).encode())
+
+
+SAVING = [
+    Row("save: onto a file", save(file("out")), "out cannot be written .*; free the place"),
+    Row("save: below a file", save(file("out"), "<own>/out/l3rs"), "cannot be written"),
+    Row("save: a folder where config.json should be", save(folder("out/config.json")), "config.json is a folder"),
+    Row("save: a folder where the weights should be", save(folder("out/model.safetensors")),
+        "safetensors is a folder"),
+    Row("save: a folder where the card should be", save(folder("out/README.md")), "README.md is a folder"),
+    Row("save: a name with a null byte", save(folder("x"), "<own>/a\0b"), "cannot be written"),
+    Row("save: a name without end", save(folder("x"), "<own>/" + "a" * 300), "cannot be written"),
+    Row("save: None", save(folder("x"), None), "got None"),
+    Row("save: weights of NaN", save(folder("x"), artifact=network_of_nan()), "not finite numbers throughout"),
+    Row("save: a repo_id that is none", save(folder("x"), repo_id="a b"), "a b"),
+    Row("save: a card that is not UTF-8", save(file("out/README.md", b"\xff")), "README.md is not text in UTF-8"),
+    Row("save: a card whose metadata are no YAML", save(file("out/README.md", b"---\na: [\n---\n")), "README.md"),
+    Row("save: a card with half a marker", save(file("out/README.md", b"<!-- hf_l3rs:begin results -->\n")),
+        "results"),
+    Row("save: results that are no JSON", save(file("out/results.json", b"{")), "results.json cannot be read as JSON"),
+    Row("save: results that are a list", save(file("out/results.json", b"[]")), "must hold exactly format_version"),
+    Row("save: results of a newer format", save(results(format_version=2)), "format_version 2.*pip install -U"),
+    Row("save: results of a wrong fingerprint", save(results(fingerprint="x")), "fingerprint 'x'"),
+    Row("save: a result of text", save(results(results=["good"])),
+        "Entry 0 of .*results.json is not a result: it must be a mapping, got 'good'"),
+    Row("save: a result in percent", save(results(results=[{**RESULT, "accuracy": 93}])), "do not store percent"),
+    Row("save: a result without loss", save(results(results=[{"optimizer": "L3RS"}])),
+        "Entry 0 .*'loss', .*are missing"),
+    Row("save: a result of a wrong type", save(results(results=[{**RESULT, "loss": "low"}])), "loss must be a number"),
+    Row("save: a result with an unknown field", save(results(results=[{**RESULT, "x": 1}])),
+        r"Entry 0 .*\['x'\] unknown"),
+    Row("push: no name for a repository", python(lambda place: L3RSArtifact(make_network()).push_to_hub("a b c")),
+        "a b c"),
+    Row("push: while offline", python(lambda place: L3RSArtifact(make_network()).push_to_hub("me/name")),
+        "HF_HUB_OFFLINE is set; unset it"),
+]  # fmt: skip
+
+RELEASE = [
+    Row("release: absent", recipe("release", "./absent", "<own>/out"), "'./absent' is neither a local folder"),
+    Row("release: onto a file", recipe("release", "<l3rs>", "<own>/out", prepare=file("out")),
+        "out cannot be written"),
+    Row("release: results absent", recipe("release", "<l3rs>", "<own>/out", "<own>/absent.json"),
+        "absent.json cannot be read .No such"),
+    Row("release: results of other meta-weights", recipe("release", "<l3rs>", "<own>/out", "<own>/out/results.json",
+        prepare=results(fingerprint="0123456789abcdef")), "measured with other meta-weights .0123456789abcdef"),
+    Row("release: an L3RS for results", recipe("release", "<l3rs>", "<own>/out", "<l3rs>/config.json"),
+        "must hold exactly format_version"),
+]  # fmt: skip
+
+ROWS = [*FOLDERS, *DAMAGES, *SAVING, *RELEASE]

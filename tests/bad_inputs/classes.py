@@ -1,0 +1,65 @@
+"""The classes around the optimizer: Trainer, data sets and tasks from Python, without a settings file."""
+
+from hf_l3rs import L3RS, L3RSTrainer
+from hf_l3rs.images.load import load_image_dataset, load_image_pool, load_image_processor
+from hf_l3rs.meta.arguments import MetaTrainingArguments
+from hf_l3rs.tasks.arguments import DatasetArguments, TaskArguments
+from hf_l3rs.tasks.base_model import load_image_classifier
+from tests.bad_inputs.doors import Row, python
+from tests.hub.examples import make_network
+from tests.tiny import tiny_resnet, training_arguments
+
+
+def trainer(**options):
+    def call(place):
+        filled = {name: value(place) if callable(value) else value for name, value in options.items()}
+        L3RSTrainer(tiny_resnet(), training_arguments(place.own), **filled)
+
+    return python(call)
+
+
+def unbound(place):
+    return L3RS(network=make_network())
+
+
+def pool(**options):
+    return python(lambda place: load_image_pool(place.fill("<images>"), place.fill("<model>"), **options))
+
+
+TRAINER = [
+    Row("L3RSTrainer: no L3RS", trainer(), "got no learned optimizer; pass l3rs="),
+    Row("L3RSTrainer: a number", trainer(l3rs=3), "l3rs must be .*got int"),
+    Row("L3RSTrainer: a class", trainer(l3rs=lambda place: L3RS), "l3rs must be .*got type"),
+    Row("L3RSTrainer: no such folder", trainer(l3rs="./absent"), "'./absent' is neither"),
+    Row("L3RSTrainer: on the Hub, offline", trainer(l3rs="user/name"), "not in the cache and downloads are off"),
+    Row("L3RSTrainer: the model for the L3RS", trainer(l3rs=lambda place: place.shared / "model"),
+        "a transformers model"),
+    Row("L3RSTrainer: two optimizers", trainer(l3rs=unbound, optimizers=lambda place: (unbound(place), None)),
+        "both l3rs and another optimizer; leave out"),
+    Row("L3RSTrainer: options for what is loaded", trainer(l3rs=unbound, l3rs_kwargs={"revision": "v1"}),
+        "l3rs_kwargs are for .*leave them out"),
+]  # fmt: skip
+
+IMAGES = [
+    Row("load_image_dataset: no such folder", python(lambda place: load_image_dataset("./absent")), "'./absent'"),
+    Row("load_image_dataset: an empty name", python(lambda place: load_image_dataset("")), "no folder ''"),
+    Row("load_image_processor: no such folder", python(lambda place: load_image_processor("./absent")), "'./absent'"),
+    Row("load_image_classifier: no such folder", python(lambda place: load_image_classifier("./absent")),
+        "'./absent'"),
+    Row("load_image_pool: no image", pool(max_images=0), "max_images is 0, but must be"),
+    Row("load_image_pool: half an image", pool(max_images=0.5), "max_images is 0.5, but must be"),
+    Row("load_image_pool: negative memory", pool(max_memory=-1), "max_memory is -1, but must be"),
+    Row("load_image_pool: no class", pool(classes=[]), "no image of the classes .*; choose"),
+    Row("load_image_pool: a negative class", pool(classes=[-1]), "no class -1; the classes are"),
+]  # fmt: skip
+
+SETTINGS = [
+    Row("DatasetArguments: None", python(lambda place: DatasetArguments(None)), "path must be text, got None"),
+    Row("TaskArguments: a path", python(lambda place: TaskArguments("images")), "write a single one as .path."),
+    Row("TaskArguments: None for a number", python(lambda place: TaskArguments(["images"], num_classes=None)),
+        "num_classes must be a whole number, got None"),
+    Row("MetaTrainingArguments: a number for a folder", python(lambda place: MetaTrainingArguments(5)),
+        "output_dir must be text, got 5"),
+]  # fmt: skip
+
+ROWS = [*TRAINER, *IMAGES, *SETTINGS]

@@ -1,0 +1,124 @@
+"""The folders that runs write to and resume from: occupied, damaged, of another run."""
+
+import json
+import shutil
+
+import torch
+from filelock import FileLock
+
+from tests.bad_inputs.doors import Row, damage_tensors, recipe
+from tests.bad_inputs.doors import meta_evaluate as evaluate
+from tests.bad_inputs.doors import meta_train as train
+
+
+def file(name, data=b""):
+    def prepare(place):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+
+    return prepare
+
+
+def continued(change=lambda folder: None, **changes):
+    """Resumes a run whose folder `change` was done to."""
+
+    def prepare(place):
+        shutil.copytree(place.shared / "run", place / "out")
+        change(place / "out")
+
+    return train(prepare=prepare, **{"resume_from_checkpoint": "last", **changes})
+
+
+def in_checkpoint(name, data):
+    return lambda folder: (folder / "checkpoint-1" / name).write_bytes(data)
+
+
+def cut(folder):
+    file = folder / "checkpoint-1" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+def of_nan(folder):
+    damage_tensors(folder / "checkpoint-1" / "state.safetensors", lambda found: found["mean"].fill_(torch.nan))
+
+
+def with_another_loss(folder):
+    path = folder / "checkpoint-1" / "trainer_state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "best_loss": 0.0}))
+
+
+def emptied(folder):
+    for path in (folder / "checkpoint-1").iterdir():
+        path.unlink()
+
+
+def in_use(place):
+    place.lock = FileLock(place / "out" / ".lock")  # held as long as the row's place lives
+    (place / "out").mkdir()
+    place.lock.acquire()
+
+
+def metrics(data):
+    return lambda folder: (folder / "metrics.jsonl").write_bytes(data)
+
+
+DAMAGED = "None of the 1 checkpoints of .*out, checkpoint-1 the last, is intact; start anew"
+UNREADABLE = "not a readable meta-training checkpoint .*; name another, or start anew"
+
+ROWS = [
+    Row("output_dir: a file", train(prepare=file("out")), "out cannot be written"),
+    Row("output_dir: below a file", train(output_dir="<own>/file/out", prepare=file("file")), "cannot be written"),
+    Row("output_dir: a name without end", train(output_dir="<own>/" + "a" * 300), "cannot be written"),
+    Row("output_dir: a null byte", train(output_dir="<own>/a\0b"), "cannot be written"),
+    Row("output_dir: of a run", continued(resume_from_checkpoint=None), "already holds checkpoint-1; resume with"),
+    Row("output_dir: of a run that goes on", train(prepare=in_use), "Another run is using .*; wait until it ends"),
+    Row("resume: no such checkpoint", train(resume_from_checkpoint="<own>/absent"), UNREADABLE),
+    Row("resume: a file", train(resume_from_checkpoint="<file>.parquet"), UNREADABLE),
+    Row("resume: an L3RS", train(resume_from_checkpoint="<l3rs>"), UNREADABLE),
+    Row("resume: the run's folder", train(resume_from_checkpoint="<run>"), UNREADABLE),
+    Row("resume: an empty name", train(resume_from_checkpoint=""), "resume_from_checkpoint must be text that is not"),
+    Row("resume: a number", train(resume_from_checkpoint=5), "resume_from_checkpoint must be text or null, got 5"),
+    Row("resume: another seed", continued(seed=1), "differ from this run's in .*; restore them, or start anew"),
+    Row("resume: another batch size", continued(batch_size=3), "differ from this run's in .*; restore them"),
+    Row("resume: another size of network", continued(hidden_sizes=[4]), "differ from this run's in .*; restore them"),
+    Row("checkpoint: empty", continued(emptied), DAMAGED),
+    Row("checkpoint: truncated", continued(cut), DAMAGED),
+    Row("checkpoint: of NaN", continued(of_nan), DAMAGED),
+    Row("checkpoint: no JSON", continued(in_checkpoint("trainer_state.json", b"{")), DAMAGED),
+    Row("checkpoint: not UTF-8", continued(in_checkpoint("trainer_state.json", b"\xff")), DAMAGED),
+    Row("checkpoint: a list", continued(in_checkpoint("trainer_state.json", b"[]")), DAMAGED),
+    Row("checkpoint: nested without end", continued(in_checkpoint("trainer_state.json", b"[" * 100_000)), DAMAGED),
+    Row("checkpoint: a number was changed", continued(with_another_loss), DAMAGED),
+    Row("metrics: no JSON", continued(metrics(b"loss 0.5\n")), "does not hold a generation's metrics.*; move it away"),
+    Row("metrics: a list", continued(metrics(b"[1]\n")), "does not hold a generation's metrics.*; move it away"),
+    Row("metrics: a generation of text", continued(metrics(b'{"generation": "1"}\n')), "generation is '1'.*; move it"),
+    Row("metrics: not UTF-8", continued(metrics(b"\xff\n")), "does not hold a generation's metrics.*; move it away"),
+    Row("evaluation's output_dir: a file", evaluate(prepare=file("out")), "out.* cannot be written"),
+    Row("evaluation's search_dir: a file", evaluate(search_dir="<own>/file", prepare=file("file")),
+        "file.* cannot be"),
+    Row("evaluation's l3rs: absent", evaluate(l3rs="./absent"), "'./absent' is neither a local folder nor"),
+    Row("evaluation's l3rs: on the Hub, offline", evaluate(l3rs="user/name"),
+        "not in the cache and downloads are off"),
+    Row("evaluation's l3rs: a model", evaluate(l3rs="<model>"), "holds a transformers model, not an L3RS"),
+    Row("pretrain's output_dir: a file", recipe("pretrain", "--output_dir", "<own>/out", "--smoke", "--use_cpu",
+        prepare=file("out")), "out cannot be written"),
+    Row("demo: no such L3RS", recipe("demo", "--output_dir", "<own>", "--l3rs", "./absent"), "'./absent' is neither"),
+    Row("demo: onto a file", recipe("demo", "--output_dir", "<own>/out", prepare=file("out")),
+        "out cannot be written"),
+    Row("demo: an unknown model", recipe("demo", "--model", "bert"), "model must be one of resnet, vit, got 'bert'"),
+    Row("demo: no task", recipe("demo", "--num_tasks", "0"), "num_tasks must be in .*got 0"),
+    Row("demo: no process", recipe("demo", "--num_workers", "0"), "num_workers must be in .*got 0"),
+    Row("demo: an accuracy in percent", recipe("demo", "--target_accuracy", "93"),
+        "target_accuracy must be in .*got 93"),
+    Row("demo: a horizon that nobody searched", recipe("demo", "--horizons", "7"), "must be some of 10, 20.*got 7"),
+    Row("select_adam_betas: no step", recipe("select_adam_betas", "--base_model", "<model>", "--datasets", "<images>",
+        "--l3rs", "<l3rs>", "--num_steps", "0"), "num_steps must be in .*got 0"),
+    Row("select_adam_betas: no such L3RS", recipe("select_adam_betas", "--base_model", "<model>", "--datasets",
+        "<images>", "--num_classes", "2", "--evaluation_size", "4", "--batch_size", "2", "--l3rs", "./absent"),
+        "absent"),
+    Row("build_digits: onto a file", recipe("data/build_digits", "<own>/out", prepare=file("out")), "out cannot be"),
+    Row("build_fashion_mnist: absent", recipe("data/build_fashion_mnist", "./absent", "--target", "<own>/out"),
+        "./absent cannot be made into a data set"),
+    Row("build_fashion_mnist: not gzip", recipe("data/build_fashion_mnist", "<own>", "--target", "<own>/out",
+        prepare=file("train-images-idx3-ubyte.gz", b"no")), "cannot be made into a data set"),
+]  # fmt: skip

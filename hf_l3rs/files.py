@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hf_l3rs.errors import StorageError
-from hf_l3rs.markdown import one_line
 
 
 PathLike = str | os.PathLike[str]
@@ -152,5 +151,5 @@ def _one_sentence(place: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:  # the latter from a path that no file system has
         reason = getattr(error, "strerror", None) or error
         raise StorageError(
-            f"{one_line(place)} cannot be written ({reason}); free the place or some disk space, or choose another."
+            f"{place} cannot be written ({reason}); free the place or some disk space, or choose another."
         ) from error

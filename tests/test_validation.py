@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from hf_l3rs.errors import ArtifactError, ConfigError, L3RSError
-from hf_l3rs.validation import MAX_SEED, Range, check_fields, short
+from hf_l3rs.validation import MAX_SEED, Range, check_fields, check_not_empty, short
 
 
 @dataclass
@@ -215,3 +215,16 @@ def test_values_are_shown_short_and_on_one_line():
 
 def test_every_error_is_also_a_builtin_one():
     assert issubclass(ConfigError, L3RSError) and issubclass(ConfigError, ValueError)
+
+
+@dataclass
+class Texts:
+    name: str = ""
+    place: str | None = None
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_text_that_must_not_be_empty(text):
+    with pytest.raises(ArtifactError, match=r"^Texts.place must be text that is not empty, got '.*'\.$"):
+        check_not_empty(Texts(place=text), "place", error=ArtifactError)
+    check_not_empty(Texts(), "place")

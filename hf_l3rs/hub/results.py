@@ -184,7 +184,7 @@ def _read_entry(entry: Any, index: int, file: PathLike) -> Result:
     missing = [spec.name for spec in fields(Result) if spec.default is MISSING and spec.name not in entry]
     unknown = sorted(set(entry) - {spec.name for spec in fields(Result)})
     if missing or unknown:
-        raise refuse(f"fields {short(missing)} are missing and {short(unknown)} unknown")
+        raise refuse(f"it lacks {missing[0]!r}" if missing else f"it has an unknown field {short(unknown[0])}")
     infinite = {name: math.inf for name in ("loss", "baseline_loss") if entry.get(name) == _INFINITY}
     try:
         return Result(**{**entry, **infinite})

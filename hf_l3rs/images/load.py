@@ -161,7 +161,7 @@ def _explain(error: Exception, path: str, name: str | None, split: str, revision
     if isinstance(error, ConnectionError):
         return out_of_reach(path)
     if splits:
-        return f"{path!r} has no split {split!r}; it has {splits[1].replace(_QUOTE, '')}; name one of them."
+        return f"{path!r} has no split {split!r}; it has {splits[1].replace(_QUOTE, '')}."
     if configurations:
         return f"{path!r} has no configuration {name!r}; name one of {configurations[1].replace(_QUOTE, '')}."
     if any(text in why for text in ("nstruction", "Split name", "Percent slice")):

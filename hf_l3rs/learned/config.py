@@ -170,7 +170,9 @@ class L3RSConfig:
             raise ConfigError(f"The content of an L3RS config must be a mapping, got {short(values)}.")
         version = values.get("format_version")
         if not isinstance(version, int) or isinstance(version, bool):
-            raise ConfigError(f"format_version must be a whole number, got {short(version)}: this is no L3RS config.")
+            raise ConfigError(
+                f"format_version must be a whole number, got {short(version)}: this is not an L3RS config."
+            )
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"This L3RS has format_version {version}, but the installed hf_l3rs reads up to {FORMAT_VERSION}; "

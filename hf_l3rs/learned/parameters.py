@@ -44,8 +44,8 @@ def _listed(params: Any) -> list[Any]:
 
 
 def _is_named(pair: Any) -> bool:
-    is_pair = isinstance(pair, tuple) and len(pair) == 2
-    return is_pair and isinstance(pair[0], str) and isinstance(pair[1], torch.Tensor)
+    is_pair = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+    return is_pair and getattr(pair[1], "requires_grad", None) is not None
 
 
 def _nameless(got: Any) -> BindingError:

@@ -121,7 +121,7 @@ def sparse_gradient(place):
     model = nn.Sequential(nn.Embedding(4, 3, sparse=False))
     optimizer = L3RS(model, num_training_steps=5)
     weight = model[0].weight
-    weight.grad = torch.sparse_coo_tensor([[0]], torch.ones(1, 3), weight.shape)
+    weight.grad = torch.sparse_coo_tensor([[0]], torch.ones(1, 3), weight.shape, check_invariants=True)
     optimizer.step(1.0)
 
 

@@ -89,6 +89,12 @@ def describe_layers(
     return _describe(tuple((canonical_name(name), tuple(parameter.shape)) for name, parameter in named_parameters))
 
 
+def describe_trainable_layers(model: nn.Module) -> list[LayerSpec]:
+    """Describes the layers of a model that are trained; the frozen ones help to tell their roles."""
+    trained = {canonical_name(name) for name, _ in named_trainable_parameters(model)}
+    return [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
+
+
 @functools.lru_cache(maxsize=64)  # meta-training builds an optimizer for the same model thousands of times
 def _describe(named_shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[LayerSpec, ...]:
     shapes = dict(named_shapes)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
-from hf_l3rs.learned.layers import canonical_name, describe_layers, match_layers, named_trainable_parameters
+from hf_l3rs.learned.layers import describe_trainable_layers, match_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import LayerStack, LayerState
 from hf_l3rs.tasks.inner_loop import Evaluation
@@ -49,10 +49,7 @@ class PopulationLearner:
         self.device = torch.device(device)
         self.vectors = vectors.to(self.device)
         self.names = [name for name, _ in named_trainable_parameters(model)]
-        layers = describe_layers(model.named_parameters())
-        trained = {canonical_name(name) for name in self.names}
-        known = network.config.layers
-        self.embedding_weights, _ = match_layers([layer for layer in layers if layer.name in trained], known)
+        self.embedding_weights, _ = match_layers(describe_trainable_layers(model), network.config.layers)
 
     def start(self, initial_states: Sequence[State]) -> None:
         stacked = {

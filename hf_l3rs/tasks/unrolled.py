@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
-from hf_l3rs.learned.layers import canonical_name, describe_layers, match_layers, named_trainable_parameters
+from hf_l3rs.learned.layers import describe_trainable_layers, match_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import Decide, LayerStack, LayerState
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
@@ -74,9 +74,7 @@ class UnrolledLearner:
         self.second_order, self.feature_gradient = second_order, feature_gradient
         self.device, self.autocast = torch.device(device), autocast
         self.names = [name for name, _ in named_trainable_parameters(model)]
-        trained = {canonical_name(name) for name in self.names}
-        layers = [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
-        self.embedding_weights, _ = match_layers(layers, network.config.layers)
+        self.embedding_weights, _ = match_layers(describe_trainable_layers(model), network.config.layers)
         self.params: Tensors
         self.state: LayerState
         self.decide: Decide

@@ -117,6 +117,10 @@ EVALUATION_VALUES = {
                  "twice": ([2, 2], "at least one, each once, got 2 twice")},
     "num_tasks": {"0": (0, "num_tasks must be in")},
     "num_search_tasks": {"a word": ("few", "num_search_tasks must be a whole number")},
+    "data_limit_max_steps": {"-1": (-1, "data_limit_max_steps must be in"),
+                             "a word": ("all", "data_limit_max_steps must be a whole number")},
+    "output_dir": {"empty": ("", "output_dir must be text that is not empty")},
+    "search_dir": {"empty": ("", "search_dir must be text that is not empty")},
     "evaluate_every": {"0": (0, "evaluate_every must be in")},
     "seed": {"2^70": (2**70, "seed must be in")},
 }  # fmt: skip

@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 Number = int | float
 
 DIRECTION_NAMES = ("adam", "sgd", "momentum")
-STEP_REFERENCES = ("rms", "absolute")
+STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
 FEATURES = (
     "relative_time",
     "absolute_time",
@@ -29,6 +29,8 @@ FEATURES = (
     "param_norm",
     "direction_norms",
 )
+# What is known of a layer before the first step; no default, since the layers of one model have embeddings for that.
+STRUCTURE = "structure"
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class L3RSConfig:
             The layers that own an embedding, in the order of the embedding's rows.
         directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
             The base directions that are mixed (paper, figs. 4 and 5), names of `DIRECTIONS`.
-        features (`tuple[str, ...]`, *optional*, defaults to all):
+        features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
             The groups of inputs of the network (paper, fig. 2), beside the layer embedding, which is always there.
+            `"structure"` (ours) adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
         embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding (ours).
         hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(32, 32)`): Hidden sizes of the MLP (ours).
         ema_decays (`tuple[float, ...]`, *optional*, defaults to `(0.5, 0.9, 0.99)`):
@@ -76,10 +79,14 @@ class L3RSConfig:
         absolute_times (`tuple[float, ...]`, *optional*):
             Scales c, in steps, of the absolute-time features `tanh(k/c - 1)` (ours).
         step_reference (`str`, *optional*, defaults to `"rms"`):
-            What `exp(output)` multiplies to give λ: `"rms"` is `base_step * sqrt(number of elements)` (ours),
-            `"absolute"` is `base_step`, λ being then the paper's plain norm.
+            What `exp(output)` multiplies to give λ. `"rms"` is `base_step * sqrt(number of elements)` (ours);
+            `"absolute"` is `base_step`, λ being then the paper's plain norm. Two carry over between layers of other
+            widths (ours): `"relative"` is `base_step` times the layer's own norm, as in LARS (arXiv 1708.03888), and
+            `"fan_in"` is `"rms"` times 64 / fan-in for matrices and kernels, as for Adam in the maximal update
+            parametrisation (arXiv 2203.03466).
         base_step (`float`, *optional*, defaults to `1e-3`):
-            The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element.
+            The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element; under
+            `"relative"`, that of its update relative to the parameter.
         normalize_mixture (`bool`, *optional*, defaults to `False`):
             Whether the mixture is rescaled to unit norm before λ is applied (ours).
         adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`): Decays of the direction `"adam"`.
@@ -205,7 +212,7 @@ _PROVENANCE = (
 _DECAY = Range(low=0, below=1)
 _RULES: dict[str, Range | tuple[str, ...]] = {
     "directions": DIRECTION_NAMES,
-    "features": FEATURES,
+    "features": (*FEATURES, STRUCTURE),
     "embedding_size": Range(low=0, high=2**16),
     "hidden_sizes": Range(low=1, high=2**16),
     "ema_decays": _DECAY,

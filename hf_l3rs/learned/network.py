@@ -34,20 +34,22 @@ class MetaWeights(NamedTuple):
     linear: list[tuple[torch.Tensor, torch.Tensor]]
 
     def decider(
-        self, embedding_weights: torch.Tensor, like: torch.Tensor
+        self, identity: torch.Tensor, like: torch.Tensor
     ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
         """
-        Returns the network as a step calls it, with the embeddings of a model's layers put in.
+        Returns the network as a step calls it, with what tells a model's layers apart put in.
 
         Args:
-            embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
-                From [`~hf_l3rs.learned.layers.match_layers`].
+            identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
+                From [`~hf_l3rs.learned.structure.identify_layers`].
             like (`torch.Tensor`): Has the device and the type of the features.
 
         Returns:
             `Callable`: Features of shape `(num_layers, num_features)` -> what [`L3RSNetwork.forward`] returns.
         """
-        embeddings = (embedding_weights.to(self.embeddings).double() @ self.embeddings.double()).to(like)
+        weights, structure = identity.to(self.embeddings.device).tensor_split([len(self.embeddings)], dim=1)
+        means = weights.to(self.embeddings).double() @ self.embeddings.double()
+        embeddings = torch.cat((means.to(like), structure.to(like)), dim=1)
         linear = [(weight.to(like), bias.to(like)) for weight, bias in self.linear]
         kind = like.device.type
 
@@ -99,7 +101,8 @@ class L3RSNetwork(nn.Module):
         """
         Args:
             features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.learned.features`].
-            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`): The layers' embeddings.
+            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`):
+                The layers' embeddings, with the columns of the feature group `"structure"`, if there, beside them.
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: The mixture μ of shape `(num_layers, num_directions)`, whose rows sum

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
-from hf_l3rs.learned.layers import canonical_name, describe_layers, match_layers
+from hf_l3rs.learned.layers import canonical_name, describe_layers
 from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.structure import fan_in, identify_layers, is_matrix
 
 
 class ReferenceL3RS:
@@ -41,8 +42,9 @@ class ReferenceL3RS:
         self.lr = lr
         self.k = 0
         named = [(canonical_name(name), theta) for name, theta in named_parameters]
-        weights, _ = match_layers(describe_layers(named), network.config.layers)
-        embeddings = weights @ network.embeddings.detach().double()
+        identity = identify_layers(describe_layers(named), network.config)
+        weights, structure = identity.tensor_split([len(network.embeddings)], dim=1)
+        embeddings = torch.cat((weights @ network.embeddings.detach().double(), structure), dim=1)
         self.layers = [_Layer(theta, embedding, network) for (_, theta), embedding in zip(named, embeddings)]
 
     @torch.no_grad()
@@ -82,7 +84,12 @@ class _Layer:
             return
         self._update_averages(loss, _norm(g) / math.sqrt(n), _norm(theta) / math.sqrt(n))
         mu, o = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
-        reference = math.sqrt(n) if self.config.step_reference == "rms" else 1.0
+        reference = {
+            "rms": math.sqrt(n),
+            "absolute": 1.0,
+            "relative": math.hypot(_norm(theta), 0.02 * math.sqrt(n)),
+            "fan_in": math.sqrt(n) * (64 / fan_in(theta.shape) if is_matrix(theta.shape) else 1.0),
+        }[self.config.step_reference]
         lam = lr * math.exp(min(max(o, -12.0), 12.0)) * self.config.base_step * reference
         d_hat = [d_p / max(_norm(d_p), 1e-12) for d_p in d]
         mixture = sum((mu_p * d_hat_p for mu_p, d_hat_p in zip(mu, d_hat)), torch.zeros_like(theta))
@@ -126,7 +133,7 @@ class _Layer:
         }
         for name in ("loss", "grad_norm", "param_norm"):
             groups[name] = [a / weight for a, weight in zip(self.a[name], self.a["weight"])]
-        return [value for group in self.config.features for value in groups[group]]
+        return [value for group in self.config.features if group != "structure" for value in groups[group]]
 
     def _mlp(self, features: list[float]) -> tuple[list[float], float]:
         """Fig. 2. Returns μ, and the logarithm of what multiplies the reference step to give λ."""

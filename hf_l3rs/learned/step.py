@@ -18,10 +18,14 @@ from hf_l3rs.learned.features import (
     stack_features,
     time_coefficients,
 )
+from hf_l3rs.learned.structure import REFERENCE_FAN_IN, fan_in, is_matrix
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
 TINY = 1e-12
+
+# Under the reference "relative", a parameter counts as no smaller than this per element: one that is zero moves, too.
+LEAST_RMS = 0.02
 
 # What the network decides: features of shape `(num_layers, num_features)` -> μ `(num_layers, num_directions)` and the
 # factor on the reference step, `(num_layers,)`. It knows the layers' embeddings.
@@ -84,11 +88,19 @@ class LayerStack:
         self.max_norm = torch.finfo(self.dtype).max ** 0.5
         numel = torch.tensor([max(layer.numel(), 1) for layer in layers], dtype=self.dtype)
         self.sqrt_numel = numel.sqrt().to(self.device)
-        reference = self.sqrt_numel if config.step_reference == "rms" else torch.ones_like(self.sqrt_numel)
-        self.reference_norm = config.base_step * reference
+        self.reference_norm = config.base_step * self._reference_sizes([layer.shape for layer in layers])
         gains = 1 - torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
         self.gains = gains.expand(len(layers), len(EMA_CHANNELS), -1)
         self._time_coefficients: dict[int, torch.Tensor] = {}
+
+    def _reference_sizes(self, shapes: Sequence[Sequence[int]]) -> torch.Tensor:
+        """What the reference step is a multiple of, as far as it is known beforehand."""
+        if self.config.step_reference == "rms":
+            return self.sqrt_numel
+        if self.config.step_reference == "fan_in":
+            widths = [REFERENCE_FAN_IN / fan_in(shape) if is_matrix(shape) else 1.0 for shape in shapes]
+            return self.sqrt_numel * self.sqrt_numel.new_tensor(widths)
+        return torch.ones_like(self.sqrt_numel)
 
     def initial_state(self, params: Sequence[torch.Tensor]) -> LayerState:
         """Returns the state before the first step of layers with these parameters, all zero."""
@@ -151,7 +163,10 @@ class LayerStack:
             gains = torch.where(is_usable[:, None, None], gains, 0.0)
         (steps,) = arithmetic.add_([state.steps], 1.0)
 
-        norms = [grad_norms, self._norms(params, arithmetic)]
+        param_norms = self._norms(params, arithmetic)
+        if config.step_reference == "relative":
+            lam = lam * torch.hypot(param_norms, LEAST_RMS * self.sqrt_numel).detach()
+        norms = [grad_norms, param_norms]
         directions, buffers = [], dict[str, Tensors]()
         for name in config.directions:  # d_p(l), and ‖d_p(l)‖
             direction, own = DIRECTIONS[name].update(config, grads, state.buffers, steps.double(), arithmetic)

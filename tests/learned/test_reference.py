@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, describe_layers
+from hf_l3rs.learned.config import FEATURES, STEP_REFERENCES, STRUCTURE
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.features import CEILING, EMA_CHANNELS, FLOOR
 from hf_l3rs.learned.reference import ReferenceL3RS
@@ -94,6 +95,12 @@ def test_equals_the_reference(directions, step_reference, normalize_mixture, dty
         dtype, directions=directions, step_reference=step_reference, normalize_mixture=normalize_mixture
     )
     assert all((theta - old).abs().max() > 1e-3 for theta, old in zip(model.parameters(), start))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("step_reference", STEP_REFERENCES)
+def test_equals_the_reference_with_structure(step_reference, dtype):
+    run_both(dtype, step_reference=step_reference, features=(*FEATURES, STRUCTURE))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -12,7 +12,7 @@ from hf_l3rs.errors import UnsupportedSetupError
 from hf_l3rs.learned.arithmetic import IN_PLACE, Tensors
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.refusals import is_sharded, refuse_sparse_gradients
-from hf_l3rs.learned.step import Decision, LayerStack, LayerState, buffer_names
+from hf_l3rs.learned.step import Decision, LayerStack, LayerState, buffer_names, initial_buffers
 
 
 # Key in `optimizer.state[p]` of the float32 copy of a low-precision parameter, where one is kept.
@@ -70,7 +70,7 @@ class Binding:
                 step_row.copy_(entry["step"])
                 entry.update({name: entry[name].to(param.device, dtype) for name in names})
             else:
-                entry.update({name: torch.zeros_like(param, dtype=dtype) for name in names})
+                entry.update(initial_buffers(stack.config, param, dtype))
             entry["ema"], entry["step"] = ema_row, step_row
         return LayerState(steps, ema, {name: [entry[name] for entry in entries] for name in names})
 

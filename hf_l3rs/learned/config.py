@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 # Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
 Number = int | float
 
-DIRECTION_NAMES = ("adam", "sgd", "momentum")
+DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop")
 STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
 FEATURES = (
     "relative_time",
@@ -89,8 +89,12 @@ class L3RSConfig:
             `"relative"`, that of its update relative to the parameter.
         normalize_mixture (`bool`, *optional*, defaults to `False`):
             Whether the mixture is rescaled to unit norm before λ is applied (ours).
-        adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`): Decays of the direction `"adam"`.
-        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of the direction `"adam"`.
+        averaging (`bool`, *optional*, defaults to `False`):
+            Whether layers keep an average of their iterates, which the network weighs and approaches (ours, after
+            arXiv 2405.15682; see [`~hf_l3rs.learned.averaging`]). It takes two more tensors a layer.
+        adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
+            Decays of the direction `"adam"`; the second is that of `"rmsprop"`, too.
+        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of these directions.
         momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
@@ -121,6 +125,7 @@ class L3RSConfig:
     step_reference: str = "rms"
     base_step: Number = 1e-3
     normalize_mixture: bool = False
+    averaging: bool = False
     adam_betas: tuple[Number, Number] = (0.9, 0.99)
     adam_eps: Number = 1e-8
     momentum: Number = 0.9
@@ -155,9 +160,10 @@ class L3RSConfig:
     @functools.cached_property
     def settings(self) -> str:
         """Everything that a step depends on, as JSON: all fields but those that tell where the L3RS comes from."""
-        return json.dumps(
-            {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}, sort_keys=True
-        )
+        values = {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}
+        if not self.averaging:  # as artefacts have it that are older than the field: fingerprints are of this text
+            del values["averaging"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:

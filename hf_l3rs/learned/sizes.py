@@ -25,7 +25,8 @@ def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
         ConfigError: If they are too many to be meant.
     """
     inputs = num_features(config) + config.embedding_size + len(STRUCTURE_NAMES) * (STRUCTURE in config.features)
-    sizes = (inputs, *config.hidden_sizes, len(config.directions) + 1)
+    outputs = len(config.directions) + 1 + 2 * config.averaging
+    sizes = (inputs, *config.hidden_sizes, outputs)
     shapes: dict[str, tuple[int, ...]] = {"embeddings": (len(config.layers), config.embedding_size)}
     shapes |= {f"weights.{i}": (fan_out, fan_in) for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes))}
     shapes |= {f"biases.{i}": (fan_out,) for i, fan_out in enumerate(sizes[1:])}

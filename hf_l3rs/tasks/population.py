@@ -58,15 +58,10 @@ class PopulationLearner:
         }
         self.params = {name: stacked.pop(name).requires_grad_() for name in self.names}
         self.fixed = stacked
-        first = [param.detach()[0] for param in self.params.values()]
-        self.stack = LayerStack(self.network.config, first)
-        steps, ema, buffers = self.stack.initial_state(first)
-        count = len(initial_states)
-        self.state = LayerState(
-            steps,
-            ema.repeat(count, 1, 1, 1),
-            {name: [buffer.repeat(count, *[1] * buffer.dim()) for buffer in own] for name, own in buffers.items()},
-        )
+        candidates = [param.detach() for param in self.params.values()]
+        self.stack = LayerStack(self.network.config, [param[0] for param in candidates])
+        steps, ema, buffers = self.stack.initial_state(candidates)  # buffers are of the shapes of what they belong to
+        self.state = LayerState(steps, ema.repeat(len(initial_states), 1, 1, 1), buffers)
         self.k = 0
 
     def step(self, batches: Sequence[Batch]) -> torch.Tensor:

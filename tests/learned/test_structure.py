@@ -78,5 +78,5 @@ def test_one_network_knows_layers_by_structure():
     identity = identify_layers(
         (LayerSpec("a", (8, 4), "linear", ""), LayerSpec("b", (8, 400), "linear", "")), network.config
     )
-    _, factors = network.meta_weights().decider(identity, vector)(torch.zeros(2, network.weights[0].shape[1] - 12))
+    factors = network.meta_weights().decider(identity, vector)(torch.zeros(2, network.weights[0].shape[1] - 12)).factor
     assert factors[0] != factors[1]

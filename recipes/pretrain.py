@@ -9,6 +9,7 @@ Every argument of `transformers.TrainingArguments` is accepted; `DEFAULTS` below
 """
 
 import argparse
+import json
 import logging
 import shlex
 import sys
@@ -24,9 +25,27 @@ from hf_l3rs.images.load import load_image_pool
 logger = logging.getLogger("pretrain")
 
 IMAGE_SIZE = 28
+_TRANSFORMER = {"image_size": IMAGE_SIZE, "patch_size": 7, "num_attention_heads": 4}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "num_channels": 3,
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64],
+        "depths": [1, 1, 1],
+        "layer_type": "basic",
+        "downsample_in_first_stage": False,
+    },
+    "vit": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128},
+    "convnext": {"patch_size": 2, "hidden_sizes": [24, 48, 96], "depths": [1, 2, 1], "num_stages": 3},
+    "dinov2": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "mlp_ratio": 2},
+}
+NAMES = {"resnet": "ResNet", "vit": "ViT", "convnext": "ConvNeXt", "dinov2": "DINOv2-shaped ViT"}
+_OF_TRANSFORMERS = {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {"max_steps": 1200, "learning_rate": 4e-3, "weight_decay": 1e-2},
-    "vit": {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2},
+    "vit": _OF_TRANSFORMERS,
+    "convnext": {**_OF_TRANSFORMERS, "max_steps": 2000, "learning_rate": 4e-3},
+    "dinov2": _OF_TRANSFORMERS,
 }
 COMMON_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 128,
@@ -45,8 +64,11 @@ COMMON_DEFAULTS: dict[str, Any] = {
 class ModelArguments:
     """What to train."""
 
-    architecture: Literal["resnet", "vit"] = field(
-        default="resnet", metadata={"help": "A ResNet of three basic blocks, or a ViT of four layers."}
+    architecture: Literal["resnet", "vit", "convnext", "dinov2"] = field(
+        default="resnet", metadata={"help": "A model type of transformers; CONFIGS has the sizes."}
+    )
+    config_overrides: str = field(
+        default="{}", metadata={"help": "Other sizes, as JSON, such as '{\"depths\": [2, 2, 2]}'."}
     )
     smoke: bool = field(default=False, metadata={"help": "A few steps on a few images, to see that everything runs."})
 
@@ -66,44 +88,17 @@ class DataArguments:
     )
 
 
-def build_model(architecture: str, class_names: list[str]):
+def build_model(architecture: str, class_names: list[str], overrides: dict[str, Any] | None = None):
     """The untrained model for RGB images of 28x28 pixels and its image processor."""
-    from transformers import (
-        ResNetConfig,
-        ResNetForImageClassification,
-        ViTConfig,
-        ViTForImageClassification,
-        ViTImageProcessorPil,
-    )
+    from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
 
-    labels = {
-        "id2label": dict(enumerate(class_names)),
-        "label2id": {name: number for number, name in enumerate(class_names)},
-    }
-    if architecture == "resnet":
-        model = ResNetForImageClassification(
-            ResNetConfig(
-                num_channels=3,
-                embedding_size=16,
-                hidden_sizes=[16, 32, 64],
-                depths=[1, 1, 1],
-                layer_type="basic",
-                downsample_in_first_stage=False,
-                **labels,
-            )
-        )
-    else:
-        model = ViTForImageClassification(
-            ViTConfig(
-                image_size=IMAGE_SIZE,
-                patch_size=7,
-                hidden_size=64,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                intermediate_size=128,
-                **labels,
-            )
-        )
+    config = AutoConfig.for_model(
+        architecture,
+        id2label=dict(enumerate(class_names)),
+        label2id={name: number for number, name in enumerate(class_names)},
+        **(CONFIGS[architecture] | (overrides or {})),
+    )
+    model = AutoModelForImageClassification.from_config(config)
     image_processor = ViTImageProcessorPil(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.286] * 3, image_std=[0.353] * 3
     )
@@ -153,7 +148,7 @@ def write_card(
 
     dataset = Path(data.dataset_name).name if Path(data.dataset_name).exists() else data.dataset_name
     pretty_name = "Fashion-MNIST" if dataset == "fashion_mnist" else dataset
-    network = "ResNet" if architecture == "resnet" else "ViT"
+    network = NAMES[architecture]
     changes = ", shifted and flipped at random" if data.augment else ""
     schedule = f"{args.lr_scheduler_type.value} after {args.warmup_steps:g} steps of warm-up"
     torch_version = torch.__version__.split("+")[0]
@@ -235,8 +230,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = make_parser(first.parse_known_args(argv)[0].architecture)
     try:
         model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(argv)))
+        overrides = json.loads(model_args.config_overrides)
+    except json.JSONDecodeError as error:
+        parser.error(f"--config_overrides must be a JSON object, got {model_args.config_overrides!r}: {error}.")
     except ValueError as error:  # what TrainingArguments does not allow
         parser.error(str(error))
+    if not isinstance(overrides, dict):
+        parser.error(f"--config_overrides must be a JSON object, got {model_args.config_overrides!r}.")
     folder = Path(training_args.output_dir)
     write_files(folder, {})  # found out now that it cannot be written, not after training
     if model_args.smoke:
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     class_ids = train_pool.labels.unique()
     class_names = [train_pool.class_names[number] for number in class_ids]
     set_seed(training_args.seed)
-    model, _ = build_model(model_args.architecture, class_names)
+    model, _ = build_model(model_args.architecture, class_names, overrides)
     # ResNet takes the Trainer's loss arguments but ignores them, which would inflate its loss under accumulation.
     model.accepts_loss_kwargs = False
     trainer = Trainer(

@@ -12,7 +12,7 @@ from hf_l3rs.errors import UnsupportedSetupError
 from hf_l3rs.learned.arithmetic import IN_PLACE, Tensors
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.refusals import is_sharded, refuse_sparse_gradients
-from hf_l3rs.learned.step import Decision, LayerStack, LayerState, buffer_names
+from hf_l3rs.learned.step import Decision, LayerStack, LayerState, buffer_names, initial_buffers
 
 
 # Key in `optimizer.state[p]` of the float32 copy of a low-precision parameter, where one is kept.
@@ -29,8 +29,8 @@ class Binding:
     Args:
         params (`list[torch.Tensor]`): The layers' parameters.
         network ([`L3RSNetwork`]): The meta-weights.
-        embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
-            From [`~hf_l3rs.learned.layers.match_layers`].
+        identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
+            From [`~hf_l3rs.learned.structure.identify_layers`].
         state (`dict`): The optimizer's state; entries are created for parameters that have none.
         float32_copy (`bool`): Whether parameters of low precision get a float32 copy in the state.
 
@@ -42,7 +42,7 @@ class Binding:
         self,
         params: Tensors,
         network: L3RSNetwork,
-        embedding_weights: torch.Tensor,
+        identity: torch.Tensor,
         state: MutableMapping[torch.Tensor, dict[str, Any]],
         float32_copy: bool,
     ) -> None:
@@ -53,7 +53,7 @@ class Binding:
         self.params = params
         self.param_dtypes = [param.dtype for param in params]
         self.stack = LayerStack(network.config, params)
-        self.decide = network.meta_weights().decider(embedding_weights, self.stack.sqrt_numel)
+        self.decide = network.meta_weights().decider(identity, self.stack.sqrt_numel)
         self.is_low_precision = self.param_dtypes != self.stack.dtypes
         entries = [state[param] for param in params]
         self.state = self._stack_state(entries)
@@ -70,7 +70,7 @@ class Binding:
                 step_row.copy_(entry["step"])
                 entry.update({name: entry[name].to(param.device, dtype) for name in names})
             else:
-                entry.update({name: torch.zeros_like(param, dtype=dtype) for name in names})
+                entry.update(initial_buffers(stack.config, param, dtype))
             entry["ema"], entry["step"] = ema_row, step_row
         return LayerState(steps, ema, {name: [entry[name] for entry in entries] for name in names})
 
@@ -145,7 +145,7 @@ class Bindings:
         self,
         index: int,
         group: Mapping[str, Any],
-        embedding_weights: Mapping[str, torch.Tensor],
+        identity: Mapping[str, torch.Tensor],
         state: MutableMapping[torch.Tensor, dict[str, Any]],
     ) -> list[Binding]:
         """
@@ -154,7 +154,7 @@ class Bindings:
         Args:
             index (`int`): Of the group.
             group (`Mapping`): With `params` and `param_names`.
-            embedding_weights (`Mapping[str, torch.Tensor]`): By name, of shape `(num_known_layers,)`.
+            identity (`Mapping[str, torch.Tensor]`): Its rows by name.
             state (`dict`): The optimizer's state.
 
         Raises:
@@ -169,9 +169,7 @@ class Bindings:
             refuse_sparse_gradients(params)
             binding = self._made.get((index, device))
             if binding is None or not binding.holds(params):
-                rows = {
-                    id(param): embedding_weights[name] for name, param in zip(group["param_names"], group["params"])
-                }
+                rows = {id(param): identity[name] for name, param in zip(group["param_names"], group["params"])}
                 weights = torch.stack([rows[id(param)] for param in params])
                 binding = self._made[index, device] = Binding(params, self.network, weights, state, self.float32_copy)
             bindings.append(binding)

@@ -19,8 +19,8 @@ FORMAT_VERSION = 1
 # Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
 Number = int | float
 
-DIRECTION_NAMES = ("adam", "sgd", "momentum")
-STEP_REFERENCES = ("rms", "absolute")
+DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop")
+STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
 FEATURES = (
     "relative_time",
     "absolute_time",
@@ -29,6 +29,8 @@ FEATURES = (
     "param_norm",
     "direction_norms",
 )
+# What is known of a layer before the first step; no default, since the layers of one model have embeddings for that.
+STRUCTURE = "structure"
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class L3RSConfig:
             The layers that own an embedding, in the order of the embedding's rows.
         directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
             The base directions that are mixed (paper, figs. 4 and 5), names of `DIRECTIONS`.
-        features (`tuple[str, ...]`, *optional*, defaults to all):
+        features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
             The groups of inputs of the network (paper, fig. 2), beside the layer embedding, which is always there.
+            `"structure"` (ours) adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
         embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding (ours).
         hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(32, 32)`): Hidden sizes of the MLP (ours).
         ema_decays (`tuple[float, ...]`, *optional*, defaults to `(0.5, 0.9, 0.99)`):
@@ -76,14 +79,22 @@ class L3RSConfig:
         absolute_times (`tuple[float, ...]`, *optional*):
             Scales c, in steps, of the absolute-time features `tanh(k/c - 1)` (ours).
         step_reference (`str`, *optional*, defaults to `"rms"`):
-            What `exp(output)` multiplies to give λ: `"rms"` is `base_step * sqrt(number of elements)` (ours),
-            `"absolute"` is `base_step`, λ being then the paper's plain norm.
+            What `exp(output)` multiplies to give λ. `"rms"` is `base_step * sqrt(number of elements)` (ours);
+            `"absolute"` is `base_step`, λ being then the paper's plain norm. Two carry over between layers of other
+            widths (ours): `"relative"` is `base_step` times the layer's own norm, as in LARS (arXiv 1708.03888), and
+            `"fan_in"` is `"rms"` times 64 / fan-in for matrices and kernels, as for Adam in the maximal update
+            parametrisation (arXiv 2203.03466).
         base_step (`float`, *optional*, defaults to `1e-3`):
-            The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element.
+            The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element; under
+            `"relative"`, that of its update relative to the parameter.
         normalize_mixture (`bool`, *optional*, defaults to `False`):
             Whether the mixture is rescaled to unit norm before λ is applied (ours).
-        adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`): Decays of the direction `"adam"`.
-        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of the direction `"adam"`.
+        averaging (`bool`, *optional*, defaults to `False`):
+            Whether layers keep an average of their iterates, which the network weighs and approaches (ours, after
+            arXiv 2405.15682; see [`~hf_l3rs.learned.averaging`]). It takes two more tensors a layer.
+        adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
+            Decays of the direction `"adam"`; the second is that of `"rmsprop"`, too.
+        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of these directions.
         momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
@@ -114,6 +125,7 @@ class L3RSConfig:
     step_reference: str = "rms"
     base_step: Number = 1e-3
     normalize_mixture: bool = False
+    averaging: bool = False
     adam_betas: tuple[Number, Number] = (0.9, 0.99)
     adam_eps: Number = 1e-8
     momentum: Number = 0.9
@@ -148,9 +160,10 @@ class L3RSConfig:
     @functools.cached_property
     def settings(self) -> str:
         """Everything that a step depends on, as JSON: all fields but those that tell where the L3RS comes from."""
-        return json.dumps(
-            {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}, sort_keys=True
-        )
+        values = {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}
+        if not self.averaging:  # as artefacts have it that are older than the field: fingerprints are of this text
+            del values["averaging"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:
@@ -205,7 +218,7 @@ _PROVENANCE = (
 _DECAY = Range(low=0, below=1)
 _RULES: dict[str, Range | tuple[str, ...]] = {
     "directions": DIRECTION_NAMES,
-    "features": FEATURES,
+    "features": (*FEATURES, STRUCTURE),
     "embedding_size": Range(low=0, high=2**16),
     "hidden_sizes": Range(low=1, high=2**16),
     "ema_decays": _DECAY,

@@ -42,14 +42,37 @@ def _adam(
     """
     beta1, beta2 = config.adam_betas
     averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
-    squares = arithmetic.mul_(buffers["adam_exp_avg_sq"], beta2)
-    squares = arithmetic.addcmul_(squares, grads, grads, value=1 - beta2)
+    squares = _squares(beta2, grads, buffers["adam_exp_avg_sq"], arithmetic)
     corrections = 1 - beta1**steps
-    denominators = arithmetic.sqrt(squares)
-    denominators = arithmetic.mul_(denominators, (corrections / (1 - beta2**steps).sqrt()).tolist())
-    denominators = arithmetic.add_(denominators, (config.adam_eps * corrections).tolist())
-    directions = arithmetic.mul_(arithmetic.reciprocal_(denominators), averages)
+    reciprocals = _reciprocal_roots(squares, corrections / (1 - beta2**steps).sqrt(), config, corrections, arithmetic)
+    directions = arithmetic.mul_(reciprocals, averages)
     return directions, {"adam_exp_avg": averages, "adam_exp_avg_sq": squares}
+
+
+def _rmsprop(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """g / (sqrt(v̂) + ε): Adam without its first moment, for iterates that are averaged themselves."""
+    beta2 = config.adam_betas[1]
+    squares = _squares(beta2, grads, buffers["rmsprop_exp_avg_sq"], arithmetic)
+    reciprocals = _reciprocal_roots(squares, (1 - beta2**steps).rsqrt(), config, torch.ones_like(steps), arithmetic)
+    return arithmetic.mul_(reciprocals, grads), {"rmsprop_exp_avg_sq": squares}
+
+
+def _squares(beta2: float, grads: Tensors, squares: Tensors, arithmetic: Arithmetic) -> Tensors:
+    """v ← β v + (1 − β) g²"""
+    squares = arithmetic.mul_(squares, beta2)
+    return arithmetic.addcmul_(squares, grads, grads, value=1 - beta2)
+
+
+def _reciprocal_roots(
+    squares: Tensors, factors: torch.Tensor, config: L3RSConfig, eps_factors: torch.Tensor, arithmetic: Arithmetic
+) -> Tensors:
+    """1 / (f sqrt(v) + ε f'), with one f and one f' a layer."""
+    denominators = arithmetic.sqrt(squares)
+    denominators = arithmetic.mul_(denominators, factors.tolist())
+    denominators = arithmetic.add_(denominators, (config.adam_eps * eps_factors).tolist())
+    return arithmetic.reciprocal_(denominators)
 
 
 def _sgd(
@@ -72,4 +95,5 @@ DIRECTIONS: dict[str, Direction] = {
     "adam": Direction(("adam_exp_avg", "adam_exp_avg_sq"), _adam),
     "sgd": Direction((), _sgd),
     "momentum": Direction(("momentum_exp_avg",), _momentum),
+    "rmsprop": Direction(("rmsprop_exp_avg_sq",), _rmsprop),
 }

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.config import STRUCTURE, L3RSConfig
 
 
 # A norm or loss enters as log(x) / scale with x kept within these bounds: no log of 0, no outlier beyond the bounds.
@@ -43,7 +43,7 @@ def feature_names(config: L3RSConfig) -> list[str]:
     }
     for channel in EMA_CHANNELS[:3]:
         columns[channel] = [f"{channel}_ema_{decay:g}" for decay in config.ema_decays]
-    return [column for group in config.features for column in columns[group]]
+    return [column for group in config.features if group != STRUCTURE for column in columns[group]]
 
 
 def num_features(config: L3RSConfig) -> int:
@@ -102,7 +102,8 @@ def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
         "param_norm": averages[:, 2],
         "direction_norms": raw.measures[:, 3:],
     }
-    return torch.cat([columns[group] for group in config.features] or [averages[:, 0, :0]], dim=1)
+    groups = [columns[group] for group in config.features if group != STRUCTURE]  # that comes with the embedding
+    return torch.cat(groups or [averages[:, 0, :0]], dim=1)
 
 
 def time_coefficients(config: L3RSConfig, num_training_steps: int, like: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,22 @@ from hf_l3rs.validation import short
 LOG_SCALE_LIMIT = 12.0
 
 
+class Choice(NamedTuple):
+    """
+    What the network decides in one step.
+
+    Args:
+        mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ; its rows sum to one.
+        factor (`torch.Tensor` of shape `(num_layers,)`): On the reference step.
+        averaging (`torch.Tensor` of shape `(num_layers, 2)`):
+            For [`~hf_l3rs.learned.averaging.averaging_weights`]; without averaging of shape `(num_layers, 0)`.
+    """
+
+    mixture: torch.Tensor
+    factor: torch.Tensor
+    averaging: torch.Tensor
+
+
 class MetaWeights(NamedTuple):
     """
     The meta-parameters ψ as tensors.
@@ -28,34 +44,36 @@ class MetaWeights(NamedTuple):
     Args:
         embeddings (`torch.Tensor` of shape `(num_known_layers, embedding_size)`): One a layer.
         linear (`list[tuple[torch.Tensor, torch.Tensor]]`): Weight `(fan_out, fan_in)` and bias of the MLP's layers.
+        num_directions (`int`): How many of the MLP's outputs mix directions.
     """
 
     embeddings: torch.Tensor
     linear: list[tuple[torch.Tensor, torch.Tensor]]
+    num_directions: int
 
-    def decider(
-        self, embedding_weights: torch.Tensor, like: torch.Tensor
-    ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    def decider(self, identity: torch.Tensor, like: torch.Tensor) -> Callable[[torch.Tensor], Choice]:
         """
-        Returns the network as a step calls it, with the embeddings of a model's layers put in.
+        Returns the network as a step calls it, with what tells a model's layers apart put in.
 
         Args:
-            embedding_weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
-                From [`~hf_l3rs.learned.layers.match_layers`].
+            identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
+                From [`~hf_l3rs.learned.structure.identify_layers`].
             like (`torch.Tensor`): Has the device and the type of the features.
 
         Returns:
-            `Callable`: Features of shape `(num_layers, num_features)` -> what [`L3RSNetwork.forward`] returns.
+            `Callable`: Features of shape `(num_layers, num_features)` -> [`Choice`].
         """
-        embeddings = (embedding_weights.to(self.embeddings).double() @ self.embeddings.double()).to(like)
+        weights, structure = identity.to(self.embeddings.device).tensor_split([len(self.embeddings)], dim=1)
+        means = weights.to(self.embeddings).double() @ self.embeddings.double()
+        embeddings = torch.cat((means.to(like), structure.to(like)), dim=1)
         linear = [(weight.to(like), bias.to(like)) for weight, bias in self.linear]
         kind = like.device.type
 
-        def decide(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def decide(features: torch.Tensor) -> Choice:
             if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-                return _decide(linear, features, embeddings)
+                return _decide(linear, features, embeddings, self.num_directions)
             with torch.autocast(kind, enabled=False):  # a step does not depend on where it is called
-                return _decide(linear, features, embeddings)
+                return _decide(linear, features, embeddings, self.num_directions)
 
         return decide
 
@@ -95,17 +113,17 @@ class L3RSNetwork(nn.Module):
             self.weights.append(nn.Parameter(weight, requires_grad=False))
             self.biases.append(nn.Parameter(torch.zeros(fan_out), requires_grad=False))
 
-    def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> Choice:
         """
         Args:
             features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.learned.features`].
-            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`): The layers' embeddings.
+            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`):
+                The layers' embeddings, with the columns of the feature group `"structure"`, if there, beside them.
 
         Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: The mixture μ of shape `(num_layers, num_directions)`, whose rows sum
-            to one, and the factor on the reference step, of shape `(num_layers,)`.
+            [`Choice`]
         """
-        return _decide(self.meta_weights().linear, features, embeddings)
+        return _decide(self.meta_weights().linear, features, embeddings, len(self.config.directions))
 
     def meta_weights(self, vector: torch.Tensor | None = None) -> MetaWeights:
         """
@@ -117,7 +135,8 @@ class L3RSNetwork(nn.Module):
             chunks = vector.split([parameter.numel() for parameter in tensors])
             tensors = [chunk.view(parameter.shape) for chunk, parameter in zip(chunks, tensors)]
         count = len(self.weights)
-        return MetaWeights(tensors[0], list(zip(tensors[1 : count + 1], tensors[count + 1 :])))
+        linear = list(zip(tensors[1 : count + 1], tensors[count + 1 :]))
+        return MetaWeights(tensors[0], linear, len(self.config.directions))
 
     @property
     def num_meta_parameters(self) -> int:
@@ -176,16 +195,20 @@ class L3RSNetwork(nn.Module):
 
 
 def _decide(
-    linear: Sequence[tuple[torch.Tensor, torch.Tensor]], features: torch.Tensor, embeddings: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The MLP; its output, of shape `(num_layers, num_directions + 1)`, becomes μ and the factor on the step."""
+    linear: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    features: torch.Tensor,
+    embeddings: torch.Tensor,
+    num_directions: int,
+) -> Choice:
+    """The MLP. The columns of its output are the directions' logits, the logarithm of the factor, and the rest."""
     *inner, (last_weight, last_bias) = linear
     hidden = torch.cat((features, embeddings), dim=1)
     for weight, bias in inner:
         hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
     output = torch.addmm(last_bias, hidden, last_weight.t())
-    mixture = torch.softmax(output[:, :-1], dim=1)
-    return mixture, torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+    logits, log_factor, averaging = output.tensor_split((num_directions, num_directions + 1), dim=1)
+    factor = torch.exp(log_factor[:, 0].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+    return Choice(torch.softmax(logits, dim=1), factor, averaging)
 
 
 def choose_network(

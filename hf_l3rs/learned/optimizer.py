@@ -20,6 +20,7 @@ from hf_l3rs.learned.monitor import StepMonitor
 from hf_l3rs.learned.network import L3RSNetwork, choose_network
 from hf_l3rs.learned.parameters import all_named, check_lr, check_num_training_steps, named_groups, planned_steps
 from hf_l3rs.learned.saved_state import check_groups, check_state_dict, exact_state
+from hf_l3rs.learned.structure import identify_layers
 
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class LearnedOptimizer(LateBoundOptimizer):
     def _init_transient(self) -> None:
         """Everything that is derived from `param_groups`, `state` and the network, or belongs to one process."""
         super()._init_transient()
-        self._embedding_weights: dict[str, torch.Tensor] = {}
+        self._identity: dict[str, torch.Tensor] = {}
         self._bindings = Bindings(self.network, self.float32_copy)
         self._monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
@@ -133,7 +134,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         check_lr(param_group.get("lr", self.defaults["lr"]))
         check_num_training_steps(param_group.get("num_training_steps"))
         super().add_param_group(param_group)
-        self._embedding_weights = {}  # found anew when all groups are known
+        self._identity = {}  # found anew when all groups are known
 
     def _parameters_changed(self, model: nn.Module | None) -> None:
         """Finds the embedding of every layer; frozen parameters of `model` help to tell the roles of the others."""
@@ -142,8 +143,8 @@ class LearnedOptimizer(LateBoundOptimizer):
         layers = describe_layers(model.named_parameters() if model is not None else all_named(self.param_groups))
         trained = dict(all_named(self.param_groups))
         layers = tuple(layer for layer in layers if layer.name in trained)
-        weights, unmatched = match_layers(layers, self.config.layers)
-        self._embedding_weights = {layer.name: row for layer, row in zip(layers, weights)}
+        _, unmatched = match_layers(layers, self.config.layers)
+        self._identity = {layer.name: row for layer, row in zip(layers, identify_layers(layers, self.config))}
         self._monitor.warn_of_unknown(unmatched, len(layers))
         if not self.float32_copy:
             self._monitor.warn_of_rounding(trained.values())
@@ -188,11 +189,11 @@ class LearnedOptimizer(LateBoundOptimizer):
             self.loss_observer.clear()
             self.loss_observer.add(result)
         self._refresh_network()
-        if not self._embedding_weights:
+        if not self._identity:
             self._parameters_changed(self._current_model())
         # all bindings are made, or refused, before the first parameter moves
         bindings = [
-            self._bindings.of_group(index, group, self._embedding_weights, self.state)
+            self._bindings.of_group(index, group, self._identity, self.state)
             for index, group in enumerate(self.param_groups)
         ]
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
@@ -255,7 +256,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             "synchronize_loss": self.loss_observer.synchronize,
             "float32_copy": self.float32_copy,
             "quiet": self.quiet,
-            "_embedding_weights": self._embedding_weights,
+            "_identity": self._identity,
             "_waiting_state": self._waiting_state,
         }
 

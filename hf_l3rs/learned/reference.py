@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
-from hf_l3rs.learned.layers import canonical_name, describe_layers, match_layers
+from hf_l3rs.learned.layers import canonical_name, describe_layers
 from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.structure import fan_in, identify_layers, is_matrix
 
 
 class ReferenceL3RS:
@@ -41,8 +42,9 @@ class ReferenceL3RS:
         self.lr = lr
         self.k = 0
         named = [(canonical_name(name), theta) for name, theta in named_parameters]
-        weights, _ = match_layers(describe_layers(named), network.config.layers)
-        embeddings = weights @ network.embeddings.detach().double()
+        identity = identify_layers(describe_layers(named), network.config)
+        weights, structure = identity.tensor_split([len(network.embeddings)], dim=1)
+        embeddings = torch.cat((weights @ network.embeddings.detach().double(), structure), dim=1)
         self.layers = [_Layer(theta, embedding, network) for (_, theta), embedding in zip(named, embeddings)]
 
     @torch.no_grad()
@@ -67,6 +69,8 @@ class _Layer:
         self.m = torch.zeros_like(theta, dtype=self.dtype)  # Adam's first moment
         self.v = torch.zeros_like(theta, dtype=self.dtype)  # Adam's second moment
         self.b = torch.zeros_like(theta, dtype=self.dtype)  # momentum
+        self.s = torch.zeros_like(theta, dtype=self.dtype)  # RMSprop's second moment
+        self.z = self.x = theta.to(self.dtype, copy=True)  # the fast iterate, and the average
         # a_i of eq. 2, one for each decay γ_i; "weight" averages the constant 1, for the bias correction.
         self.a = {name: [0.0] * len(self.config.ema_decays) for name in ("loss", "grad_norm", "param_norm", "weight")}
 
@@ -81,14 +85,31 @@ class _Layer:
         if not is_usable:  # the parameter and its averages are left alone
             return
         self._update_averages(loss, _norm(g) / math.sqrt(n), _norm(theta) / math.sqrt(n))
-        mu, o = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
-        reference = math.sqrt(n) if self.config.step_reference == "rms" else 1.0
+        mu, o, averaging = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
+        reference = {
+            "rms": math.sqrt(n),
+            "absolute": 1.0,
+            "relative": math.hypot(_norm(theta), 0.02 * math.sqrt(n)),
+            "fan_in": math.sqrt(n) * (64 / fan_in(theta.shape) if is_matrix(theta.shape) else 1.0),
+        }[self.config.step_reference]
         lam = lr * math.exp(min(max(o, -12.0), 12.0)) * self.config.base_step * reference
         d_hat = [d_p / max(_norm(d_p), 1e-12) for d_p in d]
         mixture = sum((mu_p * d_hat_p for mu_p, d_hat_p in zip(mu, d_hat)), torch.zeros_like(theta))
         if self.config.normalize_mixture:
             mixture = mixture / max(_norm(mixture), 1e-12)
-        self.theta.copy_(theta - lam * mixture)  # the only rounding, if θ is of low precision
+        if self.config.averaging:
+            theta = self._average(lam * mixture, *averaging)
+        else:
+            theta = theta - lam * mixture
+        self.theta.copy_(theta)  # the only rounding, if θ is of low precision
+
+    def _average(self, update: torch.Tensor, power: float, nearness: float) -> torch.Tensor:
+        """Schedule-free learning (arXiv 2405.15682, eqs. 3 to 5), with the network's c and a."""
+        p = math.exp(min(max(power, -6.0), 6.0))
+        c, a = p / (p + self.t - 1), 1 / (1 + math.exp(-nearness - 2.2))
+        self.z = self.z - update
+        self.x = (1 - c) * self.x + c * self.z
+        return (1 - a) * self.z + a * self.x
 
     def _direction(self, name: str, g: torch.Tensor) -> torch.Tensor:
         beta1, beta2 = self.config.adam_betas
@@ -103,6 +124,9 @@ class _Layer:
         if name == "momentum":
             self.b = self.config.momentum * self.b + (1 - self.config.momentum) * g
             return self.b
+        if name == "rmsprop":
+            self.s = beta2 * self.s + (1 - beta2) * g**2
+            return g / ((self.s / (1 - beta2**self.t)).sqrt() + self.config.adam_eps)
         raise NotImplementedError(f"The reference has no direction {name!r}; write it down here.")
 
     def _update_averages(self, loss: torch.Tensor | float | None, grad_rms: float, param_rms: float) -> None:
@@ -126,19 +150,21 @@ class _Layer:
         }
         for name in ("loss", "grad_norm", "param_norm"):
             groups[name] = [a / weight for a, weight in zip(self.a[name], self.a["weight"])]
-        return [value for group in self.config.features for value in groups[group]]
+        return [value for group in self.config.features if group != "structure" for value in groups[group]]
 
-    def _mlp(self, features: list[float]) -> tuple[list[float], float]:
-        """Fig. 2. Returns μ, and the logarithm of what multiplies the reference step to give λ."""
+    def _mlp(self, features: list[float]) -> tuple[list[float], float, list[float]]:
+        """Fig. 2. Returns μ, the logarithm of what multiplies the reference step to give λ, and what averages."""
         h = torch.cat((torch.tensor(features, dtype=self.dtype), self.embedding))
         *hidden, output = zip(self.psi.weights, self.psi.biases)
         for W, b in hidden:
             h = W.to(h) @ h + b.to(h)
             h = h / (1 + torch.exp(-h))  # SiLU
         W, b = output
-        *logits, o = (W.to(h) @ h + b.to(h)).tolist()
+        outputs = (W.to(h) @ h + b.to(h)).tolist()
+        count = len(self.config.directions)
+        logits, o, averaging = outputs[:count], outputs[count], outputs[count + 1 :]
         exponentials = [math.exp(logit - max(logits)) for logit in logits]
-        return [value / sum(exponentials) for value in exponentials], o
+        return [value / sum(exponentials) for value in exponentials], o, averaging
 
 
 def _norm(x: torch.Tensor) -> float:

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 
 from hf_l3rs.errors import ArtifactError, ConfigError
-from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.config import STRUCTURE, L3RSConfig
 from hf_l3rs.learned.features import num_features
+from hf_l3rs.learned.structure import STRUCTURE_NAMES
 from hf_l3rs.validation import short
 
 
@@ -23,8 +24,9 @@ def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
     Raises:
         ConfigError: If they are too many to be meant.
     """
-    inputs = num_features(config) + config.embedding_size
-    sizes = (inputs, *config.hidden_sizes, len(config.directions) + 1)
+    inputs = num_features(config) + config.embedding_size + len(STRUCTURE_NAMES) * (STRUCTURE in config.features)
+    outputs = len(config.directions) + 1 + 2 * config.averaging
+    sizes = (inputs, *config.hidden_sizes, outputs)
     shapes: dict[str, tuple[int, ...]] = {"embeddings": (len(config.layers), config.embedding_size)}
     shapes |= {f"weights.{i}": (fan_out, fan_in) for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes))}
     shapes |= {f"biases.{i}": (fan_out,) for i, fan_out in enumerate(sizes[1:])}

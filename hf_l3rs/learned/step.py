@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from hf_l3rs.learned.arithmetic import Arithmetic, Tensors
+from hf_l3rs.learned.averaging import AVERAGE, FAST, average_iterates, averaging_weights
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.features import (
@@ -18,14 +19,18 @@ from hf_l3rs.learned.features import (
     stack_features,
     time_coefficients,
 )
+from hf_l3rs.learned.network import Choice
+from hf_l3rs.learned.structure import REFERENCE_FAN_IN, fan_in, is_matrix
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
 TINY = 1e-12
 
-# What the network decides: features of shape `(num_layers, num_features)` -> μ `(num_layers, num_directions)` and the
-# factor on the reference step, `(num_layers,)`. It knows the layers' embeddings.
-Decide = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# Under the reference "relative", a parameter counts as no smaller than this per element: one that is zero moves, too.
+LEAST_RMS = 0.02
+
+# Features of shape `(num_layers, num_features)` -> what the network decides. It knows the layers' embeddings.
+Decide = Callable[[torch.Tensor], Choice]
 
 
 def state_dtype(parameter: torch.Tensor) -> torch.dtype:
@@ -40,7 +45,7 @@ class LayerState(NamedTuple):
     Args:
         steps (`torch.Tensor` of shape `(num_layers,)`, on the CPU): Updates that each layer has had.
         ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The averages of eq. 2, channels as EMA_CHANNELS.
-        buffers (`Mapping[str, list[torch.Tensor]]`): The directions' own, by their keys, one tensor a layer.
+        buffers (`Mapping[str, list[torch.Tensor]]`): See [`initial_buffers`], by their keys, one tensor a layer.
     """
 
     steps: torch.Tensor
@@ -84,20 +89,25 @@ class LayerStack:
         self.max_norm = torch.finfo(self.dtype).max ** 0.5
         numel = torch.tensor([max(layer.numel(), 1) for layer in layers], dtype=self.dtype)
         self.sqrt_numel = numel.sqrt().to(self.device)
-        reference = self.sqrt_numel if config.step_reference == "rms" else torch.ones_like(self.sqrt_numel)
-        self.reference_norm = config.base_step * reference
+        self.reference_norm = config.base_step * self._reference_sizes([layer.shape for layer in layers])
         gains = 1 - torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
         self.gains = gains.expand(len(layers), len(EMA_CHANNELS), -1)
         self._time_coefficients: dict[int, torch.Tensor] = {}
 
+    def _reference_sizes(self, shapes: Sequence[Sequence[int]]) -> torch.Tensor:
+        """What the reference step is a multiple of, as far as it is known beforehand."""
+        if self.config.step_reference == "rms":
+            return self.sqrt_numel
+        if self.config.step_reference == "fan_in":
+            widths = [REFERENCE_FAN_IN / fan_in(shape) if is_matrix(shape) else 1.0 for shape in shapes]
+            return self.sqrt_numel * self.sqrt_numel.new_tensor(widths)
+        return torch.ones_like(self.sqrt_numel)
+
     def initial_state(self, params: Sequence[torch.Tensor]) -> LayerState:
-        """Returns the state before the first step of layers with these parameters, all zero."""
+        """Returns the state before the first step of layers with these parameters."""
         ema, steps = self.initial_averages()
-        buffers = {
-            name: [torch.zeros_like(param, dtype=dtype) for param, dtype in zip(params, self.dtypes)]
-            for name in buffer_names(self.config)
-        }
-        return LayerState(steps, ema, buffers)
+        each = [initial_buffers(self.config, param, dtype) for param, dtype in zip(params, self.dtypes)]
+        return LayerState(steps, ema, {name: [own[name] for own in each] for name in buffer_names(self.config)})
 
     def initial_averages(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `ema` and `steps` of the state before the first step."""
@@ -151,7 +161,10 @@ class LayerStack:
             gains = torch.where(is_usable[:, None, None], gains, 0.0)
         (steps,) = arithmetic.add_([state.steps], 1.0)
 
-        norms = [grad_norms, self._norms(params, arithmetic)]
+        param_norms = self._norms(params, arithmetic)
+        if config.step_reference == "relative":
+            lam = lam * torch.hypot(param_norms, LEAST_RMS * self.sqrt_numel).detach()
+        norms = [grad_norms, param_norms]
         directions, buffers = [], dict[str, Tensors]()
         for name in config.directions:  # d_p(l), and ‖d_p(l)‖
             direction, own = DIRECTIONS[name].update(config, grads, state.buffers, steps.double(), arithmetic)
@@ -166,17 +179,22 @@ class LayerStack:
         inputs = ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
         (ema,) = arithmetic.lerp_([state.ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
         times = self.time_coefficients(num_training_steps)
-        mixture, scale = decide(stack_features(config, Features(k, times, ema, measures)))
+        mixture, factor, averaging = decide(stack_features(config, Features(k, times, ema, measures)))
 
-        lam = lam * scale  # lr λ(l)
+        lam = lam * factor  # lr λ(l)
         shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
         if config.normalize_mixture:
             directions, shares = self._unit_mixture(directions, shares, arithmetic)
         coefficients = -lam[:, None] * shares
+        moved = state.buffers[FAST] if config.averaging else params
         for direction, column in zip(directions, coefficients.unbind(1)):
-            params = arithmetic.addcmul_(params, direction, list(column.unbind()))  # θ ← θ − lr λ Σ_p μ_p d_p/‖d_p‖
+            moved = arithmetic.addcmul_(moved, direction, list(column.unbind()))  # θ ← θ − lr λ Σ_p μ_p d_p/‖d_p‖
         decision = Decision(mixture, lam, self.sqrt_numel, None if all_usable else is_usable)
-        return params, LayerState(steps, ema, buffers), decision
+        if not config.averaging:
+            return moved, LayerState(steps, ema, buffers), decision
+        weights = averaging_weights(averaging, steps)
+        params, own = average_iterates(params, moved, state.buffers[AVERAGE], weights, decision.is_usable, arithmetic)
+        return params, LayerState(steps, ema, {**buffers, **own}), decision
 
     def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
         """Returns [`~hf_l3rs.learned.features.time_coefficients`], made anew only when the plan changes."""
@@ -202,5 +220,14 @@ class LayerStack:
 
 
 def buffer_names(config: L3RSConfig) -> list[str]:
-    """Returns the keys of all buffers that a configuration's directions have."""
-    return [name for direction in config.directions for name in DIRECTIONS[direction].buffers]
+    """Returns the keys of all buffers that a layer has."""
+    own = [name for direction in config.directions for name in DIRECTIONS[direction].buffers]
+    return [*own, FAST, AVERAGE] if config.averaging else own
+
+
+def initial_buffers(config: L3RSConfig, param: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Returns the buffers of a layer before its first step: zeros, but for the iterates, which are the parameter."""
+    return {
+        name: param.detach().to(dtype, copy=True) if name in (FAST, AVERAGE) else torch.zeros_like(param, dtype=dtype)
+        for name in buffer_names(config)
+    }

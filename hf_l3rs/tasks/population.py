@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
-from hf_l3rs.learned.layers import describe_trainable_layers, match_layers, named_trainable_parameters
+from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import LayerStack, LayerState
+from hf_l3rs.learned.structure import identify_layers
 from hf_l3rs.tasks.inner_loop import Evaluation
 from hf_l3rs.tasks.task import Batch, State, Task
 
@@ -49,7 +50,7 @@ class PopulationLearner:
         self.device = torch.device(device)
         self.vectors = vectors.to(self.device)
         self.names = [name for name, _ in named_trainable_parameters(model)]
-        self.embedding_weights, _ = match_layers(describe_trainable_layers(model), network.config.layers)
+        self.identity = identify_layers(describe_trainable_layers(model), network.config)
 
     def start(self, initial_states: Sequence[State]) -> None:
         stacked = {
@@ -57,15 +58,10 @@ class PopulationLearner:
         }
         self.params = {name: stacked.pop(name).requires_grad_() for name in self.names}
         self.fixed = stacked
-        first = [param.detach()[0] for param in self.params.values()]
-        self.stack = LayerStack(self.network.config, first)
-        steps, ema, buffers = self.stack.initial_state(first)
-        count = len(initial_states)
-        self.state = LayerState(
-            steps,
-            ema.repeat(count, 1, 1, 1),
-            {name: [buffer.repeat(count, *[1] * buffer.dim()) for buffer in own] for name, own in buffers.items()},
-        )
+        candidates = [param.detach() for param in self.params.values()]
+        self.stack = LayerStack(self.network.config, [param[0] for param in candidates])
+        steps, ema, buffers = self.stack.initial_state(candidates)  # buffers are of the shapes of what they belong to
+        self.state = LayerState(steps, ema.repeat(len(initial_states), 1, 1, 1), buffers)
         self.k = 0
 
     def step(self, batches: Sequence[Batch]) -> torch.Tensor:
@@ -94,7 +90,7 @@ class PopulationLearner:
             share = (max_norm / (FUNCTIONAL.norms(grads).norm() + 1e-6)).clamp(max=1.0)
             grads = FUNCTIONAL.mul_(grads, [share] * len(grads))
         params, state, _ = self.stack.step(
-            self.network.meta_weights(vector).decider(self.embedding_weights, self.stack.sqrt_numel),
+            self.network.meta_weights(vector).decider(self.identity, self.stack.sqrt_numel),
             params,
             grads,
             state,

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
-from hf_l3rs.learned.layers import describe_trainable_layers, match_layers, named_trainable_parameters
+from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import Decide, LayerStack, LayerState
+from hf_l3rs.learned.structure import identify_layers
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
 from hf_l3rs.tasks.task import Batch, State
 
@@ -74,7 +75,7 @@ class UnrolledLearner:
         self.second_order, self.feature_gradient = second_order, feature_gradient
         self.device, self.autocast = torch.device(device), autocast
         self.names = [name for name, _ in named_trainable_parameters(model)]
-        self.embedding_weights, _ = match_layers(describe_trainable_layers(model), network.config.layers)
+        self.identity = identify_layers(describe_trainable_layers(model), network.config)
         self.params: Tensors
         self.state: LayerState
         self.decide: Decide
@@ -144,7 +145,7 @@ class UnrolledLearner:
         self.state = LayerState(state.steps, state.ema.detach().requires_grad_(), buffers)
         self.fixed = {name: tensor.clone() for name, tensor in fixed.items()}
         weights = self.network.meta_weights(self.vector)
-        self.decide = weights.decider(self.embedding_weights, self.stack.sqrt_numel)
+        self.decide = weights.decider(self.identity, self.stack.sqrt_numel)
         self.losses, self.evaluation_losses = [], []
 
     def carried(self) -> Tensors:

@@ -41,6 +41,7 @@ def random_gradients(num_steps=10, dtype=torch.float64):
 TORCH_OPTIMIZERS = {
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.8, 0.95), eps=1e-3),
     "sgd": lambda params: torch.optim.SGD(params, lr=1.0),
+    "rmsprop": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.0, 0.95), eps=1e-3),
     # torch adds the gradients up where the direction averages them: a factor that the normalisation removes
     "momentum": lambda params: torch.optim.SGD(params, lr=1 - 0.7, momentum=0.7),
 }

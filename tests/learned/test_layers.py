@@ -211,8 +211,8 @@ def test_frozen_weight_tells_the_role_of_its_bias():
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.endswith(".bias")
     optimizer = L3RS(network=trained_network(model, layers=known)).bind(model)
-    assert {"conv.bias", "linear_up.bias", "query.bias"} <= {roles[name] for name in optimizer._embedding_weights}
+    assert {"conv.bias", "linear_up.bias", "query.bias"} <= {roles[name] for name in optimizer._identity}
     for twin in (optimizer, copy.deepcopy(optimizer)):
-        assert list(twin._embedding_weights) == optimizer.param_groups[0]["param_names"]
-        for name, row in twin._embedding_weights.items():
+        assert list(twin._identity) == optimizer.param_groups[0]["param_names"]
+        for name, row in twin._identity.items():
             assert {spec.role for spec, weight in zip(known, row) if weight > 0} == {roles[name]}

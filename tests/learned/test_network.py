@@ -31,14 +31,14 @@ def filled(config=CONFIG, value=0.1):
 
 def test_untrained_is_the_uniform_mixture_and_the_reference_step():
     network = L3RSNetwork(CONFIG)
-    mixture, scale = network(*inputs(network))
+    mixture, scale, _ = network(*inputs(network))
     assert torch.equal(mixture, torch.full((5, 3), 1 / 3))
     assert torch.equal(scale, torch.ones(5))
 
 
 def test_outputs_stay_finite():
     network = filled(value=100.0)
-    mixture, scale = network(*inputs(network, scale=100.0))
+    mixture, scale, _ = network(*inputs(network, scale=100.0))
     torch.testing.assert_close(mixture.sum(1), torch.ones(5))
     assert scale.min() >= math.exp(-LOG_SCALE_LIMIT) * 0.999 and scale.max() <= math.exp(LOG_SCALE_LIMIT) * 1.001
 
@@ -47,10 +47,12 @@ def test_layers_are_independent():
     """Paper, fig. 2: one MLP is applied to every layer."""
     network = filled().double()
     features, embeddings = (value.double() for value in inputs(network))
-    mixture, scale = network(features, embeddings)
+    together = network(features, embeddings)
     for row in range(5):
         alone = network(features[row : row + 1], embeddings[row : row + 1])
-        torch.testing.assert_close(alone, (mixture[row : row + 1], scale[row : row + 1]), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            tuple(alone), tuple(each[row : row + 1] for each in together), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_initial_weights_are_of_the_seed():

@@ -23,7 +23,7 @@ from hf_l3rs.meta.evolution import ESConfig
         {"base_step": float("nan")},
         {"adam_betas": 0.9},
         {"adam_betas": [0.9, 1.0]},
-        {"step_reference": "relative"},
+        {"step_reference": "mean"},
         {"max_grad_norm": 0},
         {"max_grad_norm": "none"},
         {"initial_l3rs": 3},

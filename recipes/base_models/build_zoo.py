@@ -1,0 +1,56 @@
+"""
+Makes small base models of several widths, depths and architectures for the universal start, by `recipes/pretrain.py`.
+
+    python recipes/base_models/build_zoo.py
+    python recipes/base_models/build_zoo.py --only unseen
+
+They go into outputs/zoo, and what is there already is not made again. `trained` are for meta-training beside the
+embedded base models; `unseen` are kept from it, for measurements. About a minute each on one core.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+RECIPES = Path(__file__).resolve().parent.parent
+ZOO: dict[str, dict[str, tuple[str, dict]]] = {
+    "trained": {
+        "resnet-24": ("resnet", {"embedding_size": 24, "hidden_sizes": [24, 48, 96]}),
+        "resnet-12-deep": ("resnet", {"embedding_size": 12, "hidden_sizes": [12, 24, 48], "depths": [2, 2, 2]}),
+        "resnet-48": ("resnet", {"embedding_size": 32, "hidden_sizes": [32, 96, 128]}),
+        "vit-32": ("vit", {"hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 96}),
+        "vit-96": ("vit", {"hidden_size": 96, "num_hidden_layers": 3, "intermediate_size": 288}),
+        "vit-48-deep": ("vit", {"hidden_size": 48, "num_hidden_layers": 6, "intermediate_size": 96}),
+    },
+    "unseen": {
+        "resnet-wide": (
+            "resnet",
+            {"embedding_size": 32, "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1]},
+        ),
+        "convnext": ("convnext", {}),
+        "dinov2": ("dinov2", {}),
+    },
+}
+STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=ZOO, help="Which of the two groups; both by default.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/zoo"), help="Where they go.")
+    arguments = parser.parse_args()
+    for group in [arguments.only] if arguments.only else ZOO:
+        for name, (architecture, overrides) in ZOO[group].items():
+            folder = arguments.output_dir / name
+            if (folder / "model.safetensors").exists():
+                continue
+            command = [sys.executable, RECIPES / "pretrain.py", "--architecture", architecture, "--output_dir", folder]
+            command += ["--config_overrides", json.dumps(overrides), "--max_steps", STEPS[architecture]]
+            subprocess.run([str(part) for part in command], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ _KINDS = {
 FITTING = tuple(_KINDS)[:4]
 
 # References whose steps carry over between widths, so that a role is all that need be known of a layer.
-_CARRIES_OVER = ("relative", "fan_in")
+CARRIES_OVER = ("relative", "fan_in")
 
 
 class LayerFit(NamedTuple):
@@ -121,7 +121,7 @@ def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
     """
     weights, rules = match_layers(layers, config.layers)
     sources = weights.argmax(dim=1).tolist()
-    carries_over = config.step_reference in _CARRIES_OVER
+    carries_over = config.step_reference in CARRIES_OVER
     by_role: dict[str, list[LayerSpec]] = {}
     for known in config.layers:
         if not known.name.startswith(ROLE_PREFIX):  # of a role alone, no width is known

@@ -89,7 +89,7 @@ class LateBoundOptimizer(torch.optim.Optimizer):
         return self._model() if self._model is not None else None
 
     def _layers_of(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
-        """Describes the layers in the groups; what is frozen in `model`, if that is known, helps to tell their roles."""
+        """Describes the layers in the groups; what is frozen in `model`, if known, helps to tell their roles."""
         trained = dict(all_named(groups))
         layers = describe_layers(trained.items() if model is None else model.named_parameters())
         return tuple(layer for layer in layers if layer.name in trained)

@@ -140,8 +140,8 @@ class Matches(NamedTuple):
         weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
             The embeddings as weights over those of the known layers; rows sum to one; float64.
         rules (`tuple[str, ...]`):
-            How each layer was matched: by `"name"`, `"rename"`, `"structure"` or `"role"`, or left to the `"role_mean"`
-            or the `"mean"`.
+            How each layer was matched: by `"name"`, `"rename"`, `"structure"` or `"role"`, or left to a mean, the
+            `"role_mean"` or that of all, `"mean"`.
     """
 
     weights: torch.Tensor

@@ -154,7 +154,8 @@ BUILDING = [
     Row("L3RS: half a step", build(make_model(), num_training_steps=0.5), "num_training_steps must be .*got 0.5"),
     Row("L3RS: steps in words", build(make_model(), num_training_steps="all"), "num_training_steps must be .*'all'"),
     *(Row(f"L3RS: minimum_fit of {value!r}", build(make_model(), minimum_fit=value),
-          rf"minimum_fit is a share .*\[0, 1\], got {value!r}") for value in (-0.1, 1.1, float("nan"), "auto", None, True)),
+          rf"minimum_fit is a share .*\[0, 1\], got {value!r}")
+      for value in (-0.1, 1.1, float("nan"), "auto", None, True)),
     Row("L3RS: another model's network", build(nn.Sequential(nn.Conv2d(3, 9, 3)), network=make_network()),
         r"fits 0 of 2 layers \(0 % .*minimum_fit=0.5; meta-train one.*use model_cards.*pass minimum_fit=0"),
     Row("L3RS: a config that is a mapping", build(make_model(), {"directions": ["adam"]}),

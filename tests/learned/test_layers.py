@@ -204,7 +204,9 @@ def test_unknown_layer_takes_the_mean_of_its_role():
 
 def test_unknown_layer_gets_the_mean_embedding():
     network = trained_network(nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(5), nn.Linear(4, 4)))
-    optimizer = L3RS(network=network, minimum_fit=0).bind([("other", nn.Parameter(torch.ones(2, 3)))], num_training_steps=1)
+    optimizer = L3RS(network=network, minimum_fit=0).bind(
+        [("other", nn.Parameter(torch.ones(2, 3)))], num_training_steps=1
+    )
     optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
     optimizer.step(1.0)
     mean = L3RSNetwork(network.config.replace(layers=(LayerSpec("other", (2, 3), "linear_up.weight", ""),)))

@@ -40,7 +40,7 @@ def test_an_optimizer_follows_the_model_that_it_was_given_in_whatever_way():
     assert L3RS(model, network=network).follows_model
     assert L3RS(network=network).bind(model).follows_model
     assert not L3RS(model.named_parameters(), network=network).follows_model
-    joined = L3RS(model[0], network=network)
+    joined = L3RS(model[0], network=network, minimum_fit=0)
     joined.add_param_group({"params": [("other.weight", nn.Parameter(torch.ones(2, 2)))]})
     assert not joined.follows_model, "what is trained is now the caller's choice"
 

@@ -207,16 +207,13 @@ def run_all(
     return rows
 
 
-def tuned_losses(
-    accelerator: Accelerator, model: nn.Module, tasks: Sequence[Task], baselines: Sequence[Baseline]
-) -> dict[str, float]:
+def tuned_losses(accelerator: Accelerator, tasks: Sequence[Task], baselines: Sequence[Baseline]) -> dict[str, float]:
     """
     Tunes baselines on given tasks, and measures them on the same: in their favour, as a reference should be.
 
     Args:
         accelerator (`Accelerator`): Shares the work out over processes.
-        model (`nn.Module`): Its state is overwritten.
-        tasks (`Sequence[Task]`): Of any horizons.
+        tasks (`Sequence[Task]`): Of any horizons; their models' states are overwritten.
         baselines (`Sequence[Baseline]`): What to tune.
 
     Returns:
@@ -225,7 +222,7 @@ def tuned_losses(
 
     def final_loss(job: tuple[Contender, Task]) -> float:
         contender, task = job
-        return measure(model, contender, task, device=accelerator.device)[task.num_training_steps].loss
+        return measure(task.model, contender, task, device=accelerator.device)[task.num_training_steps].loss
 
     jobs = [(baseline.at(rate), task) for baseline in baselines for rate in baseline.learning_rates for task in tasks]
     losses = iter(share_out(accelerator, jobs, final_loss, "tuning the reference"))

@@ -23,7 +23,11 @@ from hf_l3rs.tasks.provenance import describe_data
 logger = logging.getLogger(__name__)
 
 # Options that are younger than some checkpoints, which know a run by the settings without them.
-_YOUNGER_OPTIONS = ("layers_by", "average_iterates")
+_YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
+    "l3rs": {"layers_by": "name", "average_iterates": False},
+    "model": {"more_base_models": []},
+    "tasks": {"batch_sizes": []},
+}
 
 
 def build_network(
@@ -52,7 +56,7 @@ def build_network(
     one_model = models[0] if len(models) == 1 else None
     fields = _config_fields(l3rs_args)
     changes: dict[str, Any] = {
-        "base_model": model_args.base_model,
+        "base_model": None if model_args.more_base_models else model_args.base_model,
         "base_model_revision": resolved_commit(one_model) if one_model is not None else None,
         "model_type": getattr(getattr(one_model, "config", None), "model_type", None),
         "num_training_steps": task_args.longest_horizon,
@@ -137,9 +141,10 @@ def run_settings(
         "tasks": dataclasses.asdict(task_args),
         "data": describe_data(task_args, seed),
     }
-    for name in _YOUNGER_OPTIONS:
-        if settings["l3rs"][name] == getattr(L3RSArguments, name):
-            del settings["l3rs"][name]
+    for part, defaults in _YOUNGER_OPTIONS.items():
+        for name, default in defaults.items():
+            if settings[part][name] == default:
+                del settings[part][name]
     for dataset in settings["tasks"]["datasets"]:
         del dataset["max_memory_gb"]  # images are the same in memory and from disk
     return settings

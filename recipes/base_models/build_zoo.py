@@ -23,7 +23,6 @@ ZOO: dict[str, dict[str, tuple[str, dict]]] = {
         "resnet-48": ("resnet", {"embedding_size": 32, "hidden_sizes": [32, 96, 128]}),
         "vit-32": ("vit", {"hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 96}),
         "vit-96": ("vit", {"hidden_size": 96, "num_hidden_layers": 3, "intermediate_size": 288}),
-        "vit-48-deep": ("vit", {"hidden_size": 48, "num_hidden_layers": 6, "intermediate_size": 96}),
     },
     "unseen": {
         "resnet-wide": (

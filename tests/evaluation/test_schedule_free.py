@@ -53,7 +53,8 @@ def image_task(num_steps=6):
     batches = [
         Batch(torch.randn(4, 3, 8, 8, generator=generator) + index, torch.arange(4)) for index in range(num_steps)
     ]
-    return Task("noise", 0, dict(tiny_resnet().state_dict()), batches, batches[:1], num_steps, 4)
+    model = tiny_resnet()
+    return Task("noise", 0, dict(model.state_dict()), batches, batches[:1], num_steps, 4, model)
 
 
 def test_evaluation_is_at_the_average_and_changes_nothing_that_follows():

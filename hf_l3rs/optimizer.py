@@ -33,7 +33,8 @@ class L3RS(LearnedOptimizer):
             updates smaller than their rounding are lost.
         minimum_fit (`float`, *optional*, defaults to `0.5`):
             The least share of the trained parameters, in [0, 1], that must be in layers that the meta-weights are
-            made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model.
+            made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model, as
+            an untrained L3RS does.
 
     Raises:
         ConfigError: If a value is out of its range.

@@ -69,15 +69,22 @@ class Fit:
     @property
     def shares(self) -> dict[str, float]:
         """Which share of the parameters is in the layers that are matched in each way; they sum to one."""
-        return {kind: self._share_of((kind,)) for kind in self.counts}
+        sizes = dict.fromkeys(self.counts, 0)
+        for each in self.layers:
+            sizes[each.kind] += math.prod(each.layer.shape)
+        return {kind: size / max(sum(sizes.values()), 1) for kind, size in sizes.items()}
 
     @property
     def share(self) -> float:
         """
         Which share of the parameters, in [0, 1], is in layers that are matched by name, known rename or structure and
-        have the shape that is known, a head's up to its number of classes, or by role where that is enough.
+        have the shape that is known, or by role where that is enough. A head, which may be larger than all the rest,
+        counts only where nothing else is trained, and then up to its number of classes.
         """
-        return self._share_of(FITTING)
+        counted = self._body or self.layers
+        sizes = [(each.kind in FITTING, math.prod(each.layer.shape)) for each in counted]
+        total = sum(size for _, size in sizes)
+        return sum(size for fits, size in sizes if fits) / total if total else 1.0
 
     @property
     def width_ratio(self) -> float:
@@ -99,13 +106,14 @@ class Fit:
         total, misfits = len(self.layers), len(self.misfits)
         fitting = f"{total - misfits} of {total}" if misfits else f"all {total}"
         ways = ", ".join(f"{count} {_KINDS[kind]}" for kind, count in self.counts.items())
-        text = f"fits {fitting} layers ({_percent(self.share)} of the parameters): {ways}"
+        scope = ", head aside" if 0 < len(self._body) < total else ""
+        text = f"fits {fitting} layers ({_percent(self.share)} of the parameters{scope}): {ways}"
         ratio = self.width_ratio
         return text if ratio == 1 else f"{text}; fan-in differs up to {ratio:.3g}-fold"
 
-    def _share_of(self, kinds: Sequence[str]) -> float:
-        sizes = [(each.kind, math.prod(each.layer.shape)) for each in self.layers]
-        return sum(size for kind, size in sizes if kind in kinds) / max(sum(size for _, size in sizes), 1)
+    @property
+    def _body(self) -> list[LayerFit]:
+        return [each for each in self.layers if not _is_head(each.layer)]
 
 
 def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
@@ -128,20 +136,29 @@ def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
             by_role.setdefault(known.role, []).append(known)
     fits = []
     for layer, rule, source in zip(layers, rules, sources):
-        known = config.layers[source]
+        known, kin = config.layers[source], by_role.get(layer.role, [])
         if rule in ("name", "rename"):
             kind = rule if _has_same_shape(layer, known) else "other_shape"
+        elif rule == "role_mean" and _is_head(layer) and kin and all(_fits_head(layer, each) for each in kin):
+            kind = "structure"  # of a head that is the role and the fan-in
         else:
             kind = "role_mean" if rule == "role" and not carries_over else rule
-        relatives = [known] if rule in ("name", "rename", "structure") else by_role.get(layer.role, [])
+        relatives = [known] if rule in ("name", "rename", "structure") else kin
         fits.append(LayerFit(layer, kind, _width_ratio(layer, relatives)))
     return Fit(tuple(fits))
 
 
 def _has_same_shape(layer: LayerSpec, known: LayerSpec) -> bool:
-    if layer.role.startswith("head."):  # its size is the number of classes
-        return layer.shape[1:] == known.shape[1:]
-    return layer.shape == known.shape
+    return _fits_head(layer, known) if _is_head(layer) else layer.shape == known.shape
+
+
+def _is_head(layer: LayerSpec) -> bool:
+    return layer.role.startswith("head.")
+
+
+def _fits_head(layer: LayerSpec, known: LayerSpec) -> bool:
+    """Whether two heads have the same shape up to the number of classes."""
+    return layer.shape[1:] == known.shape[1:]
 
 
 def _width_ratio(layer: LayerSpec, relatives: Sequence[LayerSpec]) -> float:

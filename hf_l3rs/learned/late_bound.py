@@ -91,11 +91,15 @@ class LateBoundOptimizer(torch.optim.Optimizer):
     def _layers_of(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
         """Describes the layers in the groups; what is frozen in `model`, if known, helps to tell their roles."""
         trained = dict(all_named(groups))
-        layers = describe_layers(trained.items() if model is None else model.named_parameters())
+        of_model = {} if model is None else {canonical_name(name): param for name, param in model.named_parameters()}
+        layers = describe_layers({**of_model, **trained}.items())  # a group may be of something beside the model
         return tuple(layer for layer in layers if layer.name in trained)
 
+    def _current_layers(self) -> tuple[LayerSpec, ...]:
+        return self._layers_of(self._current_model(), self.param_groups)
+
     def _check_layers(self, layers: Sequence[LayerSpec]) -> None:
-        """Raises if these layers are not to be trained; called where all are given, before `bind` changes anything."""
+        """Raises if these layers are not to be trained; called where all are given, before anything is changed."""
 
     def _take_layers(self, layers: tuple[LayerSpec, ...]) -> None:
         """Called when other layers are trained than before."""

@@ -55,9 +55,10 @@ class LearnedOptimizer(LateBoundOptimizer):
         check_num_training_steps(num_training_steps)
         check_minimum_fit(minimum_fit)
         groups = named_groups(params)
+        self.minimum_fit = 0.0 if network is None else minimum_fit  # an untrained one has learned no model's ways
         self.network = network = choose_network(network, config, all_named(groups))
         self.loss_observer = LossObserver(synchronize_loss)
-        self.float32_copy, self.minimum_fit, self.quiet = float32_copy, minimum_fit, quiet
+        self.float32_copy, self.quiet = float32_copy, quiet
         self._init_transient()
         defaults = {"step": 0, "num_training_steps": num_training_steps, "fingerprint": network.fingerprint()}
         super().__init__(groups, params if isinstance(params, nn.Module) else None, {"lr": lr, **defaults})
@@ -80,7 +81,7 @@ class LearnedOptimizer(LateBoundOptimizer):
     @property
     def fit(self) -> Fit | None:
         """How well the meta-weights fit what is trained; `None` while the optimizer is not bound."""
-        return measure_fit(self._layers, self.config) if self._layers else None
+        return measure_fit(self._layers or self._current_layers(), self.config) if self.is_bound else None
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> LearnedOptimizer:
         """
@@ -144,7 +145,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         check_lr(param_group.get("lr", self.defaults["lr"]))
         check_num_training_steps(param_group.get("num_training_steps"))
         super().add_param_group(param_group)
-        self._identity = {}  # found anew when all groups are known
+        self._identity, self._layers = {}, ()  # found anew, or refused, when all groups are known
 
     def _check_layers(self, layers: Sequence[LayerSpec]) -> None:
         if not self.quiet:
@@ -186,7 +187,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             The closure's loss, or `closure` if that is the loss.
 
         Raises:
-            BindingError: If the optimizer is not bound, or the planned number of steps is unknown.
+            BindingError: If it is not bound, was not told the number of steps, or added groups fit it too little.
         """
         if not self.is_bound:
             raise BindingError(
@@ -202,7 +203,8 @@ class LearnedOptimizer(LateBoundOptimizer):
             self.loss_observer.add(result)
         self._refresh_network()
         if not self._identity:
-            self._take_layers(self._layers_of(self._current_model(), self.param_groups))
+            self._check_layers(self._current_layers())
+            self._take_layers(self._current_layers())
         # all bindings are made, or refused, before the first parameter moves
         bindings = [
             self._bindings.of_group(index, group, self._identity, self.state)

@@ -12,6 +12,7 @@ from torch import nn
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.learned.config import FEATURES, STRUCTURE, L3RSConfig, LayerSpec
+from hf_l3rs.learned.fit import measure_fit
 from hf_l3rs.learned.layers import describe_trainable_layers, match_layers, role_layers
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import L3RSArguments, check_carries_over
@@ -69,6 +70,8 @@ def build_network(
             check_carries_over(start.config.step_reference)
         _tell_what_is_kept(start.config, fields)
         changes["num_training_steps"] = max(changes["num_training_steps"], start.config.num_training_steps or 0)
+        fit = measure_fit(layers, start.config).describe()
+        logger.info("Meta-training goes on from %s, which %s.", l3rs_args.initial_l3rs, fit)
         return warm_start(start, layers, **changes)
     features = (*FEATURES, STRUCTURE) if l3rs_args.layers_by == "role" else FEATURES
     return L3RSNetwork(L3RSConfig(layers=layers, features=features, **fields, **changes), seed)

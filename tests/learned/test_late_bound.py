@@ -49,3 +49,14 @@ def test_a_model_without_trainable_parameters_is_refused():
     model = make_model().requires_grad_(False)
     with pytest.raises(BindingError, match="frozen"):
         L3RS(network=trained_network(make_model())).bind(model)
+
+
+def test_a_group_may_be_of_something_beside_the_model():
+    model, extra = make_model(), nn.Parameter(torch.ones(2, 2))
+    optimizer = L3RS(model, num_training_steps=2)
+    optimizer.add_param_group({"params": [("other.weight", extra)]})
+    assert [each.layer.name for each in optimizer.fit.layers][-1] == "other.weight"
+    for param in (*model.parameters(), extra):
+        param.grad = torch.ones_like(param)
+    optimizer.step(1.0)
+    assert not torch.equal(extra, torch.ones(2, 2))

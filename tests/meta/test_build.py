@@ -105,11 +105,19 @@ def test_a_start_of_the_same_layers_keeps_its_bytes(tmp_path):
 def test_what_a_start_keeps_is_told_in_one_line(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="hf_l3rs"):
         go_on(tmp_path, trained_network(tiny_vit(), hidden_sizes=(8,), base_step=1e-3), tiny_vit(), directions=["sgd"])
-    (record,) = caplog.records
+    record, _ = caplog.records
     assert record.getMessage() == (
         "The L3RS that meta-training goes on from keeps its own directions ('adam', 'sgd') (not ('sgd',)), "
         "hidden_sizes (8,) (not (32, 32))."
     )
+
+
+def test_how_well_a_start_fits_is_told(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="hf_l3rs"):
+        go_on(tmp_path, trained_network(tiny_resnet()), tiny_vit(), hidden_sizes=[32, 32], base_step=5e-3)
+    (record,) = caplog.records
+    says = f"Meta-training goes on from {tmp_path / 'start'}, which fits 2 of 24 layers"
+    assert record.getMessage().startswith(says)
 
 
 def test_an_l3rs_of_roles_knows_those_of_all_models():

@@ -21,7 +21,7 @@ from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.evolution import ESConfig, Evolution
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.interruption import Interruption
-from hf_l3rs.meta.outer import OuterState, move
+from hf_l3rs.meta.outer import OuterConfig, OuterState, move
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
@@ -189,10 +189,7 @@ class MetaTrainer:
             **{name: value for name, value in progress.settings.items() if name == "data"},
             **{name: value for name, value in tasks.items() if name != "datasets"},
             **{name: models[name] for name in ("base_model", "more_base_models") if "more_base_models" in models},
-            **dataclasses.asdict(self.es),
-            **progress.settings.get("gradient", {}),
-            **dataclasses.asdict(self.meta_loss),
-            "task_per_pair": self.args.task_per_pair,
+            **self._strategy(),
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,
             **{f"validation_loss_{name}": loss for name, loss in progress.references.items()},
@@ -200,6 +197,17 @@ class MetaTrainer:
             **({"started_from": earlier} if earlier else {}),
         }
         return plain_json(summary)
+
+    def _strategy(self) -> dict[str, Any]:
+        """The settings that the estimator has read, and none of the others'."""
+        strategy = dataclasses.asdict(self.es)
+        if isinstance(self.estimator, Evolution):
+            judged = {**dataclasses.asdict(self.meta_loss), "task_per_pair": self.args.task_per_pair}
+            return {"estimator": "evolution", **strategy, **judged}
+        if not isinstance(self.estimator, WindowedGradient):
+            strategy = {spec.name: strategy[spec.name] for spec in dataclasses.fields(OuterConfig)}
+        name = "windows" if isinstance(self.estimator, WindowedGradient) else "gradient"
+        return {"estimator": name, **strategy, **dataclasses.asdict(self.estimator.config)}
 
     def _run_generations(self) -> None:
         bar = tqdm(

@@ -84,7 +84,7 @@ class MetaTrainer:
             if args.compile_model:
                 model.compile()
         self.tasks, self.es, self.args = tasks, es, args
-        self.meta_loss = meta_loss or MetaLoss()
+        self.gradient, self.meta_loss = gradient, meta_loss or MetaLoss()
         self.processes = Processes(self.accelerator)
         self.folder = RunFolder(args.output_dir, args.keep_checkpoints, self.processes)
         self.scorer = Scorer(network.config, self.meta_loss, self.accelerator)
@@ -199,15 +199,15 @@ class MetaTrainer:
         return plain_json(summary)
 
     def _strategy(self) -> dict[str, Any]:
-        """The settings that the estimator has read, and none of the others'."""
+        """The settings that the estimator reads, and none of the others'."""
         strategy = dataclasses.asdict(self.es)
-        if isinstance(self.estimator, Evolution):
+        if self.gradient is None:
             judged = {**dataclasses.asdict(self.meta_loss), "task_per_pair": self.args.task_per_pair}
             return {"estimator": "evolution", **strategy, **judged}
-        if not isinstance(self.estimator, WindowedGradient):
-            strategy = {spec.name: strategy[spec.name] for spec in dataclasses.fields(OuterConfig)}
-        name = "windows" if isinstance(self.estimator, WindowedGradient) else "gradient"
-        return {"estimator": name, **strategy, **dataclasses.asdict(self.estimator.config)}
+        if isinstance(self.gradient, WindowConfig):
+            return {"estimator": "windows", **strategy, **dataclasses.asdict(self.gradient)}
+        strategy = {spec.name: strategy[spec.name] for spec in dataclasses.fields(OuterConfig)}
+        return {"estimator": "gradient", **strategy, **dataclasses.asdict(self.gradient)}
 
     def _run_generations(self) -> None:
         bar = tqdm(

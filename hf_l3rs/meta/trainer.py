@@ -88,7 +88,7 @@ class MetaTrainer:
         self.processes = Processes(self.accelerator)
         self.folder = RunFolder(args.output_dir, args.keep_checkpoints, self.processes)
         self.scorer = Scorer(network.config, self.meta_loss, self.accelerator)
-        self.estimator = self._make_estimator(gradient)
+        self.estimator = self._make_estimator()
         self.selection = Selection(
             validation_tasks,
             self.scorer,
@@ -113,7 +113,8 @@ class MetaTrainer:
         self._interruption = Interruption()
         self._barren = False
 
-    def _make_estimator(self, gradient: GradientConfig | None) -> Estimator:
+    def _make_estimator(self) -> Estimator:
+        gradient = self.gradient
         if gradient is None:
             return Evolution(
                 self.es,

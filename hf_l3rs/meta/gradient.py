@@ -25,8 +25,9 @@ from hf_l3rs.validation import Range, check_fields
 # A gradient of that many times the norm that it would be clipped to has exploded: its direction is noise.
 EXPLODED = 1e3
 
-# What an inner step costs, its share of the way back included, in steps that are not differentiated.
-SECOND_ORDER_STEP_COST, FIRST_ORDER_STEP_COST = 3.0, 1.4
+# What a differentiated inner step costs, its share of the way back included, in steps that are not differentiated:
+# medians of recipes/benchmark_meta_training.py on the embedded ResNet. Others differ with the model.
+SECOND_ORDER_STEP_COST, FIRST_ORDER_STEP_COST = 3.2, 1.25
 
 
 @dataclass(frozen=True)

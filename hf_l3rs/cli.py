@@ -2,7 +2,7 @@
 The command `hf-l3rs`: looks at learned optimizers and exchanges them with the Hub.
 
 ```bash
-hf-l3rs info user/name
+hf-l3rs info user/name --model org/model
 hf-l3rs push model_cards/l3rs-resnet-tiny-fashion user/name --private
 hf-l3rs pull user/name outputs/name --revision v1
 ```
@@ -14,10 +14,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.markdown import one_line
+
+
+if TYPE_CHECKING:
+    from hf_l3rs.learned.config import L3RSConfig
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -28,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="describe a learned optimizer")
     info.add_argument("source", metavar="FOLDER_OR_REPO_ID", help="folder, or Hub id such as user/name")
     info.add_argument("--revision", help="branch, tag or commit on the Hub")
+    info.add_argument("--model", help="folder or Hub id of an image classifier, to tell how well it is fitted")
     info.set_defaults(run=_info)
 
     push = commands.add_parser("push", help="upload a folder to the Hub in one commit")
@@ -86,7 +91,17 @@ def _info(arguments: argparse.Namespace) -> str:
         "commit": artifact.commit_hash,
         **{f"meta-training: {key}": value for key, value in config.meta_training.items()},
     }
+    if arguments.model is not None:
+        rows = {f"fit to {arguments.model}": _fit(arguments.model, config), **rows}
     return _table(rows)
+
+
+def _fit(model: str, config: L3RSConfig) -> str:
+    from hf_l3rs.learned.fit import measure_fit
+    from hf_l3rs.learned.layers import describe_trainable_layers
+    from hf_l3rs.tasks.base_model import load_image_classifier
+
+    return measure_fit(describe_trainable_layers(load_image_classifier(model)), config).describe()
 
 
 def _push(arguments: argparse.Namespace) -> str:

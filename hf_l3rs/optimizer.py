@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from hf_l3rs.learned.fit import MINIMUM_FIT
 from hf_l3rs.learned.optimizer import LearnedOptimizer
 
 
@@ -30,10 +31,14 @@ class L3RS(LearnedOptimizer):
         float32_copy (`bool`, *optional*, defaults to `False`):
             Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
             updates smaller than their rounding are lost.
+        minimum_fit (`float`, *optional*, defaults to `0.5`):
+            The least share of the trained parameters, in [0, 1], that must be in layers that the meta-weights are
+            made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model, as
+            an untrained L3RS does.
 
     Raises:
         ConfigError: If a value is out of its range.
-        BindingError: If the parameters have no names.
+        BindingError: If the parameters have no names, or the meta-weights are another model's.
 
     Example:
 
@@ -62,6 +67,7 @@ class L3RS(LearnedOptimizer):
         lr: float = 1.0,
         num_training_steps: int | None = None,
         float32_copy: bool = False,
+        minimum_fit: float = MINIMUM_FIT,
         **kwargs: Any,
     ) -> L3RS:
         """
@@ -73,12 +79,14 @@ class L3RS(LearnedOptimizer):
             lr (`float`, *optional*, defaults to `1.0`): Multiplier on the learned step, without unit.
             num_training_steps (`int`, *optional*): Planned length of the run in optimizer steps.
             float32_copy (`bool`, *optional*, defaults to `False`): Whether low precision keeps float32 copies.
+            minimum_fit (`float`, *optional*, defaults to `0.5`): What fits a model less is refused; 0 trains any.
             kwargs: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as of
                 [`~hf_l3rs.L3RSArtifact.from_pretrained`].
 
         Raises:
             ArtifactError: If it cannot be had, or is not a readable L3RS.
             ConfigError: If its config is of a newer format or has an invalid value.
+            BindingError: If it is another model's than that of `params`.
         """
         from hf_l3rs.hub.pretrained import L3RSArtifact
 
@@ -89,6 +97,7 @@ class L3RS(LearnedOptimizer):
             lr=lr,
             num_training_steps=num_training_steps,
             float32_copy=float32_copy,
+            minimum_fit=minimum_fit,
         )
         optimizer.commit_hash = artifact.commit_hash
         return optimizer

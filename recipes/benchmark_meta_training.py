@@ -269,12 +269,11 @@ def resident_mebibytes() -> float:
 
 def benchmark_memory(arguments: argparse.Namespace) -> list[Row]:
     """Validates and writes checkpoints too, as real runs do."""
-    model, network, distribution = make_perceptron(num_steps=4, batch_size=8)
+    _, network, distribution = make_perceptron(num_steps=4, batch_size=8)
     tracker = MemoryTracker()
     with tempfile.TemporaryDirectory() as folder:
         trainer = MetaTrainer(
             network,
-            model,
             distribution,
             ESConfig(num_generations=arguments.generations, num_pairs=2),
             MetaTrainingArguments(folder),

@@ -5,8 +5,10 @@ Measures an L3RS against tuned hand-designed optimizers: the paper's figure 3 on
     torchrun --nproc_per_node 2 recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
 
 First every learning rate of every baseline is tried on validation tasks, for every length of run; then all optimizers
-run on the same unseen tasks. OUTPUT_DIR gets search.csv and rows.csv (raw), manifest.json (what they were measured
-with), summary.md, curves.png and results.json (for the model card).
+run on the same unseen tasks. So does the data limit, the loss where a run's own batches may be revisited many times,
+for runs of up to data_limit_max_steps; its search takes most of the time, and 0 leaves it out. OUTPUT_DIR gets
+search.csv and rows.csv (raw), manifest.json (what they were measured with), summary.md, curves.png and results.json
+(for the model card).
 
 Rows are on disk as soon as their run is finished. After an interruption the same command goes on from there, with any
 number of processes. A search is used again for another L3RS on the same model and data: name its folder as search_dir.

@@ -50,19 +50,18 @@ def main(argv: list[str] | None = None) -> Path | None:
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     accelerator = make_accelerator(args.report_to, args.output_dir)
-    model, tasks, validation = build_tasks(model_args, task_args, es.seed)
-    network = build_network(model, l3rs_args, model_args, task_args, es.seed)
+    tasks, validation = build_tasks(model_args, task_args, es.seed)[1:]
+    network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
     reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(
         network,
-        model,
         tasks,
         es,
         args,
         gradient=gradient if args.estimator == "gradient" else None,
         meta_loss=meta_loss,
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
-        references=lambda: tuned_losses(accelerator, model, trainer.validation_tasks, reference),
+        references=lambda: tuned_losses(accelerator, trainer.validation_tasks, reference),
         accelerator=accelerator,
         settings=run_settings(l3rs_args, model_args, task_args, es.seed),
     )

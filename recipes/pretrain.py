@@ -2,7 +2,6 @@
 
     python recipes/pretrain.py --architecture resnet --output_dir recipes/base_models/resnet-tiny-fashion
     python recipes/pretrain.py --architecture vit --output_dir recipes/base_models/vit-tiny-fashion
-    python recipes/pretrain.py --architecture resnet --hidden_sizes 24 48 96 --output_dir outputs/resnet-24-48-96
     python recipes/pretrain.py --architecture resnet --output_dir /tmp/resnet --smoke
 
 The output folder is a complete model repository: config.json, model.safetensors, preprocessor_config.json, README.md.
@@ -10,6 +9,7 @@ Every argument of `transformers.TrainingArguments` is accepted; `DEFAULTS` below
 """
 
 import argparse
+import json
 import logging
 import shlex
 import sys
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.errors import L3RSError
 from hf_l3rs.files import write_files
 from hf_l3rs.images.load import load_image_pool
 
@@ -25,21 +25,28 @@ from hf_l3rs.images.load import load_image_pool
 logger = logging.getLogger("pretrain")
 
 IMAGE_SIZE = 28
+_TRANSFORMER = {"image_size": IMAGE_SIZE, "patch_size": 7, "num_attention_heads": 4}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "num_channels": 3,
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64],
+        "depths": [1, 1, 1],
+        "layer_type": "basic",
+        "downsample_in_first_stage": False,
+    },
+    "vit": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128},
+    "convnext": {"patch_size": 2, "hidden_sizes": [24, 48, 96], "depths": [1, 2, 1], "num_stages": 3},
+    "dinov2": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "mlp_ratio": 2},
+}
+NAMES = {"resnet": "ResNet", "vit": "ViT", "convnext": "ConvNeXt", "dinov2": "DINOv2-shaped ViT"}
+_OF_TRANSFORMERS = {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {"max_steps": 1200, "learning_rate": 4e-3, "weight_decay": 1e-2},
-    "vit": {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2},
-    "convnext": {"max_steps": 1200, "learning_rate": 4e-3, "weight_decay": 5e-2},
-    "dinov2": {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2},
+    "vit": _OF_TRANSFORMERS,
+    "convnext": {**_OF_TRANSFORMERS, "max_steps": 2000, "learning_rate": 4e-3},
+    "dinov2": _OF_TRANSFORMERS,
 }
-NETWORKS = {"resnet": "ResNet", "vit": "ViT", "convnext": "ConvNeXt", "dinov2": "DINOv2-shaped ViT"}
-# What says how large a model is, by architecture; a transformer's heads are HEAD_SIZE wide.
-SIZES: dict[str, dict[str, Any]] = {
-    "resnet": {"hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]},
-    "vit": {"hidden_size": 64, "num_hidden_layers": 4},
-    "convnext": {"hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]},
-    "dinov2": {"hidden_size": 64, "num_hidden_layers": 4},
-}
-HEAD_SIZE = 16
 COMMON_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 128,
     "per_device_eval_batch_size": 500,
@@ -58,45 +65,12 @@ class ModelArguments:
     """What to train."""
 
     architecture: Literal["resnet", "vit", "convnext", "dinov2"] = field(
-        default="resnet",
-        metadata={"help": "By default, a ResNet or ConvNeXt of three blocks, or a transformer of four layers."},
+        default="resnet", metadata={"help": "A model type of transformers; CONFIGS has the sizes."}
     )
-    hidden_sizes: list[int] | None = field(
-        default=None, metadata={"help": "Channels of each stage of a ResNet or ConvNeXt; 16 32 64 without."}
+    config_overrides: str = field(
+        default="{}", metadata={"help": "Other sizes, as JSON, such as '{\"depths\": [2, 2, 2]}'."}
     )
-    depths: list[int] | None = field(
-        default=None, metadata={"help": "Blocks of each stage of a ResNet or ConvNeXt; 1 a stage without."}
-    )
-    hidden_size: int | None = field(
-        default=None, metadata={"help": f"Width of a ViT or DINOv2, a multiple of {HEAD_SIZE}; 64 without."}
-    )
-    num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers of a ViT or DINOv2; 4 without."})
     smoke: bool = field(default=False, metadata={"help": "A few steps on a few images, to see that everything runs."})
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """
-        What the architecture's configuration needs.
-
-        Raises:
-            ConfigError: If a size was given that the architecture has not, or one that is not possible.
-        """
-        names = {name for sizes in SIZES.values() for name in sizes}
-        given = {name: value for name in sorted(names) if (value := getattr(self, name)) is not None}
-        sizes = dict(SIZES[self.architecture])
-        if unknown := set(given) - set(sizes):
-            raise ConfigError(
-                f"A {self.architecture} has no {sorted(unknown)[0]}; its sizes are {' and '.join(sizes)}."
-            )
-        sizes |= given
-        if "hidden_sizes" in given and "depths" not in given:
-            sizes["depths"] = [1] * len(sizes["hidden_sizes"])
-        values = [value for size in sizes.values() for value in (size if isinstance(size, list) else [size])]
-        if min(values) < 1 or ("depths" in sizes and len(sizes["depths"]) != len(sizes["hidden_sizes"])):
-            raise ConfigError(f"Sizes must be from 1, and as many depths as hidden_sizes, got {sizes}.")
-        if sizes.get("hidden_size", 0) % HEAD_SIZE:
-            raise ConfigError(f"hidden_size must be a multiple of {HEAD_SIZE}, got {sizes['hidden_size']}.")
-        return sizes
 
 
 @dataclass
@@ -114,46 +88,21 @@ class DataArguments:
     )
 
 
-def build_config(architecture: str, sizes: dict[str, Any], **labels: Any):
-    """The configuration of a model for RGB images of 28x28 pixels."""
-    from transformers import ConvNextConfig, Dinov2Config, ResNetConfig, ViTConfig
+def build_model(architecture: str, class_names: list[str], overrides: dict[str, Any] | None = None):
+    """The untrained model for RGB images of 28x28 pixels and its image processor."""
+    from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
 
-    if architecture == "resnet":
-        return ResNetConfig(
-            num_channels=3,
-            embedding_size=sizes["hidden_sizes"][0],
-            layer_type="basic",
-            downsample_in_first_stage=False,
-            **sizes,
-            **labels,
-        )
-    if architecture == "convnext":
-        return ConvNextConfig(patch_size=2, num_stages=len(sizes["depths"]), **sizes, **labels)
-    width = sizes["hidden_size"]
-    common = {"image_size": IMAGE_SIZE, "patch_size": 7, "num_attention_heads": width // HEAD_SIZE, **sizes, **labels}
-    if architecture == "dinov2":
-        return Dinov2Config(mlp_ratio=2, **common)
-    return ViTConfig(intermediate_size=2 * width, **common)
-
-
-def build_image_processor():
-    """The image processor of every model here."""
-    from transformers import ViTImageProcessorPil
-
-    return ViTImageProcessorPil(
+    config = AutoConfig.for_model(
+        architecture,
+        id2label=dict(enumerate(class_names)),
+        label2id={name: number for number, name in enumerate(class_names)},
+        **(CONFIGS[architecture] | (overrides or {})),
+    )
+    model = AutoModelForImageClassification.from_config(config)
+    image_processor = ViTImageProcessorPil(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.286] * 3, image_std=[0.353] * 3
     )
-
-
-def build_model(architecture: str, sizes: dict[str, Any], class_names: list[str]):
-    """The untrained model."""
-    from transformers import AutoModelForImageClassification
-
-    labels = {
-        "id2label": dict(enumerate(class_names)),
-        "label2id": {name: number for number, name in enumerate(class_names)},
-    }
-    return AutoModelForImageClassification.from_config(build_config(architecture, sizes, **labels))
+    return model, image_processor
 
 
 def build_dataset(pool, class_ids, augment: bool):
@@ -199,7 +148,7 @@ def write_card(
 
     dataset = Path(data.dataset_name).name if Path(data.dataset_name).exists() else data.dataset_name
     pretty_name = "Fashion-MNIST" if dataset == "fashion_mnist" else dataset
-    network = NETWORKS[architecture]
+    network = NAMES[architecture]
     changes = ", shifted and flipped at random" if data.augment else ""
     schedule = f"{args.lr_scheduler_type.value} after {args.warmup_steps:g} steps of warm-up"
     torch_version = torch.__version__.split("+")[0]
@@ -281,15 +230,20 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = make_parser(first.parse_known_args(argv)[0].architecture)
     try:
         model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(argv)))
+        overrides = json.loads(model_args.config_overrides)
+    except json.JSONDecodeError as error:
+        parser.error(f"--config_overrides must be a JSON object, got {model_args.config_overrides!r}: {error}.")
     except ValueError as error:  # what TrainingArguments does not allow
         parser.error(str(error))
-    sizes = model_args.sizes
+    if not isinstance(overrides, dict):
+        parser.error(f"--config_overrides must be a JSON object, got {model_args.config_overrides!r}.")
     folder = Path(training_args.output_dir)
     write_files(folder, {})  # found out now that it cannot be written, not after training
     if model_args.smoke:
         training_args.max_steps, training_args.warmup_steps, training_args.logging_steps = 4, 1, 1
+    set_seed(training_args.seed)
 
-    image_processor = build_image_processor()
+    _, image_processor = build_model(model_args.architecture, ["unused"])
     train_pool, test_pool = (
         load_image_pool(
             data_args.dataset_name,
@@ -303,7 +257,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     class_ids = train_pool.labels.unique()
     class_names = [train_pool.class_names[number] for number in class_ids]
     set_seed(training_args.seed)
-    model = build_model(model_args.architecture, sizes, class_names)
+    model, _ = build_model(model_args.architecture, class_names, overrides)
     # ResNet takes the Trainer's loss arguments but ignores them, which would inflate its loss under accumulation.
     model.accepts_loss_kwargs = False
     trainer = Trainer(

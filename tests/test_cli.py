@@ -9,6 +9,7 @@ import torch
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.cli import main
 from hf_l3rs.hub.artifact import load_network, save_network
+from tests.tiny import tiny_resnet, trained_network
 
 
 @pytest.fixture
@@ -23,6 +24,18 @@ def run(capsys, *arguments):
     status = main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def test_info_tells_the_fit_to_a_model(capsys, saved, tmp_path):
+    tiny_resnet().save_pretrained(tmp_path / "model")
+    save_network(trained_network(tiny_resnet()), tmp_path / "own")
+    plain = run(capsys, "info", tmp_path / "own")[1].splitlines()
+    for folder, says in ((tmp_path / "own", "fits all 20 layers (100 %"), (saved, "fits 0 of 20 layers (0 %")):
+        status, out, err = run(capsys, "info", folder, "--model", tmp_path / "model")
+        first, *others = out.splitlines()
+        assert (status, err) == (0, "")
+        assert first.startswith(f"fit to {tmp_path / 'model'}") and says in first
+        assert folder is saved or [line.split() for line in others] == [line.split() for line in plain]
 
 
 def test_info(capsys, saved):

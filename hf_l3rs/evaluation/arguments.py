@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES
-from hf_l3rs.validation import MAX_SEED, Range, check_fields
+from hf_l3rs.validation import MAX_SEED, Range, check_fields, check_not_empty
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,14 @@ class EvaluationArguments:
     Args:
         l3rs (`str`): Folder or Hub id of the L3RS.
         setting (`str`, *optional*, defaults to `"in domain"`): How the tasks relate to meta-training; for the card.
-        baselines (`list[str]`, *optional*, defaults to both Adams): Any of BASELINES, at least one.
+        baselines (`list[str]`, *optional*, defaults to both Adams):
+            Any of BASELINES, at least one. Schedule-free AdamW needs `pip install hf_l3rs[rivals]`.
         include_untrained (`bool`, *optional*, defaults to `True`): Whether an untrained L3RS is measured as well.
         horizons (`list[int]`, *optional*, defaults to `[10, 20, 50, 100]`): Lengths of runs, in steps.
+        data_limit_max_steps (`int`, *optional*, defaults to 50):
+            Longest run whose data limit is measured, the loss with many passes over its batches; none with 0. Its
+            search takes 124 times the steps of one run on each search task, (3 + 8 + 20) passes x 4 learning rates,
+            where that of a baseline takes 11.
         num_tasks (`int`, *optional*, defaults to `16`): Unseen tasks.
         num_search_tasks (`int`, *optional*, defaults to `8`): Validation tasks of the learning-rate search.
         evaluate_every (`int`, *optional*): Steps between points of the curves; at the end of runs only by default.
@@ -41,6 +46,7 @@ class EvaluationArguments:
         "help": f"Any of {', '.join(BASELINES)}."})  # fmt: skip
     include_untrained: bool = field(default=True, metadata={"help": "Measure an untrained L3RS as well."})
     horizons: list[int] = field(default_factory=lambda: [10, 20, 50, 100], metadata={"help": "Lengths of runs."})
+    data_limit_max_steps: int = field(default=50, metadata={"help": "Longest run with a data limit; 0 for none."})
     num_tasks: int = field(default=16, metadata={"help": "Unseen tasks."})
     num_search_tasks: int = field(default=8, metadata={"help": "Validation tasks of the learning-rate search."})
     evaluate_every: int | None = field(default=None, metadata={"help": "Steps between points of the curves."})
@@ -51,7 +57,9 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("horizons", "num_tasks", "num_search_tasks", "evaluate_every"), Range(low=1))
-        check_fields(self, {"baselines": BASELINES, "seed": Range(low=0, high=MAX_SEED), **counts})
+        ranges = {"data_limit_max_steps": Range(low=0), "seed": Range(low=0, high=MAX_SEED), **counts}
+        check_fields(self, {"baselines": BASELINES, **ranges})
+        check_not_empty(self, "l3rs", "output_dir", "search_dir")
         for name in ("baselines", "horizons"):
             values = getattr(self, name)
             repeated = [value for value, count in Counter(values).items() if count > 1]

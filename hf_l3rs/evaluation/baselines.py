@@ -13,9 +13,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.manifest import installed_version
+from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner, schedule_free_adamw
 from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.optimizer import LearnedOptimizer
+from hf_l3rs.tasks.inner_loop import ModelLearner
 
 
 # Eleven rates over two and a half decades, about a factor 1.8 apart.
@@ -39,6 +42,11 @@ class Contender:
             What its runs depend on beside name and learning rate, as plain JSON values: rows of contenders of one name
             but different identities are never mixed.
         max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
+        learner (`type`, *optional*, defaults to [`~hf_l3rs.tasks.inner_loop.ModelLearner`]):
+            Trains the model with the optimizer; another one for optimizers that ask for more than a step.
+        passes (`int`, *optional*, defaults to 1):
+            How many times the run's batches are trained on, in their order; `num_training_steps` of `build` counts
+            every one. More than one is no rival, as everybody else sees them once.
     """
 
     name: str
@@ -46,6 +54,8 @@ class Contender:
     learning_rate: float | None = None
     identity: Mapping[str, Any] = field(default_factory=dict, hash=False)
     max_grad_norm: float | None = None
+    learner: type[ModelLearner] = ModelLearner
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,9 @@ class Baseline:
             Whether the learning rate falls to zero along a half cosine over the run; constant otherwise.
         head_only (`bool`, *optional*, defaults to `False`): Whether only the head is trained (paper, fig. 3).
         learning_rates (`tuple[float, ...]`, *optional*): What is searched.
+        package (`str`, *optional*): The package that it comes from where that is not torch; its version is recorded.
+        learner (`type`, *optional*): As of [`Contender`].
+        passes (`int`, *optional*, defaults to 1): As of [`Contender`].
     """
 
     name: str
@@ -67,6 +80,9 @@ class Baseline:
     cosine: bool = False
     head_only: bool = False
     learning_rates: tuple[float, ...] = ADAPTIVE_RATES
+    package: str | None = None
+    learner: type[ModelLearner] = ModelLearner
+    passes: int = 1
 
     def at(self, learning_rate: float) -> Contender:
         """Returns the baseline with this learning rate."""
@@ -78,15 +94,24 @@ class Baseline:
             schedule = LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / num_training_steps)))
             return optimizer, schedule
 
-        return Contender(self.name, build, learning_rate, self.identity)
+        return Contender(self.name, build, learning_rate, self.identity, learner=self.learner, passes=self.passes)
+
+    def example(self) -> torch.optim.Optimizer:
+        """Returns an optimizer of a parameter of its own, at the first learning rate."""
+        return self.make([nn.Parameter(torch.zeros(1, 1))], self.learning_rates[0])
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What its runs depend on beside name and learning rate, such as decays, as plain JSON values."""
-        optimizer = self.make([nn.Parameter(torch.zeros(1, 1))], self.learning_rates[0])
+        optimizer = self.example()
         settings = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
-        return {"class": kind, **settings, "cosine": self.cosine, "head_only": self.head_only}
+        identity = {"class": kind, **settings, "cosine": self.cosine, "head_only": self.head_only}
+        if self.package is not None:
+            identity["version"] = installed_version(self.package)
+        if self.passes > 1:  # rows of a single pass were measured before there were more
+            identity["passes"] = self.passes
+        return identity
 
 
 def _parameters(model: nn.Module, head_only: bool) -> list[nn.Parameter]:
@@ -109,6 +134,7 @@ _ALL = (
     Baseline("AdamW cosine", _torch(torch.optim.AdamW, weight_decay=0.01), cosine=True),
     Baseline("SGD constant", _torch(torch.optim.SGD, momentum=0.9), learning_rates=SGD_RATES),
     Baseline("SGD cosine", _torch(torch.optim.SGD, momentum=0.9), cosine=True, learning_rates=SGD_RATES),
+    Baseline("Schedule-free AdamW", schedule_free_adamw, package="schedulefree", learner=ScheduleFreeLearner),
 )
 
 BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
@@ -119,12 +145,15 @@ def select_baselines(names: Sequence[str]) -> list[Baseline]:
     Returns baselines by name.
 
     Raises:
-        ConfigError: If a name is unknown.
+        ConfigError: If a name is unknown, or the package of a baseline is not installed.
     """
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise ConfigError(f"Unknown baselines {', '.join(unknown)}; known are {', '.join(BASELINES)}.")
-    return [BASELINES[name] for name in names]
+    baselines = [BASELINES[name] for name in names]
+    for baseline in baselines:
+        baseline.example()  # what is not installed is found out now
+    return baselines
 
 
 def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from hf_l3rs.evaluation.baselines import Baseline, Contender
+from hf_l3rs.evaluation.data_limit import revisited
 from hf_l3rs.evaluation.processes import on_main_process, share_out
 from hf_l3rs.evaluation.results import Row, Run, RunKey, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
-from hf_l3rs.tasks.inner_loop import Evaluation, fine_tune
+from hf_l3rs.tasks.inner_loop import Evaluation
+from hf_l3rs.tasks.inner_loop import run as run_inner_loop
 from hf_l3rs.tasks.task import Task
 
 
@@ -45,7 +47,8 @@ def run_one(
         tasks ([`TaskDistribution`]): Where the task is drawn from.
         seed (`int`): Of the tasks; meta-training's tasks have another seed, and other images.
         run ([`Run`]): What to run.
-        evaluate_every (`int`, *optional*): Steps between evaluations; at the end only by default.
+        evaluate_every (`int`, *optional*):
+            Steps between evaluations; at the end only by default, and of a contender with more than one pass.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 
     Returns:
@@ -53,7 +56,7 @@ def run_one(
     """
     length = run.num_training_steps
     task = draw_task(tasks, seed, run.task, length)
-    steps = range(evaluate_every, length, evaluate_every) if evaluate_every else ()
+    steps = range(evaluate_every, length, evaluate_every) if evaluate_every and run.contender.passes == 1 else ()
     evaluations = measure(model, run.contender, task, steps, device)
     return [Row(*run.key, step, *evaluation) for step, evaluation in evaluations.items()]
 
@@ -76,23 +79,21 @@ def measure(
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 
     Returns:
-        `dict[int, Evaluation]`: By steps taken, always the same ones. From where the run diverged on, and where the
-        model's loss is not a number, the loss is infinite and the accuracy 0.
+        `dict[int, Evaluation]`: By steps taken, always the same ones; the end is at the task's length, however many
+        passes there were. From where the run diverged on, and where the model's loss is not a number, the loss is
+        infinite and the accuracy 0.
     """
+    length, task = task.num_training_steps, revisited(task, contender.passes)
     model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
     optimizer, scheduler = contender.build(model, task.num_training_steps)
-    trajectory = fine_tune(
-        model,
-        task,
-        optimizer,
-        scheduler=scheduler,
-        evaluate_at=evaluate_at,
-        device=device,
-        max_grad_norm=contender.max_grad_norm,
+    learner = contender.learner(
+        model, optimizer, scheduler=scheduler, device=device, max_grad_norm=contender.max_grad_norm
     )
+    (trajectory,) = run_inner_loop(learner, [task], evaluate_at=evaluate_at)
     end = trajectory.num_steps if trajectory.diverged else math.inf
     measured = {step: each for step, each in trajectory.evaluations.items() if step < end and math.isfinite(each.loss)}
-    return {step: measured.get(step, DIVERGED) for step in (*evaluate_at, task.num_training_steps)}
+    on_the_way = {step: measured.get(step, DIVERGED) for step in evaluate_at}
+    return {**on_the_way, length: measured.get(task.num_training_steps, DIVERGED)}
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:
@@ -131,12 +132,21 @@ def comparison_runs(
     contenders: Sequence[Contender],
     num_tasks: int,
     horizons: Iterable[int],
+    data_limits: Mapping[int, Contender] | None = None,
 ) -> list[Run]:
-    """Returns the runs of a comparison: tuned baselines, and contenders that need no tuning, on the same tasks."""
+    """
+    Returns the runs of a comparison: tuned baselines, contenders that need no tuning, and the data limit of the
+    horizons that have one, on the same tasks.
+    """
+    limits = data_limits or {}
     return [
         Run(contender, task, horizon)
         for horizon in horizons
-        for contender in (*(baseline.at(rates[baseline.name][horizon]) for baseline in baselines), *contenders)
+        for contender in (
+            *(baseline.at(rates[baseline.name][horizon]) for baseline in baselines),
+            *contenders,
+            *([limits[horizon]] if horizon in limits else []),
+        )
         for task in range(num_tasks)
     ]
 
@@ -197,16 +207,13 @@ def run_all(
     return rows
 
 
-def tuned_losses(
-    accelerator: Accelerator, model: nn.Module, tasks: Sequence[Task], baselines: Sequence[Baseline]
-) -> dict[str, float]:
+def tuned_losses(accelerator: Accelerator, tasks: Sequence[Task], baselines: Sequence[Baseline]) -> dict[str, float]:
     """
     Tunes baselines on given tasks, and measures them on the same: in their favour, as a reference should be.
 
     Args:
         accelerator (`Accelerator`): Shares the work out over processes.
-        model (`nn.Module`): Its state is overwritten.
-        tasks (`Sequence[Task]`): Of any horizons.
+        tasks (`Sequence[Task]`): Of any horizons; their models' states are overwritten.
         baselines (`Sequence[Baseline]`): What to tune.
 
     Returns:
@@ -215,7 +222,7 @@ def tuned_losses(
 
     def final_loss(job: tuple[Contender, Task]) -> float:
         contender, task = job
-        return measure(model, contender, task, device=accelerator.device)[task.num_training_steps].loss
+        return measure(task.model, contender, task, device=accelerator.device)[task.num_training_steps].loss
 
     jobs = [(baseline.at(rate), task) for baseline in baselines for rate in baseline.learning_rates for task in tasks]
     losses = iter(share_out(accelerator, jobs, final_loss, "tuning the reference"))

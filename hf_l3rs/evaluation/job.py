@@ -15,11 +15,14 @@ from accelerate import Accelerator
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
+from hf_l3rs.evaluation.card_entries import to_results
+from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.processes import on_main_process
-from hf_l3rs.evaluation.report import describe_savings, summarise, to_markdown, to_results
+from hf_l3rs.evaluation.report import summarise, to_markdown
 from hf_l3rs.evaluation.results import Row
+from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.pretrained import L3RSArtifact
@@ -40,9 +43,10 @@ class EvaluationJob:
     """
     Measures an L3RS against tuned hand-designed optimizers.
 
-    First every learning rate of every baseline is tried on validation tasks, for every length of run; then all
-    optimizers run on the same unseen tasks. The same job may run again after an interruption of any kind, with any
-    number of processes: what is measured is not measured again, and the rows are those of an uninterrupted job.
+    First every learning rate of every baseline, and of the data limit, is tried on validation tasks, for every length
+    of run; then all optimizers run on the same unseen tasks. The same job may run again after an interruption of any
+    kind, with any number of processes: what is measured is not measured again, and the rows are those of an
+    uninterrupted job.
 
     Args:
         model_args ([`~hf_l3rs.tasks.arguments.ModelArguments`]): The model that is fine-tuned.
@@ -52,6 +56,8 @@ class EvaluationJob:
 
     Raises:
         DataError: If meta-training saw images of the tasks.
+        ConfigError: If the package of a baseline is not installed.
+        ArtifactError: If the L3RS cannot be read, or has a damaged record of its meta-training.
 
     Example:
 
@@ -75,11 +81,12 @@ class EvaluationJob:
     ) -> None:
         torch.set_num_threads(1)  # of many small runs, one a process is fastest, and rounding depends on it
         self.task_args, self.args, self.accelerator = task_args, args, accelerator
+        self.baselines = select_baselines(args.baselines)
         self.network = L3RSArtifact.from_pretrained(args.l3rs).network
+        self.meta_training_cost = meta_training_cost(self.network.config.meta_training)
         check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
         self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
         self.model.to(accelerator.device)
-        self.baselines = select_baselines(args.baselines)
         self.contenders = [l3rs_contender(self.network)]
         if args.include_untrained:
             self.contenders.append(l3rs_contender(L3RSNetwork(self.network.config), "L3RS, untrained"))
@@ -111,29 +118,38 @@ class EvaluationJob:
             CheckpointError: If a folder holds rows that were measured with other settings.
             StorageError: If a folder cannot be written.
         """
-        identities: dict[str, Any] = {baseline.name: baseline.identity for baseline in self.baselines}
+        identities: dict[str, Any] = {each.name: each.identity for each in (*self.baselines, *DATA_LIMITS.values())}
         identities |= {contender.name: contender.identity for contender in self.contenders}
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
         return self.report(self.compare(self.search()), command)
 
-    def search(self) -> dict[str, dict[int, float]]:
-        """Returns for each baseline and length of run the best learning rate on the validation tasks."""
-        runs = search_runs(self.baselines, self.args.num_search_tasks, self.args.horizons)
-        return best_rates(
-            run_all(
-                self.accelerator,
-                self.model,
-                self.search_tasks,
-                self.args.seed,
-                runs,
-                self.search_store,
-                "searching learning rates",
-            )
+    def search(self) -> list[Row]:
+        """Returns the rows of every learning rate of every baseline, and of the data limit, on validation tasks."""
+        args = self.args
+        limited = [steps for steps in args.horizons if steps <= args.data_limit_max_steps]
+        return run_all(
+            self.accelerator,
+            self.model,
+            self.search_tasks,
+            args.seed,
+            [
+                *search_runs(self.baselines, args.num_search_tasks, args.horizons),
+                *search_runs(DATA_LIMITS.values(), args.num_search_tasks, limited),
+            ],
+            self.search_store,
+            "searching learning rates",
         )
 
-    def compare(self, rates: dict[str, dict[int, float]]) -> list[Row]:
-        """Returns the rows of all optimizers on the same unseen tasks."""
-        runs = comparison_runs(self.baselines, rates, self.contenders, self.args.num_tasks, self.args.horizons)
+    def compare(self, searched: Sequence[Row]) -> list[Row]:
+        """Returns the rows of all optimizers on the same unseen tasks, at the best rates of those that have any."""
+        runs = comparison_runs(
+            self.baselines,
+            best_rates(searched),
+            self.contenders,
+            self.args.num_tasks,
+            self.args.horizons,
+            best_data_limits(searched),
+        )
         return run_all(
             self.accelerator,
             self.model,
@@ -150,8 +166,7 @@ class EvaluationJob:
         args, datasets = self.args, self.task_args.datasets
         command = command or shlex.join(["python", *sys.argv])
         summaries = summarise(rows, args.baselines)
-        inner_steps = self.network.config.meta_training.get("inner_steps")
-        table = f"{to_markdown(summaries)}\n\n{describe_savings(summaries, args.baselines, inner_steps)}"
+        table = f"{to_markdown(summaries)}\n\n{describe_savings(summaries, args.baselines, self.meta_training_cost)}"
         entries = to_results(
             summaries,
             args.baselines,

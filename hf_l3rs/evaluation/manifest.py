@@ -62,7 +62,7 @@ def measurement_settings(
         "evaluate_every": evaluate_every,
         "images_and_weights": fingerprint(tasks, seed),
         "device": next(model.parameters()).device.type,  # each rounds in its own way, and so do versions
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
     }
 
 
@@ -127,6 +127,14 @@ def plain(settings: Any) -> Any:
     return json.loads(json.dumps(settings, default=str))
 
 
+def installed_version(package: str) -> str | None:
+    """Returns the version of a package, or `None` where it runs from a source tree that was never installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -145,10 +153,3 @@ def _hash(section: Mapping[str, Any]) -> str:
 
 def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return None

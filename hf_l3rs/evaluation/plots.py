@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_l3rs.evaluation.data_limit import DATA_LIMIT, is_data_limit
 from hf_l3rs.evaluation.report import mean_and_stderr
 from hf_l3rs.evaluation.results import Row, to_frame
 from hf_l3rs.files import write_files
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # L3RS stands out; baselines keep to muted colours that differ in lightness too.
 HIGHLIGHT = "#c1121f"
+LIMIT = "#333333"
 MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
 
 # Lengths of run side by side; more of them go below.
@@ -27,7 +29,8 @@ MAX_COLUMNS = 5
 
 def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, highlight: str = "L3RS") -> None:
     """
-    Draws loss and accuracy over steps, one line for each optimizer, one column for each length of run.
+    Draws loss and accuracy over steps, one line for each optimizer, one column for each length of run. The data limit
+    is a dashed line across.
 
     Args:
         rows (`Sequence[Row]`): Of one comparison.
@@ -72,7 +75,7 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
 
 
 def _colors(names: Sequence[str], highlight: str) -> dict[str, str]:
-    others = [name for name in names if name != highlight]
+    others = [name for name in names if name != highlight and not is_data_limit(name)]
     return {highlight: HIGHLIGHT, **dict(zip(others, MUTED * len(others)))}
 
 
@@ -80,8 +83,12 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, colors: dict[str,
     """Means over tasks with one standard error: as lines with a band, or as points where there is a single step."""
     from matplotlib.ticker import MaxNLocator
 
-    steps = frame.step.unique()
-    for index, (name, of_optimizer) in enumerate(frame.groupby("optimizer", sort=False)):
+    of_limit = frame.optimizer.map(is_data_limit).astype(bool)
+    limit, curves = frame[of_limit][metric].mean(), frame[~of_limit]
+    if limit < math.inf:
+        axis.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=DATA_LIMIT)
+    steps = curves.step.unique()
+    for index, (name, of_optimizer) in enumerate(curves.groupby("optimizer", sort=False)):
         table = mean_and_stderr(of_optimizer.groupby("step")[metric])
         table = table.where(table["mean"] < math.inf)
         style = {"color": colors[name], "label": name, "markersize": 3}

@@ -1,8 +1,7 @@
-"""What a benchmark's rows say: summary tables, Markdown, and the entries of a model card."""
+"""What a benchmark's rows say: summaries, and their table in Markdown."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
 from hf_l3rs.errors import DataError
+from hf_l3rs.evaluation.data_limit import is_data_limit
 from hf_l3rs.evaluation.results import Row, final_rows, ranked
-from hf_l3rs.hub.results import Result
+from hf_l3rs.hub.results import gap_closed
 from hf_l3rs.markdown import markdown_table
 
 
@@ -33,8 +33,10 @@ class Summary:
         accuracy (`float`): Mean final accuracy.
         accuracy_stderr (`float`): Its standard error over tasks.
         wins (`int`): Tasks on which the loss is lower than the reference's.
-        ratio (`float`): Mean loss over the reference's mean loss; NaN if the reference's is infinite.
         reference (`str`): The best baseline for runs of this length.
+        reference_loss (`float`): Its mean loss; infinite if a run diverged.
+        data_limit_loss (`float`, *optional*):
+            Mean loss of the data limit, of many passes over the batches of the run; `None` if it was not measured.
     """
 
     optimizer: str
@@ -48,13 +50,29 @@ class Summary:
     accuracy: float
     accuracy_stderr: float
     wins: int
-    ratio: float
     reference: str
+    reference_loss: float
+    data_limit_loss: float | None = None
 
     @property
     def is_reference(self) -> bool:
         """Whether this is the best baseline itself."""
         return self.optimizer == self.reference
+
+    @property
+    def is_data_limit(self) -> bool:
+        """Whether this is the data limit, a line to refer to and no rival."""
+        return is_data_limit(self.optimizer)
+
+    @property
+    def ratio(self) -> float:
+        """Mean loss over the reference's mean loss; NaN if the reference's is infinite or 0."""
+        return self.loss / self.reference_loss if 0 < self.reference_loss < math.inf else math.nan
+
+    @property
+    def gap_closed(self) -> float | None:
+        """How far the mean loss is on the way from the reference's, 0, to the data limit, 1, if that is known."""
+        return gap_closed(self.loss, self.reference_loss, self.data_limit_loss)
 
 
 def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
@@ -128,7 +146,7 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
     losses, accuracies = mean_and_stderr(groups.loss), mean_and_stderr(groups.accuracy)
     by_task = finals.pivot(index="task", columns="optimizer", values="loss")
     wins = by_task.lt(by_task[reference], axis=0).sum()
-    reference_loss = losses.loc[reference, "mean"]
+    limits = [float(losses.loc[name, "mean"]) for name in losses.index if is_data_limit(name)]
     return [
         Summary(
             optimizer=name,
@@ -142,8 +160,9 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
             accuracy=float(accuracies.loc[name, "mean"]),
             accuracy_stderr=float(accuracies.loc[name, "stderr"]),
             wins=int(wins[name]),
-            ratio=float(losses.loc[name, "mean"] / reference_loss) if reference_loss < math.inf else math.nan,
             reference=reference,
+            reference_loss=float(losses.loc[reference, "mean"]),
+            data_limit_loss=min(limits, default=None),
         )
         for name, of_optimizer in groups
     ]
@@ -161,39 +180,22 @@ def steps_to_reach(
     return min(lengths, default=None)
 
 
-def steps_of_baselines(summaries: Sequence[Summary], baselines: Sequence[str], loss: float) -> float | None:
-    """
-    Returns how many steps the best baseline needs for a mean loss, each length of run tuned for itself.
-
-    Between the measured lengths it is interpolated, log loss over log steps; `None` if it lies outside of them.
-    """
-    points: dict[int, float] = {}
-    for summary in summaries:
-        if summary.optimizer in baselines and not summary.num_diverged:
-            steps = summary.num_training_steps
-            points[steps] = min(summary.loss, points.get(steps, math.inf))
-    for (few, worse), (many, better) in itertools.pairwise(sorted(points.items())):
-        if 0 < better <= loss <= worse and better < worse:
-            share = math.log(worse / loss) / math.log(worse / better)
-            return few * (many / few) ** share
-    return None
-
-
-def runs_to_pay_back(inner_steps: int, num_training_steps: int, baseline_steps: float | None) -> int | None:
-    """Returns after how many fine-tuning runs meta-training has saved the steps that it took, if it saves any."""
-    if baseline_steps is None or baseline_steps <= num_training_steps:
-        return None
-    return math.ceil(inner_steps / (baseline_steps - num_training_steps))
-
-
 def to_markdown(summaries: Iterable[Summary]) -> str:
-    """Returns a table with a line for each horizon and optimizer; the reference of each horizon is marked."""
-    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins")
-    alignments = ("right", "left", *["right"] * 5)
-    return markdown_table(headers, map(_cells, summaries), alignments)
+    """
+    Returns a table with a line for each horizon and optimizer; the reference of each horizon is marked. Where a data
+    limit was measured, its last column has the share of the gap between the two that is closed.
+    """
+    summaries = list(summaries)
+    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins", "gap closed")
+    has_limit = any(summary.data_limit_loss is not None for summary in summaries)
+    columns = len(headers) if has_limit else len(headers) - 1
+    alignments = ("right", "left", *["right"] * (columns - 2))
+    return markdown_table(headers[:columns], [_cells(summary)[:columns] for summary in summaries], alignments)
 
 
 def _cells(summary: Summary) -> tuple[str, ...]:
+    is_rival = not (summary.is_reference or summary.is_data_limit)
+    share = summary.gap_closed if is_rival else None
     loss = f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}"
     if summary.num_diverged:
         loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}, median {summary.loss_median:.3f}"
@@ -204,94 +206,6 @@ def _cells(summary: Summary) -> tuple[str, ...]:
         loss,
         f"{100 * summary.accuracy:.1f} ± {100 * summary.accuracy_stderr:.1f} %",
         f"{summary.ratio:.2f}" if math.isfinite(summary.ratio) else "–",
-        "" if summary.is_reference else f"{summary.wins} of {summary.num_tasks}",
+        f"{summary.wins} of {summary.num_tasks}" if is_rival else "",
+        "" if share is None else f"{100 * share:.0f} %",
     )
-
-
-def describe_savings(
-    summaries: Sequence[Summary], baselines: Sequence[str], inner_steps: int | None, optimizer: str = "L3RS"
-) -> str:
-    """
-    Says, one line for each length of run, how many steps an L3RS saves and when its meta-training is paid back.
-
-    Args:
-        summaries (`Sequence[Summary]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers.
-        inner_steps (`int`, *optional*): Steps that meta-training took.
-        optimizer (`str`, *optional*, defaults to `"L3RS"`): Whose savings.
-    """
-    lines = []
-    for summary in summaries:
-        if summary.optimizer != optimizer:
-            continue
-        if summary.num_diverged:
-            lines.append(
-                f"- {optimizer} diverged on {summary.num_diverged} of {summary.num_tasks} tasks in runs of "
-                f"{summary.num_training_steps} steps."
-            )
-            continue
-        needed = steps_of_baselines(summaries, baselines, summary.loss)
-        line = f"- After {summary.num_training_steps} steps {optimizer} is where the best tuned baseline is after "
-        line += "a number of steps that was not measured" if needed is None else f"{needed:.0f}"
-        runs = runs_to_pay_back(inner_steps, summary.num_training_steps, needed) if inner_steps else None
-        lines.append(
-            f"{line}; the {inner_steps} steps of meta-training are saved after {runs} runs." if runs else f"{line}."
-        )
-    return "\n".join(lines)
-
-
-def to_results(
-    summaries: Sequence[Summary],
-    baselines: Sequence[str],
-    *,
-    dataset: str,
-    split: str,
-    setting: str,
-    command: str,
-    hub_id: str | None = None,
-) -> list[Result]:
-    """
-    Turns the summaries into entries of a model card: every optimizer against the best baseline of its horizon.
-
-    Args:
-        summaries (`Sequence[Summary]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers.
-        dataset (`str`): What was evaluated on.
-        split (`str`): Split of the evaluation sets.
-        setting (`str`): How the tasks relate to meta-training, such as `"in domain"`.
-        command (`str`): What measures it again.
-        hub_id (`str`, *optional*): Id of the data set on the Hub, if it is there.
-
-    Returns:
-        `list[Result]`: For every optimizer that is not a baseline.
-    """
-    references = {summary.num_training_steps: summary for summary in summaries if summary.is_reference}
-    results = []
-    for summary in summaries:
-        if summary.optimizer in baselines:
-            continue
-        reference = references[summary.num_training_steps]
-        needed = steps_of_baselines(summaries, baselines, summary.loss)
-        results.append(
-            Result(
-                optimizer=summary.optimizer,
-                dataset=dataset,
-                hub_id=hub_id,
-                split=split,
-                num_training_steps=summary.num_training_steps,
-                num_tasks=summary.num_tasks,
-                loss=summary.loss,
-                loss_stderr=None if summary.num_diverged else summary.loss_stderr,
-                accuracy=summary.accuracy,
-                accuracy_stderr=summary.accuracy_stderr,
-                setting=setting,
-                baseline=f"{reference.optimizer}, tuned",
-                baseline_loss=reference.loss,
-                baseline_accuracy=reference.accuracy,
-                wins=summary.wins,
-                step_ratio=None if needed is None else round(needed / summary.num_training_steps, 2),
-                command=command,
-                num_diverged=summary.num_diverged or None,
-            )
-        )
-    return results

@@ -48,8 +48,9 @@ def network_files(network: L3RSNetwork) -> dict[str, bytes]:
         raise ArtifactError("The meta-weights are not finite numbers throughout; save those of a run that converged.")
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
     config = network.config.replace(library_version=_library_version()).to_dict()
-    if config["base_model_revision"] is None:  # as in artefacts that are older than the field
-        del config["base_model_revision"]
+    for name in ("base_model_revision", "averaging"):  # as in artefacts that are older than the field
+        if not config[name]:
+            del config[name]
     return {
         WEIGHTS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
         CONFIG_NAME: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),

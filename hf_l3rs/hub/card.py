@@ -29,7 +29,8 @@ _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 # By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
 _METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps$")
 _COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,step ratio".split(",")
-_ALIGNMENTS = ["left" if name in ("setting", "data", "optimizer", "baseline") else "right" for name in _COLUMNS]
+_LIMIT_COLUMNS = ["data limit", "gap closed"]  # where it was measured
+_TEXTS = ("setting", "data", "optimizer", "baseline")
 
 
 def generate_model_card(
@@ -190,7 +191,8 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
         "settings": markdown_table(["setting", "value"], settings.items()),
-        "results": markdown_table(_COLUMNS, map(_row, entries), _ALIGNMENTS) if entries else None,
+        "results": _results_table(entries) if entries else None,
+        "has_data_limit": _has_data_limit(entries),
         "commands": _union(map(_command, entries)),
     }
 
@@ -202,6 +204,16 @@ def _base_model(config: L3RSConfig) -> str:
     if config.base_model:
         return markdown_code(last_part(config.base_model))
     return f"a {markdown_text(config.model_type)} model" if config.model_type else "its base model"
+
+
+def _has_data_limit(entries: Sequence[Result]) -> bool:
+    return any(entry.data_limit_loss is not None for entry in entries)
+
+
+def _results_table(entries: Sequence[Result]) -> str:
+    columns = _COLUMNS + _LIMIT_COLUMNS * _has_data_limit(entries)
+    alignments = ["left" if name in _TEXTS else "right" for name in columns]
+    return markdown_table(columns, [_row(entry)[: len(columns)] for entry in entries], alignments)
 
 
 def _row(entry: Result) -> list[Any]:
@@ -217,6 +229,8 @@ def _row(entry: Result) -> list[Any]:
         _measured(entry.baseline_accuracy),
         None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
         None if entry.step_ratio is None else f"{entry.step_ratio:.2f}",
+        _measured(entry.data_limit_loss),
+        None if entry.gap_closed is None else f"{100 * entry.gap_closed:.0f} %",
     ]
 
 

@@ -50,6 +50,8 @@ class Result:
             Steps that the baseline needs for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
         hub_id (`str`, *optional*): Id of the data set on the Hub; `None` if it came from elsewhere.
         num_diverged (`int`, *optional*): Tasks on which the run diverged; none by default.
+        data_limit_loss (`float`, *optional*):
+            Mean loss where the run's own batches may be revisited many times; infinity if such a run diverged.
 
     Raises:
         ArtifactError: If a value is of a wrong type or out of its range.
@@ -73,6 +75,7 @@ class Result:
     step_ratio: float | None = None
     hub_id: str | None = None
     num_diverged: int | None = None
+    data_limit_loss: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("accuracy", "baseline_accuracy"):
@@ -95,12 +98,37 @@ class Result:
         """What a card calls the data: the Hub id, or a name without the way to it."""
         return self.hub_id or last_part(self.dataset)
 
+    @property
+    def gap_closed(self) -> float | None:
+        """How far the loss is on the way from the baseline's, 0, to the data limit, 1, if all three are known."""
+        return gap_closed(self.loss, self.baseline_loss, self.data_limit_loss)
+
+
+def gap_closed(loss: float, baseline_loss: float | None, data_limit_loss: float | None) -> float | None:
+    """
+    Returns the share of the gap between a baseline and the data limit that an optimizer closes.
+
+    Args:
+        loss (`float`): Mean loss of the optimizer.
+        baseline_loss (`float`, *optional*): Of the best tuned baseline.
+        data_limit_loss (`float`, *optional*): Of many passes over the same batches.
+
+    Returns:
+        `float` or `None`: 1 at the data limit, 0 where the baseline is, negative above. `None` if a loss is not known
+        or infinite, or if the limit is not below the baseline.
+    """
+    if baseline_loss is None or data_limit_loss is None or math.inf in (loss, baseline_loss):
+        return None
+    gap = baseline_loss - data_limit_loss
+    return (baseline_loss - loss) / gap if gap > 0 else None
+
 
 _COUNTS = ("num_training_steps", "num_tasks", "wins", "num_diverged")
+_LOSSES = ("loss", "baseline_loss", "data_limit_loss")  # infinite where a run diverged
 _RULES = {
     **dict.fromkeys((*_COUNTS, "step_ratio", "loss_stderr", "accuracy_stderr"), Range(low=0)),
     **dict.fromkeys(("accuracy", "baseline_accuracy"), Range(low=0, high=1)),
-    **dict.fromkeys(("loss", "baseline_loss"), Range(low=0, high=math.inf)),
+    **dict.fromkeys(_LOSSES, Range(low=0, high=math.inf)),
 }
 # JSON has no infinity.
 _INFINITY = "infinity"
@@ -185,7 +213,7 @@ def _read_entry(entry: Any, index: int, file: PathLike) -> Result:
     unknown = sorted(set(entry) - {spec.name for spec in fields(Result)})
     if missing or unknown:
         raise refuse(f"it lacks {missing[0]!r}" if missing else f"it has an unknown field {short(unknown[0])}")
-    infinite = {name: math.inf for name in ("loss", "baseline_loss") if entry.get(name) == _INFINITY}
+    infinite = {name: math.inf for name in _LOSSES if entry.get(name) == _INFINITY}
     try:
         return Result(**{**entry, **infinite})
     except ArtifactError as error:

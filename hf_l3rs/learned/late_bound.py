@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from hf_l3rs.errors import BindingError
-from hf_l3rs.learned.layers import canonical_name, named_trainable_parameters
+from hf_l3rs.learned.config import LayerSpec
+from hf_l3rs.learned.layers import canonical_name, describe_layers, named_trainable_parameters
 from hf_l3rs.learned.parameters import all_named, check_names, named_groups
 from hf_l3rs.learned.refusals import refuse_sharding, refuse_sparse_modules
 
@@ -31,7 +33,9 @@ class LateBoundOptimizer(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], model: nn.Module | None, defaults: dict[str, Any]) -> None:
         super().__init__(groups or [{"params": [], "param_names": []}], defaults)
         if groups:
-            self._parameters_changed(model)
+            layers = self._layers_of(model, groups)
+            self._check_layers(layers)
+            self._take_layers(layers)
         if model is not None:
             self._follow(model)
 
@@ -69,9 +73,11 @@ class LateBoundOptimizer(torch.optim.Optimizer):
         if len(current) != len(params) or any(old is not new for old, new in zip(current, params)):
             if len(self.param_groups) != 1:
                 raise BindingError("An optimizer with several parameter groups cannot be bound anew; build another.")
+            layers = self._layers_of(module, groups)
+            self._check_layers(layers)
             self.state.clear()
             self.param_groups[0].update(params=params, param_names=names)
-            self._parameters_changed(module)
+            self._take_layers(layers)
         if module is not None:
             self._follow(module)
 
@@ -82,8 +88,21 @@ class LateBoundOptimizer(torch.optim.Optimizer):
     def _current_model(self) -> nn.Module | None:
         return self._model() if self._model is not None else None
 
-    def _parameters_changed(self, model: nn.Module | None) -> None:
-        """Called when other parameters are trained than before; `model` is what they are of, if that is known."""
+    def _layers_of(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
+        """Describes the layers in the groups; what is frozen in `model`, if known, helps to tell their roles."""
+        trained = dict(all_named(groups))
+        of_model = {} if model is None else {canonical_name(name): param for name, param in model.named_parameters()}
+        layers = describe_layers({**of_model, **trained}.items())  # a group may be of something beside the model
+        return tuple(layer for layer in layers if layer.name in trained)
+
+    def _current_layers(self) -> tuple[LayerSpec, ...]:
+        return self._layers_of(self._current_model(), self.param_groups)
+
+    def _check_layers(self, layers: Sequence[LayerSpec]) -> None:
+        """Raises if these layers are not to be trained; called where all are given, before anything is changed."""
+
+    def _take_layers(self, layers: tuple[LayerSpec, ...]) -> None:
+        """Called when other layers are trained than before."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """See [`LearnedOptimizer.add_param_group`]."""
@@ -120,3 +139,9 @@ class LateBoundOptimizer(torch.optim.Optimizer):
             f"{sum(map(len, own))}, or they have other names; freeze and unfreeze the same layers as in the run that "
             "made it."
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LateBoundOptimizer:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin

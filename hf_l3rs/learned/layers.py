@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from hf_l3rs.learned.config import LayerSpec
 
+
+# What the name of a known layer starts with that stands for every layer of its role.
+ROLE_PREFIX = "role:"
 
 # What torch.compile, DDP, activation checkpointing and PEFT put into a parameter's name.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_checkpoint_wrapped_module|base_model\.model|base_layer)\.")
@@ -127,56 +132,83 @@ def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]])
     return f"{kind}.{leaf}"
 
 
-def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> tuple[torch.Tensor, list[str]]:
+class Matches(NamedTuple):
+    """
+    Which learned embedding each layer of a model gets.
+
+    Args:
+        weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
+            The embeddings as weights over those of the known layers; rows sum to one; float64.
+        rules (`tuple[str, ...]`):
+            How each layer was matched: by `"name"`, `"rename"`, `"structure"` or `"role"`, or left to a mean, the
+            `"role_mean"` or that of all, `"mean"`.
+    """
+
+    weights: torch.Tensor
+    rules: tuple[str, ...]
+
+
+def role_layers(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:
+    """
+    Returns one layer for each role in `layers`, in the order in which they are first seen: what an L3RS knows that is
+    to train models that it never saw.
+    """
+    roles = dict.fromkeys(layer.role for layer in layers)
+    return tuple(LayerSpec(name=f"{ROLE_PREFIX}{role}", shape=(), role=role, block="") for role in roles)
+
+
+def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> Matches:
     """
     Finds for each layer of a model the trained layers whose embeddings it takes, as weights over them.
 
-    A layer is matched by its canonical name, then by known renames, then by block, role and shape. What is left takes
-    the mean embedding of its role, or of all layers if the role is new.
+    A layer is matched by its canonical name, then by known renames, then by block, role and shape, then by its role,
+    if an embedding is for that role and no one layer (see [`role_layers`]). What is left takes the mean embedding of
+    its role, or of all layers if the role is new.
 
     Args:
         layers (`Sequence[LayerSpec]`): The layers of the model that is to be trained.
         known (`Sequence[LayerSpec]`): The layers that own an embedding.
 
     Returns:
-        `tuple[torch.Tensor, list[str]]`: Weights of shape `(len(layers), len(known))` whose rows sum to one, and the
-        names of the layers that were left to a mean.
+        [`Matches`]
     """
-    weights, unmatched = _match(tuple(layers), tuple(known))
-    return weights.clone(), list(unmatched)
+    weights, rules = _match(tuple(layers), tuple(known))
+    return Matches(weights.clone(), rules)
+
+
+# A rule's name, what it looks for in the known layers, and what it knows those by; `None` matches nothing.
+_RULES: tuple[tuple[str, Callable[[LayerSpec], object], Callable[[LayerSpec], object]], ...] = (
+    ("name", lambda layer: layer.name, lambda known: known.name),
+    ("rename", lambda layer: renamed(layer.name), lambda known: renamed(known.name)),
+    ("structure", lambda layer: (layer.block, layer.role, layer.shape), lambda known: _structure(known)),
+    ("role", lambda layer: f"{ROLE_PREFIX}{layer.role}", lambda known: known.name),
+)
+
+
+def _structure(known: LayerSpec) -> object:
+    return None if known.name.startswith(ROLE_PREFIX) else (known.block, known.role, known.shape)
 
 
 @functools.lru_cache(maxsize=64)
-def _match(layers: tuple[LayerSpec, ...], known: tuple[LayerSpec, ...]) -> tuple[torch.Tensor, tuple[str, ...]]:
-    rules: tuple[Callable[[LayerSpec], object], ...] = (
-        lambda layer: layer.name,
-        lambda layer: renamed(layer.name),
-        lambda layer: (layer.block, layer.role, layer.shape),
-    )
-    indices = [_unique_index(known, rule) for rule in rules]
+def _match(layers: tuple[LayerSpec, ...], known: tuple[LayerSpec, ...]) -> Matches:
+    indices = [(rule, key, _unique_index(known, known_key)) for rule, key, known_key in _RULES]
     weights = torch.zeros(len(layers), len(known), dtype=torch.float64)
-    unmatched = []
+    rules = []
     for row, layer in enumerate(layers):
-        found = next(
-            (index[rule(layer)] for rule, index in zip(rules, indices) if rule(layer) in index),
-            None,
-        )
+        found = next(((rule, index[key(layer)]) for rule, key, index in indices if key(layer) in index), None)
         if found is not None:
-            weights[row, found] = 1.0
+            rules.append(found[0])
+            weights[row, found[1]] = 1.0
             continue
-        unmatched.append(layer.name)
         same_role = [column for column, other in enumerate(known) if other.role == layer.role]
+        rules.append("role_mean" if same_role else "mean")
         columns = same_role or range(len(known))
         weights[row, list(columns)] = 1.0 / len(columns)
-    return weights, tuple(unmatched)
+    return Matches(weights, tuple(rules))
 
 
-def _unique_index(known: Sequence[LayerSpec], rule: Callable[[LayerSpec], object]) -> dict[object, int]:
+def _unique_index(known: Sequence[LayerSpec], key: Callable[[LayerSpec], object]) -> dict[object, int]:
     """Maps each key to its layer; a key that two layers share identifies neither."""
-    index: dict[object, int] = {}
-    shared = set()
-    for column, layer in enumerate(known):
-        key = rule(layer)
-        shared.update({key} & index.keys())
-        index[key] = column
-    return {key: column for key, column in index.items() if key not in shared}
+    keys = [key(layer) for layer in known]
+    times = Counter(keys)
+    return {each: column for column, each in enumerate(keys) if each is not None and times[each] == 1}

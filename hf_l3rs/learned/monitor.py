@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 
+from hf_l3rs.learned.fit import Fit
 from hf_l3rs.learned.step import Decision
 
 
 logger = logging.getLogger("hf_l3rs.optimizer")
+
+# How many layers a warning names: a model may have hundreds.
+NUM_EXAMPLES = 3
 
 
 class StepMonitor:
@@ -64,15 +68,13 @@ class StepMonitor:
             "optimizer.step(loss), or let the model compute the loss from its labels.",
         )
 
-    def warn_of_unknown(self, unmatched: Sequence[str], num_layers: int) -> None:
-        """Warns of layers that have no embedding of their own."""
-        if unmatched and not self.quiet:
-            logger.warning(
-                "%d of %d layers are unknown to this L3RS and take the mean embedding of their role: %s.",
-                len(unmatched),
-                num_layers,
-                ", ".join(unmatched),
-            )
+    def warn_of_misfit(self, fit: Fit) -> None:
+        """Warns of layers that are not those that the L3RS was meta-trained for."""
+        misfits = fit.misfits
+        if misfits and not self.quiet:
+            names = ", ".join(misfits[:NUM_EXAMPLES])
+            more = f" and {len(misfits) - NUM_EXAMPLES} more" if len(misfits) > NUM_EXAMPLES else ""
+            logger.warning("This L3RS %s; what does not fit is %s%s.", fit.describe(), names, more)
 
     def warn_of_rounding(self, params: Iterable[torch.Tensor]) -> None:
         """Warns if a parameter is of a type that rounds small updates away."""

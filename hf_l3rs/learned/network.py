@@ -51,6 +51,10 @@ class MetaWeights(NamedTuple):
     linear: list[tuple[torch.Tensor, torch.Tensor]]
     num_directions: int
 
+    def embed(self, weights: torch.Tensor) -> torch.Tensor:
+        """Returns the embeddings, in float64, of layers that are given as weights over the known ones."""
+        return weights.to(self.embeddings).double() @ self.embeddings.double()
+
     def decider(self, identity: torch.Tensor, like: torch.Tensor) -> Callable[[torch.Tensor], Choice]:
         """
         Returns the network as a step calls it, with what tells a model's layers apart put in.
@@ -64,8 +68,7 @@ class MetaWeights(NamedTuple):
             `Callable`: Features of shape `(num_layers, num_features)` -> [`Choice`].
         """
         weights, structure = identity.to(self.embeddings.device).tensor_split([len(self.embeddings)], dim=1)
-        means = weights.to(self.embeddings).double() @ self.embeddings.double()
-        embeddings = torch.cat((means.to(like), structure.to(like)), dim=1)
+        embeddings = torch.cat((self.embed(weights).to(like), structure.to(like)), dim=1)
         linear = [(weight.to(like), bias.to(like)) for weight, bias in self.linear]
         kind = like.device.type
 

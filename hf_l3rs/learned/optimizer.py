@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch import nn
 
 from hf_l3rs.errors import BindingError
 from hf_l3rs.learned.binding import Bindings
-from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.config import L3RSConfig, LayerSpec
+from hf_l3rs.learned.fit import MINIMUM_FIT, Fit, check_minimum_fit, measure_fit, refuse_misfit
 from hf_l3rs.learned.late_bound import LateBoundOptimizer, NamedParameters
-from hf_l3rs.learned.layers import describe_layers, match_layers
 from hf_l3rs.learned.loss_observer import LossObserver
 from hf_l3rs.learned.monitor import StepMonitor
 from hf_l3rs.learned.network import L3RSNetwork, choose_network
@@ -23,7 +22,8 @@ from hf_l3rs.learned.saved_state import check_groups, check_state_dict, exact_st
 from hf_l3rs.learned.structure import identify_layers
 
 
-logger = logging.getLogger(__name__)
+# Beside torch's own; what else there is is derived, or belongs to one process.
+_KEPT_IN_COPIES = ("network", "float32_copy", "minimum_fit", "quiet", "_identity", "_layers", "_waiting_state")
 
 
 class LearnedOptimizer(LateBoundOptimizer):
@@ -31,9 +31,11 @@ class LearnedOptimizer(LateBoundOptimizer):
     [`~hf_l3rs.L3RS`] without Hub and Trainer: a torch optimizer that is given its meta-weights.
 
     Args:
-        params, config, network, lr, num_training_steps, synchronize_loss, float32_copy: As of [`~hf_l3rs.L3RS`].
+        params, config, network, lr, num_training_steps, synchronize_loss, float32_copy, minimum_fit:
+            As of [`~hf_l3rs.L3RS`].
         quiet (`bool`, *optional*, defaults to `False`):
-            Whether to warn of nothing, as for the candidates of meta-training, of which many are bad.
+            Whether to warn of nothing and to train any model, as for the candidates of meta-training, of which many
+            are bad.
     """
 
     def __init__(
@@ -46,11 +48,14 @@ class LearnedOptimizer(LateBoundOptimizer):
         num_training_steps: int | None = None,
         synchronize_loss: bool = True,
         float32_copy: bool = False,
+        minimum_fit: float = MINIMUM_FIT,
         quiet: bool = False,
     ) -> None:
         check_lr(lr)
         check_num_training_steps(num_training_steps)
+        check_minimum_fit(minimum_fit)
         groups = named_groups(params)
+        self.minimum_fit = 0.0 if network is None else minimum_fit  # an untrained one has learned no model's ways
         self.network = network = choose_network(network, config, all_named(groups))
         self.loss_observer = LossObserver(synchronize_loss)
         self.float32_copy, self.quiet = float32_copy, quiet
@@ -62,6 +67,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         """Everything that is derived from `param_groups`, `state` and the network, or belongs to one process."""
         super()._init_transient()
         self._identity: dict[str, torch.Tensor] = {}
+        self._layers: tuple[LayerSpec, ...] = ()
         self._bindings = Bindings(self.network, self.float32_copy)
         self._monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
@@ -71,6 +77,11 @@ class LearnedOptimizer(LateBoundOptimizer):
     def config(self) -> L3RSConfig:
         """The configuration of the meta-weights."""
         return self.network.config
+
+    @property
+    def fit(self) -> Fit | None:
+        """How well the meta-weights fit what is trained; `None` while the optimizer is not bound."""
+        return measure_fit(self._layers or self._current_layers(), self.config) if self.is_bound else None
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> LearnedOptimizer:
         """
@@ -86,7 +97,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             [`LearnedOptimizer`]: The optimizer itself.
 
         Raises:
-            BindingError: If there is nothing to train or parameters have no names.
+            BindingError: If there is nothing to train, names are missing, or the L3RS is another model's.
             UnsupportedSetupError: Under DeepSpeed or FSDP, or if gradients will be sparse.
         """
         check_num_training_steps(num_training_steps)
@@ -134,20 +145,22 @@ class LearnedOptimizer(LateBoundOptimizer):
         check_lr(param_group.get("lr", self.defaults["lr"]))
         check_num_training_steps(param_group.get("num_training_steps"))
         super().add_param_group(param_group)
-        self._identity = {}  # found anew when all groups are known
+        self._identity, self._layers = {}, ()  # found anew, or refused, when all groups are known
 
-    def _parameters_changed(self, model: nn.Module | None) -> None:
-        """Finds the embedding of every layer; frozen parameters of `model` help to tell the roles of the others."""
+    def _check_layers(self, layers: Sequence[LayerSpec]) -> None:
+        if not self.quiet:
+            refuse_misfit(measure_fit(layers, self.config), self.minimum_fit)
+
+    def _take_layers(self, layers: tuple[LayerSpec, ...]) -> None:
+        """Finds the embedding of every layer."""
         self._bindings.clear()
         self.was_restored = False
-        layers = describe_layers(model.named_parameters() if model is not None else all_named(self.param_groups))
-        trained = dict(all_named(self.param_groups))
-        layers = tuple(layer for layer in layers if layer.name in trained)
-        _, unmatched = match_layers(layers, self.config.layers)
+        self._layers = layers
         self._identity = {layer.name: row for layer, row in zip(layers, identify_layers(layers, self.config))}
-        self._monitor.warn_of_unknown(unmatched, len(layers))
+        if not self.quiet:
+            self._monitor.warn_of_misfit(measure_fit(layers, self.config))
         if not self.float32_copy:
-            self._monitor.warn_of_rounding(trained.values())
+            self._monitor.warn_of_rounding(param for _, param in all_named(self.param_groups))
 
     def observe_loss(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
         """
@@ -174,7 +187,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             The closure's loss, or `closure` if that is the loss.
 
         Raises:
-            BindingError: If the optimizer is not bound, or the planned number of steps is unknown.
+            BindingError: If it is not bound, was not told the number of steps, or added groups fit it too little.
         """
         if not self.is_bound:
             raise BindingError(
@@ -190,7 +203,8 @@ class LearnedOptimizer(LateBoundOptimizer):
             self.loss_observer.add(result)
         self._refresh_network()
         if not self._identity:
-            self._parameters_changed(self._current_model())
+            self._check_layers(self._current_layers())
+            self._take_layers(self._current_layers())
         # all bindings are made, or refused, before the first parameter moves
         bindings = [
             self._bindings.of_group(index, group, self._identity, self.state)
@@ -250,15 +264,8 @@ class LearnedOptimizer(LateBoundOptimizer):
         self.state.update(exact_state(state_dict, self.param_groups))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **super().__getstate__(),
-            "network": self.network,
-            "synchronize_loss": self.loss_observer.synchronize,
-            "float32_copy": self.float32_copy,
-            "quiet": self.quiet,
-            "_identity": self._identity,
-            "_waiting_state": self._waiting_state,
-        }
+        kept = {name: getattr(self, name) for name in _KEPT_IN_COPIES}
+        return {**super().__getstate__(), **kept, "synchronize_loss": self.loss_observer.synchronize}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -269,9 +276,3 @@ class LearnedOptimizer(LateBoundOptimizer):
             self._init_transient()
         super().__setstate__(state)
         self._bindings.clear()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LearnedOptimizer:
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return twin

@@ -40,7 +40,7 @@ def identify_layers(layers: Sequence[LayerSpec], config: L3RSConfig) -> torch.Te
     Returns:
         `torch.Tensor` of shape `(num_layers, num_known_layers)`, or with four more columns; float64.
     """
-    weights, _ = match_layers(layers, config.layers)
+    weights = match_layers(layers, config.layers).weights
     return torch.cat((weights, structure(layers)), dim=1) if STRUCTURE in config.features else weights
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.config import STEP_REFERENCES
 from hf_l3rs.learned.directions import DIRECTIONS
+from hf_l3rs.learned.fit import CARRIES_OVER
 from hf_l3rs.validation import Range, check_fields, check_not_empty
+
+
+# What an L3RS tells layers apart by.
+LAYERS_BY = ("name", "role")
 
 
 @dataclass
@@ -16,7 +22,16 @@ class L3RSArguments:
     The L3RS that is trained; see [`~hf_l3rs.L3RSConfig`] for the fields that are not explained here.
 
     Args:
-        initial_l3rs (`str`, *optional*): An L3RS to start from in place of an untrained one.
+        initial_l3rs (`str`, *optional*):
+            An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by` and
+            `adam_betas` stays as it has it.
+        layers_by (`str`, *optional*, defaults to `"name"`):
+            What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
+            the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
+        average_iterates (`bool`, *optional*, defaults to `False`): `averaging` of [`~hf_l3rs.L3RSConfig`].
+
+    Raises:
+        ConfigError: If a value is out of its range, or layers are known by role alone while steps depend on widths.
     """
 
     initial_l3rs: str | None = field(default=None, metadata={"help": "An L3RS to start from."})
@@ -27,7 +42,9 @@ class L3RSArguments:
     adam_betas: list[float] | None = field(
         default=None, metadata={"help": "Decays of the direction adam; those of initial_l3rs or 0.9 0.99 by default."}
     )
-    step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to: rms or absolute."})
+    step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to; see L3RSConfig."})
+    layers_by: str = field(default="name", metadata={"help": "What has an embedding: each layer's name, or role."})
+    average_iterates: bool = field(default=False, metadata={"help": "Average each layer's iterates."})
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
 
     def __post_init__(self) -> None:
@@ -40,10 +57,22 @@ class L3RSArguments:
                 "base_step": Range(above=0),
                 "adam_betas": Range(low=0, below=1),
                 "step_reference": STEP_REFERENCES,
+                "layers_by": LAYERS_BY,
                 "max_grad_norm": Range(above=0),
             },
         )
         check_not_empty(self, "initial_l3rs")
+        if self.layers_by == "role" and self.initial_l3rs is None:
+            check_carries_over(self.step_reference)
+
+
+def check_carries_over(step_reference: str) -> None:
+    """Raises if layers cannot be known by role alone, because steps depend on the width that they were learned at."""
+    if step_reference not in CARRIES_OVER:
+        raise ConfigError(
+            "L3RSArguments.layers_by 'role' needs a step_reference that carries over between widths, one of "
+            f"{', '.join(CARRIES_OVER)}, got {step_reference!r}; set one of these, or layers_by to 'name'."
+        )
 
 
 @dataclass

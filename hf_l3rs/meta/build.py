@@ -3,51 +3,135 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.learned.config import FEATURES, STRUCTURE, L3RSConfig, LayerSpec
+from hf_l3rs.learned.fit import measure_fit
+from hf_l3rs.learned.layers import describe_trainable_layers, match_layers, role_layers
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.meta.arguments import L3RSArguments
+from hf_l3rs.meta.arguments import L3RSArguments, check_carries_over
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.base_model import resolved_commit
 from hf_l3rs.tasks.provenance import describe_data
 
 
+logger = logging.getLogger(__name__)
+
+# Options that are younger than some checkpoints, which know a run by the settings without them.
+_YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
+    "l3rs": {"layers_by": "name", "average_iterates": False},
+    "model": {"more_base_models": []},
+    "tasks": {"batch_sizes": []},
+}
+
+
 def build_network(
-    model: nn.Module, l3rs_args: L3RSArguments, model_args: ModelArguments, task_args: TaskArguments, seed: int
+    model: nn.Module | Sequence[nn.Module],
+    l3rs_args: L3RSArguments,
+    model_args: ModelArguments,
+    task_args: TaskArguments,
+    seed: int,
 ) -> L3RSNetwork:
-    """Returns the L3RS that meta-training starts from: an untrained one, or that of `initial_l3rs`."""
+    """
+    Returns the L3RS that meta-training starts from: an untrained one, or that of `initial_l3rs`.
+
+    Args:
+        model (`nn.Module` or `Sequence[nn.Module]`): What is to be trained; several with `layers_by: role`.
+        l3rs_args ([`L3RSArguments`]): The L3RS.
+        model_args ([`~hf_l3rs.tasks.arguments.ModelArguments`]): Where the model comes from.
+        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks.
+        seed (`int`): Of untrained weights.
+
+    Raises:
+        ArtifactError: If `initial_l3rs` cannot be had, or is not a readable L3RS.
+        ConfigError: If a value is out of its range.
+    """
+    models = [model] if isinstance(model, nn.Module) else list(model)
+    layers = layers_to_know(models, l3rs_args.layers_by)
+    one_model = models[0] if len(models) == 1 else None
+    fields = _config_fields(l3rs_args)
     changes: dict[str, Any] = {
-        "base_model": model_args.base_model,
-        "base_model_revision": resolved_commit(model),
-        "model_type": getattr(getattr(model, "config", None), "model_type", None),
+        "base_model": None if model_args.more_base_models else model_args.base_model,
+        "base_model_revision": resolved_commit(one_model) if one_model is not None else None,
+        "model_type": getattr(getattr(one_model, "config", None), "model_type", None),
         "num_training_steps": task_args.longest_horizon,
     }
     if l3rs_args.adam_betas is not None:
         changes["adam_betas"] = tuple(l3rs_args.adam_betas)
     if l3rs_args.initial_l3rs is not None:
         start = L3RSArtifact.from_pretrained(l3rs_args.initial_l3rs).network
+        if l3rs_args.layers_by == "role":
+            check_carries_over(start.config.step_reference)
+        _tell_what_is_kept(start.config, fields)
         changes["num_training_steps"] = max(changes["num_training_steps"], start.config.num_training_steps or 0)
-        network = L3RSNetwork(start.config.replace(**changes))
-        network.load_state_dict(start.state_dict())
-        return network
-    trained = {name for name, _ in named_trainable_parameters(model)}
-    layers = [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
-    config = L3RSConfig(
-        layers=tuple(layers),
-        directions=tuple(l3rs_args.directions),
-        hidden_sizes=tuple(l3rs_args.hidden_sizes),
-        embedding_size=l3rs_args.embedding_size,
-        base_step=l3rs_args.base_step,
-        step_reference=l3rs_args.step_reference,
-        max_grad_norm=l3rs_args.max_grad_norm,
-        **changes,
-    )
-    return L3RSNetwork(config, seed)
+        fit = measure_fit(layers, start.config).describe()
+        logger.info("Meta-training goes on from %s, which %s.", l3rs_args.initial_l3rs, fit)
+        return warm_start(start, layers, **changes)
+    features = (*FEATURES, STRUCTURE) if l3rs_args.layers_by == "role" else FEATURES
+    return L3RSNetwork(L3RSConfig(layers=layers, features=features, **fields, **changes), seed)
+
+
+def layers_to_know(models: Sequence[nn.Module], layers_by: str) -> tuple[LayerSpec, ...]:
+    """
+    Returns the layers that get an embedding: those of one model that are trained, or the roles of those of several.
+
+    Raises:
+        ConfigError: If several models' layers are to be known by name, which tells none of the models apart.
+    """
+    layers = [layer for model in models for layer in describe_trainable_layers(model)]
+    if layers_by == "role":
+        return role_layers(layers)
+    if len(models) != 1:
+        raise ConfigError(
+            f"L3RSArguments.layers_by 'name' is for one model, got {len(models)}; set it to 'role', or choose one."
+        )
+    return tuple(layers)
+
+
+def warm_start(start: L3RSNetwork, layers: tuple[LayerSpec, ...], **changes: Any) -> L3RSNetwork:
+    """
+    Returns a network that knows other layers than `start` does and treats them as `start` would.
+
+    Args:
+        start ([`L3RSNetwork`]): Gives the meta-weights.
+        layers (`tuple[LayerSpec, ...]`): Each gets the embedding that `start` has for it, a mean included.
+        changes: Other fields of the configuration to replace.
+
+    Returns:
+        [`L3RSNetwork`]
+    """
+    network = L3RSNetwork(start.config.replace(layers=layers, **changes))
+    tensors = start.state_dict()
+    if layers != start.config.layers:
+        tensors["embeddings"] = start.meta_weights().embed(match_layers(layers, start.config.layers).weights).float()
+    network.load_state_dict(tensors)
+    return network
+
+
+def _config_fields(l3rs_args: L3RSArguments) -> dict[str, Any]:
+    """Returns the fields of [`L3RSConfig`] that the arguments set and an `initial_l3rs` has its own of."""
+    return {
+        "directions": tuple(l3rs_args.directions),
+        "hidden_sizes": tuple(l3rs_args.hidden_sizes),
+        "embedding_size": l3rs_args.embedding_size,
+        "base_step": l3rs_args.base_step,
+        "step_reference": l3rs_args.step_reference,
+        "max_grad_norm": l3rs_args.max_grad_norm,
+        "averaging": l3rs_args.average_iterates,
+    }
+
+
+def _tell_what_is_kept(config: L3RSConfig, fields: dict[str, Any]) -> None:
+    own = {name: getattr(config, name) for name in fields}
+    differing = [f"{name} {own[name]} (not {value})" for name, value in fields.items() if own[name] != value]
+    if differing:
+        logger.info("The L3RS that meta-training goes on from keeps its own %s.", ", ".join(differing))
 
 
 def run_settings(
@@ -60,6 +144,10 @@ def run_settings(
         "tasks": dataclasses.asdict(task_args),
         "data": describe_data(task_args, seed),
     }
+    for part, defaults in _YOUNGER_OPTIONS.items():
+        for name, default in defaults.items():
+            if settings[part][name] == default:
+                del settings[part][name]
     for dataset in settings["tasks"]["datasets"]:
         del dataset["max_memory_gb"]  # images are the same in memory and from disk
     return settings

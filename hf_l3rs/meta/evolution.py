@@ -15,7 +15,7 @@ from hf_l3rs.meta.estimator import Estimate
 from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.scorer import Scorer
-from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.mixture import Tasks
 from hf_l3rs.tasks.seeds import generator
 from hf_l3rs.tasks.task import Task
 from hf_l3rs.validation import Range, check_fields
@@ -61,7 +61,7 @@ class Evolution:
 
     Args:
         config ([`ESConfig`]): Settings.
-        tasks ([`TaskDistribution`]): What candidates are scored on.
+        tasks ([`~hf_l3rs.tasks.mixture.Tasks`]): What candidates are scored on.
         scorer ([`Scorer`]): Scores them.
         processes ([`Processes`]): Share the pairs out.
         task_per_pair (`bool`): Whether each pair has a task of its own, or a generation shares one.
@@ -74,7 +74,7 @@ class Evolution:
     def __init__(
         self,
         config: ESConfig,
-        tasks: TaskDistribution,
+        tasks: Tasks,
         scorer: Scorer,
         processes: Processes,
         *,

@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.estimator import Estimate
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.tasks.distribution import TaskDistribution
 from hf_l3rs.tasks.inner_loop import Evaluation, Trajectory, run
+from hf_l3rs.tasks.mixture import Tasks
 from hf_l3rs.tasks.task import Batch, State, Task
 from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
 from hf_l3rs.validation import Range, check_fields
@@ -85,8 +84,7 @@ class MetaGradient:
     Args:
         config ([`GradientConfig`]): Settings.
         seed (`int`): Of the tasks.
-        tasks ([`TaskDistribution`]): What is fine-tuned on.
-        model (`nn.Module`): The model that is fine-tuned.
+        tasks ([`~hf_l3rs.tasks.mixture.Tasks`]): What is fine-tuned on.
         network ([`L3RSNetwork`]): Gives the configuration of the meta-weights.
         processes ([`Processes`]): Share the tasks out.
         accelerator (`Accelerator`): Names device and precision.
@@ -96,14 +94,13 @@ class MetaGradient:
         self,
         config: GradientConfig,
         seed: int,
-        tasks: TaskDistribution,
-        model: nn.Module,
+        tasks: Tasks,
         network: L3RSNetwork,
         processes: Processes,
         accelerator: Accelerator,
     ) -> None:
         self.config, self.seed, self.tasks = config, seed, tasks
-        self.model, self.network, self.processes = model, network, processes
+        self.network, self.processes = network, processes
         self._accelerator = accelerator
 
     def estimate(self, state: OuterState) -> Estimate:
@@ -144,7 +141,7 @@ class MetaGradient:
         """
         vector = mean.to(self._accelerator.device, copy=True).requires_grad_()
         learner = UnrolledLearner(
-            self.model,
+            task.model,
             self.network,
             vector,
             task.num_training_steps,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
@@ -19,22 +18,21 @@ class Scorer:
     Runs the inner loops of meta-weights.
 
     Args:
-        model (`nn.Module`): The model that is fine-tuned; its state is overwritten.
         config ([`L3RSConfig`]): Of all meta-weights.
         meta_loss ([`MetaLoss`]): What they are judged by.
         accelerator (`Accelerator`): Names device and precision.
     """
 
-    def __init__(self, model: nn.Module, config: L3RSConfig, meta_loss: MetaLoss, accelerator: Accelerator) -> None:
-        self.model, self.config = model, config
+    def __init__(self, config: L3RSConfig, meta_loss: MetaLoss, accelerator: Accelerator) -> None:
+        self.config = config
         self._network = L3RSNetwork(config)
         self._how = {"meta_loss": meta_loss, "device": accelerator.device, "autocast": accelerator.autocast}
 
     def score(self, vector: torch.Tensor, task: Task) -> Rollout:
         """Returns how meta-weights of shape `(dimension,)` do on a task."""
         self._network.load_vector(vector)
-        return rollout(self.model, self._network, task, **self._how)
+        return rollout(task.model, self._network, task, **self._how)
 
     def score_together(self, vectors: Sequence[torch.Tensor], tasks: Sequence[Task]) -> list[Rollout]:
         """Returns the same for several, each on its task, whose inner loops run as one; horizons must be equal."""
-        return rollout_population(self.model, self._network, torch.stack(list(vectors)), tasks, **self._how)
+        return rollout_population(tasks[0].model, self._network, torch.stack(list(vectors)), tasks, **self._how)

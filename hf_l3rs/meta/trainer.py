@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from tqdm.auto import tqdm
 
 from hf_l3rs.errors import ConfigError
@@ -28,7 +27,7 @@ from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
 from hf_l3rs.meta.selection import Selection
 from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator
-from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.mixture import Tasks
 from hf_l3rs.tasks.task import Task
 
 
@@ -45,8 +44,7 @@ class MetaTrainer:
 
     Args:
         network ([`L3RSNetwork`]): Where the search starts; in the end it holds the trained meta-weights.
-        model (`nn.Module`): The model that is fine-tuned in the inner loop; must fit one device.
-        tasks ([`TaskDistribution`]): What to train on.
+        tasks ([`~hf_l3rs.tasks.mixture.Tasks`]): What to train on; every model must fit one device.
         es ([`ESConfig`]): How the mean moves, and the evolution strategy.
         args ([`MetaTrainingArguments`]): How to run.
         gradient ([`GradientConfig`], *optional*): Estimates by reverse mode with it, in place of evolution.
@@ -66,8 +64,7 @@ class MetaTrainer:
     def __init__(
         self,
         network: L3RSNetwork,
-        model: nn.Module,
-        tasks: TaskDistribution,
+        tasks: Tasks,
         es: ESConfig,
         args: MetaTrainingArguments,
         *,
@@ -80,12 +77,15 @@ class MetaTrainer:
     ) -> None:
         self.accelerator = accelerator or make_accelerator(args.report_to, args.output_dir)
         self.network = network
-        self.model = model.to(self.accelerator.device)
+        for model in tasks.models:
+            model.to(self.accelerator.device)
+            if args.compile_model:
+                model.compile()
         self.tasks, self.es, self.args = tasks, es, args
         self.meta_loss = meta_loss or MetaLoss()
         self.processes = Processes(self.accelerator)
         self.folder = RunFolder(args.output_dir, args.keep_checkpoints, self.processes)
-        self.scorer = Scorer(self.model, network.config, self.meta_loss, self.accelerator)
+        self.scorer = Scorer(network.config, self.meta_loss, self.accelerator)
         self.estimator = self._make_estimator(gradient)
         self.selection = Selection(
             validation_tasks,
@@ -110,8 +110,6 @@ class MetaTrainer:
         self.progress = Progress(OuterState(network.to_vector()), plain_json(identity))
         self._interruption = Interruption()
         self._barren = False
-        if args.compile_model:
-            self.model.compile()
 
     def _make_estimator(self, gradient: GradientConfig | None) -> Estimator:
         if gradient is None:
@@ -128,7 +126,7 @@ class MetaTrainer:
                 "trajectory_weight and accuracy_weight are for evolution, and a gradient has none of the error rate; "
                 "set both to 0, or estimator to evolution."
             )
-        parts = (self.tasks, self.model, self.network, self.processes, self.accelerator)
+        parts = (self.tasks, self.network, self.processes, self.accelerator)
         return MetaGradient(gradient, self.es.seed, *parts)
 
     @property
@@ -177,11 +175,13 @@ class MetaTrainer:
         """
         progress = self.progress
         tasks = progress.settings.get("tasks", {})
+        models = progress.settings.get("model", {})
         earlier = self.network.config.meta_training  # of the L3RS that training started from
         summary = {
             "datasets": [dataset["hub_id"] or dataset["path"] for dataset in tasks.get("datasets", [])],
             **{name: value for name, value in progress.settings.items() if name == "data"},
             **{name: value for name, value in tasks.items() if name != "datasets"},
+            **{name: models[name] for name in ("base_model", "more_base_models") if "more_base_models" in models},
             **dataclasses.asdict(self.es),
             **progress.settings.get("gradient", {}),
             **dataclasses.asdict(self.meta_loss),

@@ -106,6 +106,9 @@ class ModelArguments:
             Where inner loops start: checkpoints of the same architecture, `"random"` for new weights; `base_model`
             by default.
         reuse_head (`bool`, *optional*, defaults to `False`): Whether the checkpoint's own head is fine-tuned.
+        more_base_models (`list[str]`, *optional*):
+            Folders or Hub ids of models that tasks fine-tune as well, taking turns with `base_model`, each from its
+            own weights and with its own image processor.
     """
 
     base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
@@ -114,6 +117,9 @@ class ModelArguments:
         default_factory=list, metadata={"help": "Checkpoints of the same architecture, or 'random'."}
     )
     reuse_head: bool = field(default=False, metadata={"help": "Fine-tune the checkpoint's own head."})
+    more_base_models: list[str] = field(
+        default_factory=list, metadata={"help": "Folders or Hub ids of models to meta-train on as well."}
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -122,6 +128,18 @@ class ModelArguments:
             raise ConfigError(
                 "ModelArguments.initial_checkpoints has an empty name; give Hub ids, folders or 'random'."
             )
+        if not all(name.strip() for name in self.more_base_models):
+            raise ConfigError("ModelArguments.more_base_models has an empty name; give Hub ids or folders.")
+        if self.more_base_models and self.initial_checkpoints:
+            raise ConfigError(
+                "ModelArguments.initial_checkpoints are of one architecture, but more_base_models names others; leave "
+                "out one of the two."
+            )
+
+    def each(self) -> list[ModelArguments]:
+        """Returns the settings of every base model by itself."""
+        others = [ModelArguments(base_model=name, reuse_head=self.reuse_head) for name in self.more_base_models]
+        return [dataclasses.replace(self, more_base_models=[]), *others]
 
 
 @dataclass(frozen=True)
@@ -133,6 +151,7 @@ class TaskArguments:
         datasets (`list`): Each a path, or a mapping of [`DatasetArguments`].
         num_classes (`int`, *optional*, defaults to `5`): Classes of a task.
         batch_size (`int`, *optional*, defaults to `32`): Images of a training batch.
+        batch_sizes (`list[int]`, *optional*): What `batch_size` is drawn from for every task; fixed by default.
         evaluation_size (`int`, *optional*, defaults to `512`): Images of a task's evaluation set.
         min_steps (`int`, *optional*, defaults to `20`): Least horizon in steps.
         max_steps (`int`, *optional*): Greatest horizon; between the two it is log-uniform. `min_steps` by default.
@@ -144,6 +163,7 @@ class TaskArguments:
     datasets: list[DatasetArguments] = field(metadata={"help": "Paths or, in YAML, mappings."})
     num_classes: int = field(default=5, metadata={"help": "Classes of a task."})
     batch_size: int = field(default=32, metadata={"help": "Images of a training batch."})
+    batch_sizes: list[int] = field(default_factory=list, metadata={"help": "What it is drawn from, if not fixed."})
     evaluation_size: int = field(default=512, metadata={"help": "Images of a task's evaluation set."})
     min_steps: int = field(default=20, metadata={"help": "Least horizon in steps."})
     max_steps: int | None = field(default=None, metadata={"help": "Greatest horizon in steps."})
@@ -164,6 +184,7 @@ class TaskArguments:
             {
                 "num_classes": Range(low=2),
                 "batch_size": Range(low=1),
+                "batch_sizes": Range(low=1),
                 "evaluation_size": Range(low=1),
                 "min_steps": steps,
                 "max_steps": steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from hf_l3rs.tasks.arguments import ROLES, DatasetArguments, ModelArguments, Tas
 from hf_l3rs.tasks.base_model import load_image_classifier, resolved_commit
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
 from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
+from hf_l3rs.tasks.mixture import TaskMixture
 from hf_l3rs.tasks.seeds import generator
 from hf_l3rs.tasks.task import State
 
@@ -34,14 +35,18 @@ class Setup(NamedTuple):
     The parts of a run.
 
     Args:
-        model (`nn.Module`): What inner loops train.
-        tasks ([`TaskDistribution`]): For meta-training.
-        validation_tasks ([`TaskDistribution`]): On images that meta-training never sees.
+        model (`nn.Module`): What inner loops train; the first, if there are several.
+        tasks ([`TaskDistribution`] or [`TaskMixture`]): For meta-training; a mixture, if there are several models.
+        validation_tasks ([`TaskDistribution`] or [`TaskMixture`]): On images that meta-training never sees.
     """
 
     model: nn.Module
-    tasks: TaskDistribution
-    validation_tasks: TaskDistribution
+    tasks: Any
+    validation_tasks: Any
+
+
+# The pools of data sets, for training and for validation, by the image processor that made them.
+_Sources = dict[str, list[tuple[TaskSource, TaskSource]]]
 
 
 def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Setup:
@@ -49,7 +54,7 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
     Builds the parts of a run.
 
     Args:
-        model_args ([`ModelArguments`]): Base model.
+        model_args ([`ModelArguments`]): Base models.
         task_args ([`TaskArguments`]): Task distribution.
         seed (`int`): Of the division of single splits.
 
@@ -57,10 +62,22 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
         [`Setup`]
 
     Raises:
-        ArtifactError: If the base model, its image processor or a checkpoint cannot be had or read.
+        ArtifactError: If a base model, its image processor or a checkpoint cannot be had or read.
         ConfigError: If settings do not go together.
         DataError: If data cannot be had or read, or lack classes or images.
     """
+    sources: _Sources = {}
+    setups = [_build_of_model(each, task_args, seed, sources) for each in model_args.each()]
+    if len(setups) == 1:
+        return setups[0]
+    return Setup(
+        setups[0].model,
+        TaskMixture([setup.tasks for setup in setups]),
+        TaskMixture([setup.validation_tasks for setup in setups]),
+    )
+
+
+def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: int, sources: _Sources) -> Setup:
     model = load_image_classifier(
         model_args.base_model,
         None if model_args.reuse_head else task_args.num_classes,
@@ -68,12 +85,14 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
     )
     revision = resolved_commit(model) or model_args.base_model_revision
     image_processor = load_image_processor(model_args.base_model, revision=revision)
-    sources = [load_sources(dataset, image_processor, seed) for dataset in task_args.datasets]
+    key = image_processor.to_json_string()
+    if key not in sources:  # models that see the same images share their pools
+        sources[key] = [load_sources(dataset, image_processor, seed) for dataset in task_args.datasets]
     distribution = partial(
         TaskDistribution,
         initial_states=_initial_states(model, model_args, task_args.num_classes),
         num_classes=task_args.num_classes,
-        batch_size=task_args.batch_size,
+        batch_size=task_args.batch_sizes or task_args.batch_size,
         evaluation_size=task_args.evaluation_size,
         head_size=model.config.num_labels if model_args.reuse_head else None,
     )
@@ -81,11 +100,11 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
     return Setup(
         model,
         distribution(
-            [training for training, _ in sources],
+            [training for training, _ in sources[key]],
             horizon=horizon(task_args.curriculum_generations),
             augmentations=task_args.augmentations,
         ),
-        distribution([validation for _, validation in sources], horizon=horizon()),
+        distribution([validation for _, validation in sources[key]], horizon=horizon()),
     )
 
 

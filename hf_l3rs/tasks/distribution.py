@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.images.pools import Images
@@ -87,7 +88,7 @@ class TaskDistribution:
         sources (`Sequence[TaskSource]`): The data sets.
         initial_states ([`InitialStates`]): Where θ0 comes from.
         num_classes (`int`): Classes of a task, the size of its head.
-        batch_size (`int`): Images of a training batch.
+        batch_size (`int` or `Sequence[int]`): Images of a training batch, or what is drawn from for every task.
         evaluation_size (`int`): Images of an evaluation set.
         horizon ([`Horizon`]): Lengths of the tasks.
         augmentations (`Sequence[str]`, *optional*): Which of AUGMENTATIONS widen the distribution.
@@ -106,7 +107,7 @@ class TaskDistribution:
         initial_states: InitialStates,
         *,
         num_classes: int,
-        batch_size: int,
+        batch_size: int | Sequence[int],
         evaluation_size: int,
         horizon: Horizon,
         augmentations: Sequence[str] = (),
@@ -120,7 +121,8 @@ class TaskDistribution:
             )
         if not sources:
             raise ConfigError("There is no data set to draw tasks from; name at least one.")
-        if num_classes < 2 or batch_size < 1 or evaluation_size < 1:
+        batch_sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
+        if num_classes < 2 or min(batch_sizes, default=0) < 1 or evaluation_size < 1:
             raise ConfigError(
                 "A task needs at least 2 classes, 1 image a batch and 1 for evaluation, got "
                 f"num_classes={num_classes}, batch_size={batch_size}, evaluation_size={evaluation_size}."
@@ -128,7 +130,7 @@ class TaskDistribution:
         self.sources = list(sources)
         self.initial_states = initial_states
         self.num_classes = num_classes
-        self.batch_size = batch_size
+        self.batch_sizes = batch_sizes
         self.evaluation_size = evaluation_size
         self.horizon = horizon
         self.augmentations = tuple(augmentations)
@@ -154,9 +156,11 @@ class TaskDistribution:
         source = self.sources[int(torch.multinomial(weights, 1, generator=rng))]
         num_steps = self.horizon.draw(generation, rng)
         label_map, transform = self._draw_labels(source, rng), self._draw_transform(source, rng)
-        batches = _shuffled_batches(
-            _rows(source.batches, label_map), self.batch_size * num_steps, self.batch_size, rng
-        )
+        batch_size = self.batch_sizes[0]
+        if len(self.batch_sizes) > 1:  # of a generator of its own, so that a single size changes no other draw
+            choice = torch.randint(len(self.batch_sizes), (), generator=generator(task_seed, "batch_size"))
+            batch_size = self.batch_sizes[int(choice)]
+        batches = _shuffled_batches(_rows(source.batches, label_map), batch_size * num_steps, batch_size, rng)
         held_out = _rows(source.evaluation, label_map)
         held_out = held_out[torch.randperm(len(held_out), generator=rng)[: self.evaluation_size]]
         return Task(
@@ -167,7 +171,13 @@ class TaskDistribution:
             evaluation=View(source.evaluation, held_out.split(EVALUATION_BATCH_SIZE), label_map, transform),
             num_training_steps=num_steps,
             num_classes=self.num_classes if self.head_size is None else self.head_size,
+            model=self.initial_states.model,
         )
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model that the tasks fine-tune."""
+        return [self.initial_states.model]
 
     def with_horizon(self, horizon: Horizon) -> TaskDistribution:
         """Returns the same distribution with another horizon; images and initial states are shared."""
@@ -216,7 +226,7 @@ class TaskDistribution:
                 f"Data set {source.name!r} has labels up to {known[-1]}, but the head that is reused has "
                 f"{self.head_size} classes; choose other classes, or a new head."
             )
-        for (part, pool), needed in zip(pools.items(), (self.batch_size, self.evaluation_size)):
+        for (part, pool), needed in zip(pools.items(), (max(self.batch_sizes), self.evaluation_size)):
             counts = torch.bincount(pool.labels, minlength=len(pool.class_names))[known]
             least = int(counts.sort().values[: self.num_classes].sum())
             if least < needed:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from hf_l3rs.images.pools import Images
 
@@ -95,6 +96,7 @@ class Task(NamedTuple):
         evaluation (`Sequence[Batch]`): The evaluation set, in parts that fit the memory.
         num_training_steps (`int`): The horizon K.
         num_classes (`int`): Classes that the head tells apart; guessing among them costs `log(num_classes)`.
+        model (`nn.Module`): What is fine-tuned; its own weights are not those of θ0, and may be overwritten.
     """
 
     source: str
@@ -104,3 +106,4 @@ class Task(NamedTuple):
     evaluation: Sequence[Batch]
     num_training_steps: int
     num_classes: int
+    model: nn.Module

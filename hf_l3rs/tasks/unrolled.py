@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
 from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
@@ -154,5 +155,7 @@ class UnrolledLearner:
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> Any:
         state = {**dict(zip(self.names, self.params)), **self.fixed}
-        with self.autocast():
+        # of the fused kernels of attention none can be differentiated twice
+        attention = sdpa_kernel(SDPBackend.MATH) if self.second_order else nullcontext()
+        with self.autocast(), attention:
             return torch.func.functional_call(self.model, state, kwargs=inputs)

@@ -153,6 +153,11 @@ BUILDING = [
     Row("L3RS: no step", build(make_model(), num_training_steps=0), "num_training_steps must be .*got 0"),
     Row("L3RS: half a step", build(make_model(), num_training_steps=0.5), "num_training_steps must be .*got 0.5"),
     Row("L3RS: steps in words", build(make_model(), num_training_steps="all"), "num_training_steps must be .*'all'"),
+    *(Row(f"L3RS: minimum_fit of {value!r}", build(make_model(), minimum_fit=value),
+          rf"minimum_fit is a share .*\[0, 1\], got {value!r}")
+      for value in (-0.1, 1.1, float("nan"), "auto", None, True)),
+    Row("L3RS: another model's network", build(nn.Sequential(nn.Conv2d(3, 9, 3)), network=make_network()),
+        r"fits 0 of 2 layers \(0 % .*minimum_fit=0.5; meta-train one.*use model_cards.*pass minimum_fit=0"),
     Row("L3RS: a config that is a mapping", build(make_model(), {"directions": ["adam"]}),
         "made of an L3RSConfig, got {'direct"),
     Row("L3RS: a network that is its folder", build(make_model(), network="l3rs"), "network must be .*got"),
@@ -171,6 +176,7 @@ BINDING = [
     Row("bind: parameters without names", bind(make_model().parameters()), "names of the parameters, got .*; pass"),
     Row("bind: two parameters of one name", bind(TWICE), "Two parameters are named 'weight'"),
     Row("bind: a sparse embedding", bind(nn.Sequential(nn.Embedding(4, 3, sparse=True))), "sparse=False"),
+    Row("bind: another model", bind(nn.Sequential(nn.Conv2d(3, 9, 3))), "fits 0 of 2 layers .*minimum_fit=0 to go on"),
     Row("bind: no step", bind(make_model(), num_training_steps=0), "num_training_steps must be .*got 0"),
     Row("bind: a plan of NaN", bind(make_model(), num_training_steps=float("nan")), "num_training_steps .*got nan"),
     Row("add_param_group: without names", on_optimizer(

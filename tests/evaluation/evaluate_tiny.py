@@ -49,6 +49,7 @@ def make_job(inputs: Path, output_dir: Path, *, model=None, dataset=None, tasks=
         "l3rs": str(inputs / "l3rs"),
         "baselines": ["Adam constant, head only", "Adam cosine"],
         "horizons": [2, 3],
+        "data_limit_max_steps": 2,
         "num_tasks": 2,
         "num_search_tasks": 1,
         "evaluate_every": 1,

@@ -28,6 +28,12 @@ from hf_l3rs.evaluation.arguments import EvaluationArguments
         ({"l3rs": None}, "l3rs must be text"),
         ({"output_dir": 3}, "output_dir must be text"),
         ({"search_dir": 3}, "search_dir must be text or null"),
+        ({"l3rs": " "}, "l3rs must be text that is not empty, got ' '"),
+        ({"output_dir": ""}, "output_dir must be text that is not empty, got ''"),
+        ({"search_dir": ""}, "search_dir must be text that is not empty, got ''"),
+        ({"baselines": ["Data limit, 8 passes"]}, "baselines must be one of Adam constant, Adam cosine"),
+        ({"data_limit_max_steps": -1}, "data_limit_max_steps must be in [0, inf), got -1"),
+        ({"data_limit_max_steps": None}, "data_limit_max_steps must be a whole number, got None"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(changes, words):

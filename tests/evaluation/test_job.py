@@ -5,13 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from hf_l3rs.errors import CheckpointError, DataError
+from hf_l3rs.errors import ArtifactError, CheckpointError, DataError
 from hf_l3rs.evaluation import benchmark
 from hf_l3rs.evaluation import job as job_module
+from hf_l3rs.evaluation.data_limit import DATA_LIMITS, is_data_limit
 from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.hub.artifact import load_network, save_network
 from hf_l3rs.hub.results import read_results
@@ -58,11 +60,53 @@ def test_a_finished_job(finished):
     rows = read_rows(finished / "rows.csv")
     names = ["Adam constant, head only", "Adam cosine", "L3RS", "L3RS, untrained"]
     expected = [(name, task, k, step) for k in (2, 3) for name in names for task in (0, 1) for step in range(1, k + 1)]
-    assert [(row.optimizer, row.task, row.num_training_steps, row.step) for row in rows] == expected
+    of_limit = [row for row in rows if is_data_limit(row.optimizer)]
+    found = [(row.optimizer, row.task, row.num_training_steps, row.step) for row in rows if row not in of_limit]
+    assert found == expected
+    assert rows.index(of_limit[0]) == expected.index((names[0], 0, 3, 1))
+    assert [(row.task, row.num_training_steps, row.step) for row in of_limit] == [(0, 2, 2), (1, 2, 2)]
     entries = read_results(finished / "results.json").entries
     assert [(entry.optimizer, entry.num_training_steps, entry.command) for entry in entries] == [
         (name, steps, "measure it") for steps in (2, 3) for name in names[2:]
     ]
+    limit = sum(row.loss for row in of_limit) / 2
+    assert [entry.data_limit_loss for entry in entries] == [*[pytest.approx(limit)] * 2, None, None]
+    assert "| gap closed |" in (finished / "summary.md").read_text()
+
+
+def test_the_data_limit_runs_at_the_cell_that_its_search_found(finished):
+    searched = [row for row in read_rows(finished / "search.csv") if is_data_limit(row.optimizer)]
+    assert len(searched) == 3 * 4 and {row.num_training_steps for row in searched} == {2}
+    best = min(searched, key=lambda row: row.loss)
+    of_limit = [row for row in read_rows(finished / "rows.csv") if is_data_limit(row.optimizer)]
+    assert {(row.optimizer, row.learning_rate) for row in of_limit} == {(best.optimizer, best.learning_rate)}
+
+
+def test_a_comparison_gets_its_data_limit_later(finished, inputs, tmp_path):
+    make_job(inputs, tmp_path, data_limit_max_steps=0).run("measure it")
+    assert not any(is_data_limit(row.optimizer) for row in read_rows(tmp_path / "search.csv"))
+    assert "gap closed" not in (tmp_path / "summary.md").read_text()
+    make_job(inputs, tmp_path).run("measure it")
+    assert contents(tmp_path) == contents(finished)
+    with pytest.raises(CheckpointError, match="rows.csv holds 2 runs that are not asked for, such as Data limit, "):
+        make_job(inputs, tmp_path, data_limit_max_steps=0).run()
+
+
+def test_what_meta_training_cost_is_told_and_checked_at_once(inputs, tmp_path, finished):
+    network = load_network(inputs / "l3rs")
+    for cost in (4321.4, "much"):
+        network.config = network.config.replace(meta_training={"inner_steps": 10, "cost_in_plain_steps": cost})
+        save_network(network, tmp_path / "l3rs")
+        if cost == "much":
+            with pytest.raises(ArtifactError, match="cost_in_plain_steps must be a number .*got 'much'"):
+                make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
+        else:
+            job = make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
+            assert job.meta_training_cost == cost
+            rows = [
+                replace(row, loss=0.01) if row.optimizer == "L3RS" else row for row in read_rows(finished / "rows.csv")
+            ]
+            assert "meta-training, worth 4,321 plain steps, is paid back after" in job.report(rows)
 
 
 def test_the_manifest_says_what_was_measured(finished, inputs):
@@ -80,11 +124,15 @@ def test_the_manifest_says_what_was_measured(finished, inputs):
 
 @pytest.mark.distributed
 def test_rows_do_not_depend_on_processes_or_kills(inputs, finished, tmp_path):
-    """Two are killed in the search, one is in the comparison, two finish: the rows of one that nothing interrupted."""
-    for name, processes in (("search", 2), ("rows", 1)):
-        dead = launch(inputs, tmp_path, f"{name}.csv", 3, processes=processes)
+    """
+    Two are killed in the search, one is in the comparison, both in the data limit's part, and two finish: the rows of
+    one that nothing interrupted.
+    """
+    for name, processes, num_runs in (("search", 2, 24), ("rows", 1, 9)):
+        dead = launch(inputs, tmp_path, f"{name}.csv", num_runs, processes=processes)
         assert dead.returncode != 0 and not (tmp_path / f"{name}.csv").exists()
         parts = [part.read_bytes() for part in tmp_path.glob(f"{name}.parts/*.csv")]
+        assert any(b"Data limit" in part for part in parts)
         assert parts and not all(part.endswith(b"\n") for part in parts), dead.stderr
     done = launch(inputs, tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
@@ -163,7 +211,7 @@ def test_more_tasks_measure_only_what_is_missing(copy, inputs, tmp_path, monkeyp
     assert {key[2] for key in measured} == {2}
     make_job(inputs, tmp_path / "whole", num_tasks=3).run("measure it")
     assert (tmp_path / "whole/rows.csv").read_bytes() == (copy / "rows.csv").read_bytes()
-    with pytest.raises(CheckpointError, match="holds 8 runs that are not asked for, such as .* on task 2"):
+    with pytest.raises(CheckpointError, match="holds 9 runs that are not asked for, such as .* on task 2"):
         make_job(inputs, copy).run()
 
 
@@ -201,5 +249,5 @@ def test_a_search_that_others_share_grows_and_loses_nothing(copy, inputs, tmp_pa
     }
     section = json.loads((copy / "manifest.json").read_text())["search.csv"]
     assert section["horizons"] == [2, 3, 4]
-    assert list(section["optimizers"]) == ["Adam constant, head only", "Adam cosine", "SGD constant"]
+    assert list(section["optimizers"]) == ["Adam constant, head only", "Adam cosine", *DATA_LIMITS, "SGD constant"]
     make_job(inputs, copy).run("measure it")  # the first comparison is as it was

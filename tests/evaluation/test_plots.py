@@ -80,3 +80,18 @@ def test_a_long_comparison_keeps_its_colours(axes):
     names = [f"optimizer {number}" for number in range(9)]
     loss, _ = axes([each for name in [*names, "L3RS"] for each in curve(name, [1, 2], 2)])
     assert [line.get_color() for line in loss.lines] == [*plots.MUTED, *plots.MUTED[:3], plots.HIGHLIGHT]
+
+
+def test_the_data_limit_is_a_dashed_line_across(axes):
+    limit = [row("Data limit, 8 passes", task, 0.4 + 0.2 * task) for task in (0, 1)]
+    loss, accuracy = axes([*curve("L3RS", [5, 10], 10), *limit])
+    dashed, solid = loss.lines
+    assert (dashed.get_label(), dashed.get_linestyle(), dashed.get_ydata()) == ("Data limit", "--", [0.5, 0.5])
+    assert accuracy.lines[0].get_ydata() == pytest.approx([0.95, 0.95]) and solid.get_color() == plots.HIGHLIGHT
+
+
+def test_a_data_limit_that_diverged_is_said(axes):
+    loss, _ = axes([*curve("L3RS", [10], 10), row("Data limit, 8 passes", 0, math.inf)])
+    assert [text.get_text() for text in loss.texts] == ["Data limit, 8 passes: 1 diverged"]
+    assert not [line for line in loss.lines if line.get_linestyle() == "--"]
+    assert [float(points[0].get_xdata()[0]) for points in loss.containers] == [0.0]

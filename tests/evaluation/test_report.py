@@ -6,19 +6,12 @@ import pytest
 
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.benchmark import best_rates
-from hf_l3rs.evaluation.report import (
-    best_baseline,
-    describe_savings,
-    runs_to_pay_back,
-    steps_of_baselines,
-    steps_to_reach,
-    summarise,
-    to_markdown,
-    to_results,
-)
+from hf_l3rs.evaluation.card_entries import to_results
+from hf_l3rs.evaluation.report import best_baseline, steps_to_reach, summarise, to_markdown
 from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.evaluation.savings import describe_savings, runs_to_pay_back, steps_of_baselines
 from hf_l3rs.hub.results import Results, read_results, write_results
-from tests.evaluation.rows import BASELINE_NAMES, ROWS, row
+from tests.evaluation.rows import BASELINE_NAMES, LIMIT, ROWS, WITH_LIMIT, row
 
 
 def test_summary_is_against_the_best_baseline_of_each_horizon():
@@ -38,25 +31,34 @@ def test_steps_to_reach():
     assert steps_to_reach(summaries, "L3RS", loss=0.1) is None
 
 
-def test_steps_that_a_baseline_needs_and_when_meta_training_is_paid_back():
-    summaries = summarise(ROWS, BASELINE_NAMES)  # the best baseline has 2.0 after 10 steps and 0.5 after 20
-    assert steps_of_baselines(summaries, BASELINE_NAMES, 1.0) == pytest.approx(10 * 2**0.5)
-    assert steps_of_baselines(summaries, BASELINE_NAMES, 0.1) is None
-    assert steps_of_baselines(summaries, BASELINE_NAMES, 3.0) is None
-    assert runs_to_pay_back(1000, 10, 30.0) == 50
-    assert runs_to_pay_back(1000, 10, 9.0) is None and runs_to_pay_back(1000, 10, None) is None
-
-
-def test_markdown_and_card_entries():
-    summaries = summarise(ROWS, BASELINE_NAMES)
-    lines = to_markdown(summaries).splitlines()
+def test_markdown():
+    lines = to_markdown(summarise(ROWS, BASELINE_NAMES)).splitlines()
     assert len(lines) == 2 + 6
-    assert "Adam constant (best baseline)" in lines[2] and "3 of 3" in lines[4]
-    results = to_results(
-        summaries, BASELINE_NAMES, dataset="blobs", split="test", setting="in domain", command="python x.py"
-    )
-    assert [(entry.optimizer, entry.num_training_steps) for entry in results] == [("L3RS", 10), ("L3RS", 20)]
-    assert results[0].baseline == "Adam constant, tuned" and results[0].baseline_loss == pytest.approx(2.0)
+    assert "Adam constant (best baseline)" in lines[2] and lines[4].endswith("| 3 of 3 |")
+    assert "gap closed" not in lines[0]
+
+
+def test_the_data_limit_is_a_reference_and_no_rival():
+    summaries = summarise(WITH_LIMIT, BASELINE_NAMES)
+    at = {(each.optimizer, each.num_training_steps): each for each in summaries}
+    assert {each.reference for each in summaries} == {"Adam constant"}, "it is lower, and no baseline"
+    l3rs = at["L3RS", 10]
+    assert (l3rs.reference_loss, l3rs.data_limit_loss) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert l3rs.gap_closed == pytest.approx(2 / 3) and at["Adam constant", 10].gap_closed == 0
+    assert at[LIMIT, 10].is_data_limit and not l3rs.is_data_limit and l3rs.ratio == pytest.approx(2 / 3)
+    assert at["L3RS", 20].data_limit_loss is None is at["L3RS", 20].gap_closed
+    lines = to_markdown(summaries).splitlines()
+    assert lines[0].endswith("| wins | gap closed |")
+    assert lines[2].endswith("|  |  |") and lines[4].endswith("| 3 of 3 | 67 % |")
+    assert LIMIT in lines[5] and lines[5].endswith("| 0.50 |  |  |") and lines[-1].endswith("| 0 of 3 |  |")
+
+
+def test_a_data_limit_that_diverges_or_is_no_limit_gives_no_share():
+    for losses in ([0.1, math.inf, 0.1], [2.0, 2.0, 2.0], [9.0, 9.0, 9.0]):
+        rows = [*ROWS, *(row(LIMIT, task, loss) for task, loss in enumerate(losses))]
+        summaries = [each for each in summarise(rows, BASELINE_NAMES) if each.num_training_steps == 10]
+        assert {each.gap_closed for each in summaries} == {None}
+        assert not any(word in to_markdown(summaries) for word in ("nan", "67 %"))
 
 
 NAMES = {"dataset": "blobs", "split": "test", "setting": "in domain", "command": "python x.py"}
@@ -94,12 +96,6 @@ def test_a_reference_that_diverges_too_gives_no_ratio():
     assert entry.baseline_loss == math.inf and entry.step_ratio is None
 
 
-def test_diverged_lengths_are_no_point_of_the_curve_of_the_best_baseline():
-    rows = [*ROWS, *(row("Adam constant", task, math.inf, steps=15) for task in range(3))]
-    assert steps_of_baselines(summarise(rows, BASELINE_NAMES), BASELINE_NAMES, 1.0) == pytest.approx(10 * 2**0.5)
-    assert steps_of_baselines(summarise(rows, BASELINE_NAMES), BASELINE_NAMES, math.inf) is None
-
-
 def test_of_two_equal_baselines_one_is_the_reference():
     summaries = [summary for summary in summarise(ROWS, BASELINE_NAMES) if summary.num_training_steps == 20]
     assert [summary.is_reference for summary in summaries] == [True, False, False]
@@ -112,6 +108,11 @@ def test_rows_that_cannot_be_compared_are_refused():
         summarise(ROWS, ["Muon"])
     with pytest.raises(DataError, match="no run of a baseline"):
         best_baseline(ROWS, 11, BASELINE_NAMES)
+
+
+def test_a_reference_whose_loss_is_zero_gives_no_ratio():
+    summaries = summarise([row("Adam constant", 0, 0.0), row("L3RS", 0, 0.1)], BASELINE_NAMES)
+    assert math.isnan(summaries[1].ratio) and "| – |" in to_markdown(summaries)
 
 
 def test_a_single_task_has_no_error():

@@ -74,6 +74,16 @@ def test_text_says_what_config_and_results_say(config):
     assert "arXiv:2408.09310" in text
 
 
+def test_the_data_limit_has_its_columns_where_it_was_measured(config):
+    assert "data limit" not in generate_model_card(config, RESULTS).text.lower()
+    limited = replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.15), RESULT))
+    text = generate_model_card(config, limited).text
+    assert "| wins | step ratio | data limit | gap closed |" in text and "for the same loss. *Data limit* is" in text
+    assert "| 11 of 12 | 2.50 | 0.1500 | 54 % |" in text and "| 11 of 12 | 2.50 |  |  |" in text
+    card = generate_model_card(config, limited)
+    assert str(generate_model_card(config, limited, existing=card)) == str(card)
+
+
 def test_nothing_is_invented(config):
     card = generate_model_card(config.replace(base_model=None, num_training_steps=None, meta_training={}))
     assert "No results stored yet." in card.text

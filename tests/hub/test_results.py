@@ -55,6 +55,8 @@ def test_results_survive_their_file(tmp_path):
         ({"step_ratio": float("nan")}, "step_ratio must be in"),
         ({"baseline_accuracy": 1.5}, "do not store percent"),
         ({"accuracy": float("nan")}, "accuracy must be in"),
+        ({"data_limit_loss": -0.1}, "data_limit_loss must be in"),
+        ({"data_limit_loss": float("nan")}, "data_limit_loss must be in"),
         ({"setting": 3}, "setting must be text"),
         ({"dataset": {"path": "x"}}, "dataset must be text"),
         ({"hub_id": "../outputs/digits"}, "hub_id must be an id"),
@@ -107,7 +109,9 @@ def test_results_file_that_is_not_json(tmp_path, content):
 
 
 def test_diverged_runs_survive_strict_json(tmp_path):
-    results = replace(RESULTS, entries=(replace(RESULT, loss=math.inf, baseline_loss=math.inf),))
+    results = replace(
+        RESULTS, entries=(replace(RESULT, **dict.fromkeys(("loss", "baseline_loss", "data_limit_loss"), math.inf)),)
+    )
     write_results(results, tmp_path / "results.json")
     text = (tmp_path / "results.json").read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -139,6 +143,32 @@ def test_results_of_certain_meta_weights(tmp_path, caplog):
     assert f"measured with meta-weights {RESULTS.fingerprint}" in caplog.text and "leaves it out" in caplog.text
     with pytest.raises(ArtifactError, match="measure again, or remove the file"):
         read_results_of("f" * 16, file, strict=True)
+
+
+@pytest.mark.parametrize(
+    "losses, share",
+    [
+        ((0.2, 0.3, 0.1), 0.5),
+        ((0.1, 0.3, 0.1), 1.0),
+        ((0.35, 0.3, 0.1), -0.25),
+        ((0.2, 0.3, None), None),
+        ((0.2, None, 0.1), None),
+        ((0.2, 0.3, 0.3), None),
+        ((0.2, 0.3, math.inf), None),
+        ((0.2, math.inf, 0.1), None),
+        ((math.inf, 0.3, 0.1), None),
+    ],
+)
+def test_share_of_the_gap_that_is_closed(losses, share):
+    result = replace(RESULT, **dict(zip(("loss", "baseline_loss", "data_limit_loss"), losses)))
+    assert result.gap_closed == (share if share is None else pytest.approx(share))
+
+
+def test_a_file_without_a_data_limit_is_read(tmp_path):
+    write_results(replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.1), RESULT)), tmp_path / "results.json")
+    first, second = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert (first["data_limit_loss"], "gap_closed" in first, "data_limit_loss" in second) == (0.1, False, False)
+    assert [each.data_limit_loss for each in read_results(tmp_path / "results.json").entries] == [0.1, None]
 
 
 def test_results_that_cannot_be_written(tmp_path):

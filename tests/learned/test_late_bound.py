@@ -40,7 +40,7 @@ def test_an_optimizer_follows_the_model_that_it_was_given_in_whatever_way():
     assert L3RS(model, network=network).follows_model
     assert L3RS(network=network).bind(model).follows_model
     assert not L3RS(model.named_parameters(), network=network).follows_model
-    joined = L3RS(model[0], network=network)
+    joined = L3RS(model[0], network=network, minimum_fit=0)
     joined.add_param_group({"params": [("other.weight", nn.Parameter(torch.ones(2, 2)))]})
     assert not joined.follows_model, "what is trained is now the caller's choice"
 
@@ -49,3 +49,14 @@ def test_a_model_without_trainable_parameters_is_refused():
     model = make_model().requires_grad_(False)
     with pytest.raises(BindingError, match="frozen"):
         L3RS(network=trained_network(make_model())).bind(model)
+
+
+def test_a_group_may_be_of_something_beside_the_model():
+    model, extra = make_model(), nn.Parameter(torch.ones(2, 2))
+    optimizer = L3RS(model, num_training_steps=2)
+    optimizer.add_param_group({"params": [("other.weight", extra)]})
+    assert [each.layer.name for each in optimizer.fit.layers][-1] == "other.weight"
+    for param in (*model.parameters(), extra):
+        param.grad = torch.ones_like(param)
+    optimizer.step(1.0)
+    assert not torch.equal(extra, torch.ones(2, 2))

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hf_l3rs import L3RS, L3RSNetwork, LayerSpec, describe_layers
-from hf_l3rs.learned.layers import canonical_name, match_layers, named_trainable_parameters, renamed
+from hf_l3rs.learned.layers import canonical_name, match_layers, named_trainable_parameters, renamed, role_layers
 from tests.tiny import tiny_resnet, tiny_vit, trained_network
 
 
@@ -97,8 +97,8 @@ def test_roles_and_blocks(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_match_themselves(name):
     layers = describe_layers(MODELS[name]().named_parameters())
-    weights, unmatched = match_layers(layers, layers)
-    assert not unmatched and torch.equal(weights, torch.eye(len(layers), dtype=torch.float64))
+    weights, rules = match_layers(layers, layers)
+    assert set(rules) == {"name"} and torch.equal(weights, torch.eye(len(layers), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -113,16 +113,16 @@ def test_layers_match_the_names_in_a_saved_checkpoint(name, tmp_path):
         assert {layer.name for layer in layers} - saved.keys()
     legacy = describe_layers((in_file[renamed(layer.name)], saved[in_file[renamed(layer.name)]]) for layer in layers)
     for left, right in ((layers, legacy), (legacy, layers)):
-        weights, unmatched = match_layers(left, right)
-        assert not unmatched and torch.equal(weights, torch.eye(len(layers), dtype=torch.float64))
+        weights, rules = match_layers(left, right)
+        assert set(rules) <= {"name", "rename"} and torch.equal(weights, torch.eye(len(layers), dtype=torch.float64))
 
 
 def test_headless_names_match():
     """A backbone alone has no `vit.` in front."""
     layers = describe_layers(tiny_vit().named_parameters())
     headless = describe_layers(tiny_vit().vit.named_parameters())
-    weights, unmatched = match_layers(headless, layers)
-    assert not unmatched
+    weights, rules = match_layers(headless, layers)
+    assert set(rules) == {"rename"}
     assert [layers[column].name for column in weights.argmax(1)] == [f"vit.{layer.name}" for layer in headless]
 
 
@@ -130,8 +130,8 @@ def test_new_head_of_another_size_matches():
     known = describe_layers(tiny_resnet().named_parameters())
     model = tiny_resnet()
     model.classifier[1] = nn.Linear(16, 100)
-    weights, unmatched = match_layers(describe_layers(model.named_parameters()), known)
-    assert not unmatched and torch.equal(weights, torch.eye(len(known), dtype=torch.float64))
+    weights, rules = match_layers(describe_layers(model.named_parameters()), known)
+    assert set(rules) == {"name"} and torch.equal(weights, torch.eye(len(known), dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -164,27 +164,49 @@ def layer(name, shape=(4,), role="norm.weight", block="0"):
 
 def test_block_role_and_shape_match_unknown_names():
     known = [layer("a", block="0"), layer("b", block="1"), layer("c", (4, 4), "linear.weight", "1")]
-    weights, unmatched = match_layers([layer("x", block="1")], known)
-    assert not unmatched and weights.tolist() == [[0, 1, 0]]
+    weights, rules = match_layers([layer("x", block="1")], known)
+    assert rules == ("structure",) and weights.tolist() == [[0, 1, 0]]
 
 
 def test_key_that_two_layers_share_matches_neither():
     known = [layer("a"), layer("b"), layer("c", (9,))]
-    weights, unmatched = match_layers([layer("x")], known)
-    assert unmatched == ["x"] and weights[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    weights, rules = match_layers([layer("x")], known)
+    assert rules == ("role_mean",) and weights[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+
+
+def test_a_layer_known_by_role_stands_for_all_of_its_role():
+    layers = describe_layers(tiny_vit().named_parameters())
+    known = role_layers(layers)
+    assert [each.role for each in known] == list(dict.fromkeys(each.role for each in layers))
+    assert {(each.name, each.shape, each.block) for each in known if each.role == "norm.bias"} == {
+        ("role:norm.bias", (), "")
+    }
+    weights, rules = match_layers(layers, known)
+    assert set(rules) == {"role"}
+    assert [known[column].role for column in weights.argmax(1)] == [each.role for each in layers]
+    assert torch.equal(match_layers(known, known).weights, torch.eye(len(known), dtype=torch.float64))
+
+
+def test_a_scalar_is_no_role_layer():
+    """A layer that has the shape and the block that stand for a role is matched by its role all the same."""
+    (scalar,) = describe_layers([("logit_scale", torch.ones(()))])
+    assert match_layers([scalar], role_layers([scalar])).rules == ("role",)
+    assert match_layers([layer("x")], [*role_layers([layer("x")]), layer("a")]).rules == ("structure",)
 
 
 def test_unknown_layer_takes_the_mean_of_its_role():
     known = [layer("a"), layer("b", block="1"), layer("c", (4, 4), "linear.weight", "1")]
-    weights, unmatched = match_layers([layer("x", (7,)), layer("y", (7,), "new")], known)
-    assert unmatched == ["x", "y"]
+    weights, rules = match_layers([layer("x", (7,)), layer("y", (7,), "new")], known)
+    assert rules == ("role_mean", "mean")
     assert weights[0].tolist() == [0.5, 0.5, 0]
     assert weights[1].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
 
 
 def test_unknown_layer_gets_the_mean_embedding():
     network = trained_network(nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(5), nn.Linear(4, 4)))
-    optimizer = L3RS(network=network).bind([("other", nn.Parameter(torch.ones(2, 3)))], num_training_steps=1)
+    optimizer = L3RS(network=network, minimum_fit=0).bind(
+        [("other", nn.Parameter(torch.ones(2, 3)))], num_training_steps=1
+    )
     optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
     optimizer.step(1.0)
     mean = L3RSNetwork(network.config.replace(layers=(LayerSpec("other", (2, 3), "linear_up.weight", ""),)))
@@ -210,7 +232,7 @@ def test_frozen_weight_tells_the_role_of_its_bias():
     known = tuple(LayerSpec(f"other{index}", spec.shape, spec.role, "far") for index, spec in enumerate(specs))
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.endswith(".bias")
-    optimizer = L3RS(network=trained_network(model, layers=known)).bind(model)
+    optimizer = L3RS(network=trained_network(model, layers=known), minimum_fit=0).bind(model)
     assert {"conv.bias", "linear_up.bias", "query.bias"} <= {roles[name] for name in optimizer._identity}
     for twin in (optimizer, copy.deepcopy(optimizer)):
         assert list(twin._identity) == optimizer.param_groups[0]["param_names"]

@@ -19,11 +19,10 @@ def make_trainer(
     output_dir: str, generations: int = 6, es: dict | None = None, gradient: GradientConfig | None = None, **changes
 ) -> MetaTrainer:
     args = MetaTrainingArguments(output_dir, **{"validation_interval": 2, "checkpoint_interval": 2, **changes})
-    validation = make_tasks(seed=1)
+    validation = make_tasks(make_model(dropout=0.1), seed=1)
     return MetaTrainer(
         make_network(),
-        make_model(dropout=0.1),
-        make_tasks(),
+        make_tasks(make_model(dropout=0.1)),
         ESConfig(num_generations=generations, **{"num_pairs": 3, **(es or {})}),
         args,
         gradient=gradient,

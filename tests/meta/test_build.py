@@ -1,12 +1,20 @@
 """The L3RS that a run starts from, and what tells one run from another."""
 
-import pytest
+import logging
 
-from hf_l3rs.errors import ArtifactError
+import pytest
+import torch
+from torch import nn
+
+from hf_l3rs import L3RS, describe_layers
+from hf_l3rs.errors import ArtifactError, ConfigError
+from hf_l3rs.hub.artifact import save_network
+from hf_l3rs.learned.config import FEATURES, STRUCTURE
+from hf_l3rs.learned.layers import role_layers
 from hf_l3rs.meta.arguments import L3RSArguments
-from hf_l3rs.meta.build import build_network, run_settings
+from hf_l3rs.meta.build import build_network, layers_to_know, run_settings, warm_start
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
-from tests.tiny import tiny_resnet
+from tests.tiny import tiny_resnet, tiny_vit, trained_network
 
 
 MODEL, TASKS = ModelArguments("somewhere/model"), TaskArguments(["data"], min_steps=3, max_steps=9)
@@ -40,3 +48,100 @@ def test_settings_tell_runs_apart_but_not_where_images_are_kept():
         assert run_settings(L3RSArguments(), MODEL, other, 0) != first
     kept = TaskArguments([{"path": "data", "max_memory_gb": 1}], min_steps=3, max_steps=9)
     assert run_settings(L3RSArguments(), MODEL, kept, 0) == first
+
+
+def first_step(model, network):
+    """The parameters after one step, on gradients and a loss that are always the same."""
+    optimizer = L3RS(model, network=network, num_training_steps=5, minimum_fit=0)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step(1.5)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def by_role(*models, step_reference="fan_in"):
+    layers = [layer for model in models for layer in describe_layers(model.named_parameters())]
+    return trained_network(
+        models[0], layers=role_layers(layers), features=(*FEATURES, STRUCTURE), step_reference=step_reference
+    )
+
+
+def go_on(tmp_path, start, model, **options):
+    save_network(start, tmp_path / "start")
+    arguments = L3RSArguments(initial_l3rs=str(tmp_path / "start"), **options)
+    return build_network(model, arguments, MODEL, TASKS, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["of another model", "by role"])
+def test_a_start_serves_another_model(tmp_path, kind):
+    """Each layer gets what the start would use for it, so that the first step is the start's, bit for bit."""
+    start = trained_network(tiny_resnet()) if kind == "of another model" else by_role(tiny_resnet(), tiny_vit())
+    network = go_on(tmp_path, start, tiny_vit())
+    assert network.config.layers == describe_layers(tiny_vit().named_parameters())
+    assert network.config.features == start.config.features
+    assert network.config.step_reference == start.config.step_reference
+    assert torch.equal(first_step(tiny_vit(), network), first_step(tiny_vit(), start))
+    assert not torch.equal(first_step(tiny_vit(), start), first_step(tiny_vit(), trained_network(tiny_vit())))
+    assert L3RS(tiny_vit(), network=network).fit.is_full
+
+
+def test_a_start_of_roles_goes_on_by_role(tmp_path):
+    start = by_role(tiny_resnet())  # knows less than what a ViT has
+    network = go_on(tmp_path, start, tiny_vit(), layers_by="role")
+    assert network.config.layers == role_layers(describe_layers(tiny_vit().named_parameters()))
+    assert torch.equal(first_step(tiny_vit(), network), first_step(tiny_vit(), start))
+
+
+def test_a_start_of_the_same_layers_keeps_its_bytes(tmp_path):
+    start = trained_network(tiny_vit())
+    start.embeddings[0, 0] = -0.0  # which a sum would lose
+    network = go_on(tmp_path, start, tiny_vit())
+    assert network.to_vector().numpy().tobytes() == start.to_vector().numpy().tobytes()
+    assert network.config.layers == start.config.layers
+    assert warm_start(start, start.config.layers).fingerprint() == start.fingerprint()
+
+
+def test_what_a_start_keeps_is_told_in_one_line(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="hf_l3rs"):
+        go_on(tmp_path, trained_network(tiny_vit(), hidden_sizes=(8,), base_step=1e-3), tiny_vit(), directions=["sgd"])
+    record, _ = caplog.records
+    assert record.getMessage() == (
+        "The L3RS that meta-training goes on from keeps its own directions ('adam', 'sgd') (not ('sgd',)), "
+        "hidden_sizes (8,) (not (32, 32))."
+    )
+
+
+def test_how_well_a_start_fits_is_told(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="hf_l3rs"):
+        go_on(tmp_path, trained_network(tiny_resnet()), tiny_vit(), hidden_sizes=[32, 32], base_step=5e-3)
+    (record,) = caplog.records
+    says = f"Meta-training goes on from {tmp_path / 'start'}, which fits 2 of 24 layers"
+    assert record.getMessage().startswith(says)
+
+
+def test_an_l3rs_of_roles_knows_those_of_all_models():
+    arguments = L3RSArguments(layers_by="role", step_reference="relative", average_iterates=True)
+    network = build_network([tiny_resnet(), tiny_vit()], arguments, MODEL, TASKS, seed=0)
+    config = network.config
+    assert config.layers == layers_to_know([tiny_resnet(), tiny_vit()], "role")
+    assert {layer.name for layer in config.layers} >= {"role:conv.weight", "role:query.weight", "role:head.bias"}
+    assert (config.features, config.averaging) == ((*FEATURES, STRUCTURE), True)
+    assert (config.model_type, config.base_model_revision) == (None, None)
+    for model in (tiny_resnet(), tiny_vit()):
+        assert L3RS(model, network=network).fit.counts.keys() == {"role"}
+
+
+def test_what_cannot_be_known_by_role_or_by_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="'role' needs a step_reference .*one of relative, fan_in, got 'rms'; set"):
+        L3RSArguments(layers_by="role")
+    with pytest.raises(ConfigError, match="'role' needs a step_reference"):
+        go_on(tmp_path, trained_network(tiny_vit()), tiny_vit(), layers_by="role")
+    with pytest.raises(ConfigError, match="'name' is for one model, got 2; set it to 'role'"):
+        build_network([nn.Linear(2, 2), nn.Linear(2, 2)], L3RSArguments(), MODEL, TASKS, seed=0)
+
+
+def test_a_run_that_is_older_than_an_option_goes_on():
+    settings = run_settings(L3RSArguments(), MODEL, TASKS, 0)["l3rs"]
+    assert not {"layers_by", "average_iterates"} & settings.keys()
+    assert run_settings(L3RSArguments(average_iterates=True), MODEL, TASKS, 0)["l3rs"]["average_iterates"] is True

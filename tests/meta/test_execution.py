@@ -31,11 +31,11 @@ def score(folder, precision, **changes):
     first = make_trainer(folder, validation_interval=0, **changes)
     AcceleratorState._reset_state(True)  # each process has one, which keeps its first precision
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    trainer = MetaTrainer(first.network, first.model, first.tasks, first.es, first.args, accelerator=accelerator)
+    trainer = MetaTrainer(first.network, first.tasks, first.es, first.args, accelerator=accelerator)
     dtypes = set()
-    trainer.model.encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
+    trainer.tasks.models[0].encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
     losses = trainer.estimator.scores(trainer.progress.state)[..., 0]
-    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in trainer.tasks.models[0].parameters()} == {torch.float32}
     return losses, dtypes
 
 

@@ -33,7 +33,7 @@ def test_the_meta_loss_is_that_of_a_rollout(tmp_path):
     estimator = make_gradient(tmp_path)
     task = estimator.tasks.draw(0, 0, 0)
     result = estimator.of_task(psi(estimator), task)
-    plain = rollout(estimator.model, make_network(trained=True), task)
+    plain = rollout(task.model, make_network(trained=True), task)
     assert result.meta_loss == result.loss == pytest.approx(plain.loss, rel=1e-5)
     assert (result.accuracy, result.num_steps) == (plain.accuracy, plain.num_steps)
 
@@ -125,7 +125,6 @@ def test_what_has_no_gradient_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="accuracy_weight"):
         MetaTrainer(
             trainer.network,
-            trainer.model,
             trainer.tasks,
             trainer.es,
             trainer.args,

@@ -255,13 +255,13 @@ def test_the_summary_tells_data_cost_and_settings(tmp_path):
     data = [{"path": "blobs", "splits": ["train"]}]
     tasks = {"datasets": [{"hub_id": None, "path": "blobs"}], "batch_size": 8}
     settings = {"data": data, "tasks": tasks}
-    trainer = type(first)(first.network, first.model, first.tasks, first.es, first.args, settings=settings)
+    trainer = type(first)(first.network, first.tasks, first.es, first.args, settings=settings)
     trainer.train()
     summary = trainer.summary()
     assert summary["data"] == data and summary["datasets"] == ["blobs"] and summary["batch_size"] == 8
     assert summary["evaluations"] == 2 * 6 and summary["num_pairs"] == 3 and "data" not in first.summary()
     with pytest.raises(ConfigError, match="plain JSON"):
-        type(first)(first.network, first.model, first.tasks, first.es, first.args, settings={"folder": tmp_path})
+        type(first)(first.network, first.tasks, first.es, first.args, settings={"folder": tmp_path})
 
 
 def test_training_outside_the_main_thread(tmp_path):

@@ -20,7 +20,7 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path):
         *(sys.executable, "recipes/meta_evaluate.py", "--base_model", str(inputs / "base")),
         *("--datasets", str(inputs / "images"), "--num_classes", "3", "--batch_size", "4", "--evaluation_size", "12"),
         *("--l3rs", str(inputs / "l3rs"), "--horizons", "5", "--num_tasks", "2", "--num_search_tasks", "8"),
-        *("--output_dir", str(output)),
+        *("--data_limit_max_steps", "0", "--output_dir", str(output)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -30,7 +30,7 @@ def test_pool():
     return load_image_pool(ROOT / "recipes" / "data" / "fashion_mnist", base_model, split="pretrain_test")
 
 
-@pytest.mark.parametrize("architecture", pretrain.DEFAULTS)
+@pytest.mark.parametrize("architecture", ["resnet", "vit"])
 def test_smoke(architecture, tmp_path):
     folder = tmp_path / "model"
     metrics = pretrain.main(["--architecture", architecture, "--output_dir", str(folder), "--smoke", "--use_cpu"])
@@ -46,22 +46,6 @@ def test_smoke(architecture, tmp_path):
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "apache-2.0"
     assert card.data.eval_results[0].metric_value == pytest.approx(metrics["eval_accuracy"], abs=1e-4)
-
-
-def test_sizes_are_the_models_and_the_same_command_gives_the_same_bytes(tmp_path):
-    options = ["--hidden_sizes", "8", "16", "--depths", "1", "2", "--smoke", "--use_cpu", "--output_dir"]
-    for name in ("one", "two"):
-        pretrain.main([*options, str(tmp_path / name)])
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "one")
-    assert (model.config.embedding_size, model.config.hidden_sizes, model.config.depths) == (8, [8, 16], [1, 2])
-    assert len({(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")}) == 1
-
-
-def test_a_transformer_has_heads_of_one_width():
-    args = pretrain.ModelArguments("vit", hidden_size=48, num_hidden_layers=6)
-    config = pretrain.build_config("vit", args.sizes)
-    assert (config.hidden_size, config.num_hidden_layers) == (48, 6)
-    assert (config.num_attention_heads, config.intermediate_size) == (3, 96)
 
 
 @pytest.mark.parametrize("name", ["resnet-tiny-fashion", "vit-tiny-fashion"])
@@ -95,10 +79,6 @@ def test_augmentation_moves_and_flips_whole_images():
         (["--output_dir", "LICENSE"], "error: LICENSE cannot be written"),
         (["--num_pears", "3"], "unrecognized arguments: --num_pears 3"),
         (["--warmup_steps", "-1"], "Expected value warmup_steps >= 0"),
-        (["--hidden_size", "32"], "error: A resnet has no hidden_size; its sizes are hidden_sizes and depths."),
-        (["--hidden_sizes", "8", "8", "--depths", "1"], "error: Sizes must be from 1, and as many depths as hidden"),
-        (["--depths", "1", "0", "1"], "error: Sizes must be from 1"),
-        (["--architecture", "vit", "--hidden_size", "40"], "hidden_size must be a multiple of 16, got 40."),
     ],
 )
 def test_mistakes_end_in_one_sentence(options, message, tmp_path, monkeypatch, capsys):

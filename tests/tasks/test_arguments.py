@@ -13,6 +13,7 @@ BAD = {
         "base_model_revision": [3, "", ["main"]],
         "initial_checkpoints": ["model", None, [3], [""], {"a": 1}],
         "reuse_head": ["yes", 1, None],
+        "more_base_models": ["model", None, [3], [""]],
     },
     DatasetArguments: {
         "path": [None, 3, "", " ", ["path"]],
@@ -34,6 +35,7 @@ BAD = {
         "datasets": [None, [], "path", {"path": "data"}, {}, 3, [3], [None], [[]], [{}], [{"path": None}], [""]],
         "num_classes": [1, 0, -1, 2.5, "five", None, True, NAN, INF],
         "batch_size": [0, -1, 1.5, "32", None],
+        "batch_sizes": [[0], [1.5], ["32"], None, 8],
         "evaluation_size": [0, -1, 512.0, None],
         "min_steps": [0, -1, 2**70, 1.5, None],
         "max_steps": [0, -1, 19, 2**70, 20.5, "fifty"],

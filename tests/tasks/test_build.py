@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTImageProcessorPil
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from hf_l3rs.errors import CheckpointError, ConfigError, DataError
 from hf_l3rs.hub.artifact import save_network
@@ -247,3 +247,34 @@ def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, i
     else:
         with pytest.raises(CheckpointError, match="differ from this run's in tasks"):
             load_checkpoint(folder, settings)
+
+
+def test_several_models_share_images_and_become_a_mixture(images, base_model, tmp_path):
+    """One of another architecture, and of the same image processor."""
+    other = str(tmp_path / "vit")
+    ViTForImageClassification(
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=4,
+                  patch_size=2)
+    ).save_pretrained(other)  # fmt: skip
+    ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(other)
+    arguments = make_arguments(images, base_model, {"batch_sizes": [2, 4]}, more_base_models=[other])
+    setup = build_tasks(*arguments, seed=0)
+    assert [type(model).__name__ for model in setup.tasks.models] == [
+        "ResNetForImageClassification",
+        "ViTForImageClassification",
+    ]
+    first, second = setup.tasks.members
+    assert first.sources[0] is second.sources[0]
+    sizes = {len(setup.tasks.draw(0, 0, pair).batches[0].labels) for pair in range(16)}
+    assert sizes == {2, 4}
+    l3rs_args = L3RSArguments(layers_by="role", step_reference="relative")
+    network = build_network(setup.tasks.models, l3rs_args, *arguments, seed=0)
+    assert network.config.base_model is None and network.config.model_type is None
+    for pair in range(2):
+        result = rollout(setup.tasks.draw(0, 0, pair).model, network, setup.tasks.draw(0, 0, pair))
+        assert result.num_steps == 2
+
+
+def test_checkpoints_of_one_architecture_do_not_go_with_several():
+    with pytest.raises(ConfigError, match="leave out one of the two"):
+        ModelArguments("a", initial_checkpoints=["random"], more_base_models=["b"])

@@ -83,7 +83,7 @@ def test_meta_training_takes_the_same_way(tmp_path):
     plain = make_trainer(str(tmp_path / "plain"), 3)
     vectorized = make_trainer(str(tmp_path / "vectorized"), 3, vectorized_pairs=2)
     for trainer in (plain, vectorized):
-        trainer.model.dropout.p = 0.0
+        trainer.tasks.models[0].dropout.p = 0.0
         trainer.train()
     torch.testing.assert_close(plain.progress.state.mean, vectorized.progress.state.mean, atol=1e-4, rtol=1e-3)
 
@@ -91,7 +91,7 @@ def test_meta_training_takes_the_same_way(tmp_path):
 def test_horizons_must_not_differ(tmp_path):
     trainer = make_trainer(str(tmp_path), vectorized_pairs=2)
     with pytest.raises(ConfigError, match="one fixed horizon"):
-        type(trainer)(trainer.network, trainer.model, make_tasks(horizon=Horizon(2, 4)), trainer.es, trainer.args)
+        type(trainer)(trainer.network, make_tasks(horizon=Horizon(2, 4)), trainer.es, trainer.args)
 
 
 def test_every_task_has_the_dropout_that_it_has_alone():

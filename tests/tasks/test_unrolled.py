@@ -5,9 +5,10 @@ import torch
 
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
+from hf_l3rs.tasks.task import Batch
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 from tests.meta.problems import make_model, make_network, make_tasks
-from tests.tiny import tiny_resnet
+from tests.tiny import tiny_resnet, tiny_vit
 
 
 NUM_STEPS = 6
@@ -77,3 +78,18 @@ def test_order_changes_the_gradient_but_not_the_run(second_order):
     (trajectory,) = run(learner, [draw(model)])
     assert learner.losses[0].requires_grad == second_order
     assert trajectory == run(make_learner(model, network), [draw(model)])[0]
+
+
+def test_attention_is_differentiated_twice():
+    """transformers' default attention is a fused kernel, which cannot be."""
+    model = tiny_vit()
+    vector = make_network(model, trained=True).to_vector().requires_grad_()
+    learner = UnrolledLearner(model, make_network(model), vector, 2)
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(torch.randn(4, 3, 8, 8, generator=generator), torch.arange(4))
+    learner.start([model.state_dict()])
+    for _ in range(2):
+        learner.step([batch])
+    learner.evaluate([[batch]])
+    (gradient,) = torch.autograd.grad(learner.evaluation_losses[-1], vector)
+    assert torch.isfinite(gradient).all() and gradient.abs().max() > 0

@@ -1,0 +1,67 @@
+"""A comparison as entries of a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_l3rs.evaluation.report import Summary
+from hf_l3rs.evaluation.savings import steps_of_baselines
+from hf_l3rs.hub.results import Result
+
+
+def to_results(
+    summaries: Sequence[Summary],
+    baselines: Sequence[str],
+    *,
+    dataset: str,
+    split: str,
+    setting: str,
+    command: str,
+    hub_id: str | None = None,
+) -> list[Result]:
+    """
+    Turns the summaries into entries of a model card: every optimizer against the best baseline of its horizon.
+
+    Args:
+        summaries (`Sequence[Summary]`): Of one comparison.
+        baselines (`Sequence[str]`): Names of the tuned optimizers.
+        dataset (`str`): What was evaluated on.
+        split (`str`): Split of the evaluation sets.
+        setting (`str`): How the tasks relate to meta-training, such as `"in domain"`.
+        command (`str`): What measures it again.
+        hub_id (`str`, *optional*): Id of the data set on the Hub, if it is there.
+
+    Returns:
+        `list[Result]`: For every optimizer that is neither a baseline nor the data limit.
+    """
+    references = {summary.num_training_steps: summary for summary in summaries if summary.is_reference}
+    results = []
+    for summary in summaries:
+        if summary.optimizer in baselines or summary.is_data_limit:
+            continue
+        reference = references[summary.num_training_steps]
+        needed = steps_of_baselines(summaries, baselines, summary.loss)
+        results.append(
+            Result(
+                optimizer=summary.optimizer,
+                dataset=dataset,
+                hub_id=hub_id,
+                split=split,
+                num_training_steps=summary.num_training_steps,
+                num_tasks=summary.num_tasks,
+                loss=summary.loss,
+                loss_stderr=None if summary.num_diverged else summary.loss_stderr,
+                accuracy=summary.accuracy,
+                accuracy_stderr=summary.accuracy_stderr,
+                setting=setting,
+                baseline=f"{reference.optimizer}, tuned",
+                baseline_loss=reference.loss,
+                baseline_accuracy=reference.accuracy,
+                data_limit_loss=summary.data_limit_loss,
+                wins=summary.wins,
+                step_ratio=None if needed is None else round(needed / summary.num_training_steps, 2),
+                command=command,
+                num_diverged=summary.num_diverged or None,
+            )
+        )
+    return results

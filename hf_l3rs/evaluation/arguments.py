@@ -34,6 +34,9 @@ class EvaluationArguments:
         search_dir (`str`, *optional*):
             Where the learning-rate search is, or goes to; `output_dir` by default. Evaluations of several L3RS on the
             same model and data can share it.
+        recalibrate (`bool`, *optional*, defaults to `False`):
+            Whether every optimizer is evaluated with statistics of batch norm that are taken again over its training
+            batches, which some optimizers ask for, and which helps all of them in short runs.
         title (`str`, *optional*, defaults to `"Fine-tuning"`): Above the picture.
 
     Raises:
@@ -53,6 +56,7 @@ class EvaluationArguments:
     seed: int = field(default=1000, metadata={"help": "Of the tasks."})
     output_dir: str = field(default="outputs/evaluation", metadata={"help": "Where tables and pictures go."})
     search_dir: str | None = field(default=None, metadata={"help": "Where the search is; output_dir by default."})
+    recalibrate: bool = field(default=False, metadata={"help": "Take batch norm's statistics again, for everybody."})
     title: str = field(default="Fine-tuning", metadata={"help": "Above the picture."})
 
     def __post_init__(self) -> None:

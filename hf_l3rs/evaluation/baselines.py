@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.manifest import installed_version
+from hf_l3rs.evaluation.recalibration import RecalibratedLearner
 from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner, schedule_free_adamw
 from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
@@ -56,6 +57,13 @@ class Contender:
     max_grad_norm: float | None = None
     learner: type[ModelLearner] = ModelLearner
     passes: int = 1
+
+
+def recalibrated(contender: Contender) -> Contender:
+    """Returns the contender with batch norm's statistics taken again before evaluations, if it is not so anyway."""
+    if issubclass(contender.learner, RecalibratedLearner):
+        return contender
+    return replace(contender, learner=RecalibratedLearner)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ def _torch(kind: Any, **settings: Any) -> Callable[[list[nn.Parameter], float], 
 _ALL = (
     Baseline("Adam constant", _torch(torch.optim.Adam)),
     Baseline("Adam cosine", _torch(torch.optim.Adam), cosine=True),
+    Baseline("Adam at 1e-3", _torch(torch.optim.Adam), learning_rates=(1e-3,)),
     Baseline("Adam constant, head only", _torch(torch.optim.Adam), head_only=True),
     Baseline("Adam cosine, head only", _torch(torch.optim.Adam), cosine=True, head_only=True),
     Baseline("AdamW cosine", _torch(torch.optim.AdamW, weight_decay=0.01), cosine=True),

@@ -6,14 +6,16 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
-from hf_l3rs.evaluation.baselines import l3rs_contender, select_baselines
+from hf_l3rs.evaluation.baselines import l3rs_contender, recalibrated, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.card_entries import to_results
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
@@ -21,7 +23,7 @@ from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.processes import on_main_process
 from hf_l3rs.evaluation.report import summarise, to_markdown
-from hf_l3rs.evaluation.results import Row
+from hf_l3rs.evaluation.results import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
@@ -84,6 +86,8 @@ class EvaluationJob:
         self.baselines = select_baselines(args.baselines)
         self.network = L3RSArtifact.from_pretrained(args.l3rs).network
         self.meta_training_cost = meta_training_cost(self.network.config.meta_training)
+        if model_args.more_base_models:
+            raise ConfigError("An evaluation is of one base model; leave out more_base_models, and evaluate each.")
         check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
         self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
         self.model.to(accelerator.device)
@@ -94,13 +98,17 @@ class EvaluationJob:
         search_dir = Path(args.search_dir or args.output_dir)
         self.search_store = RowStore(
             search_dir / SEARCH_NAME,
-            measurement_settings(self.model, self.search_tasks, model_args, task_args, args.seed),
+            measurement_settings(
+                self.model, self.search_tasks, model_args, task_args, args.seed, recalibrate=args.recalibrate
+            ),
             shared=True,
             remedy="name another search_dir" if args.search_dir else "name another output_dir",
         )
         self.store = RowStore(
             self.output_dir / ROWS_NAME,
-            measurement_settings(self.model, self.tasks, model_args, task_args, args.seed, args.evaluate_every),
+            measurement_settings(
+                self.model, self.tasks, model_args, task_args, args.seed, args.evaluate_every, args.recalibrate
+            ),
             remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
         )
 
@@ -127,18 +135,11 @@ class EvaluationJob:
         """Returns the rows of every learning rate of every baseline, and of the data limit, on validation tasks."""
         args = self.args
         limited = [steps for steps in args.horizons if steps <= args.data_limit_max_steps]
-        return run_all(
-            self.accelerator,
-            self.model,
-            self.search_tasks,
-            args.seed,
-            [
-                *search_runs(self.baselines, args.num_search_tasks, args.horizons),
-                *search_runs(DATA_LIMITS.values(), args.num_search_tasks, limited),
-            ],
-            self.search_store,
-            "searching learning rates",
-        )
+        runs = [
+            *search_runs(self.baselines, args.num_search_tasks, args.horizons),
+            *search_runs(DATA_LIMITS.values(), args.num_search_tasks, limited),
+        ]
+        return self._run_all(self.search_tasks, runs, self.search_store, "searching learning rates")
 
     def compare(self, searched: Sequence[Row]) -> list[Row]:
         """Returns the rows of all optimizers on the same unseen tasks, at the best rates of those that have any."""
@@ -150,16 +151,14 @@ class EvaluationJob:
             self.args.horizons,
             best_data_limits(searched),
         )
-        return run_all(
-            self.accelerator,
-            self.model,
-            self.tasks,
-            self.args.seed,
-            runs,
-            self.store,
-            "comparing",
-            self.args.evaluate_every,
-        )
+        return self._run_all(self.tasks, runs, self.store, "comparing", self.args.evaluate_every)
+
+    def _run_all(
+        self, tasks: Any, runs: Sequence[Run], store: RowStore, title: str, evaluate_every: int | None = None
+    ) -> list[Row]:
+        if self.args.recalibrate:
+            runs = [replace(run, contender=recalibrated(run.contender)) for run in runs]
+        return run_all(self.accelerator, self.model, tasks, self.args.seed, runs, store, title, evaluate_every)
 
     def report(self, rows: Sequence[Row], command: str | None = None) -> str:
         """Writes `summary.md`, `results.json` (the card's) and `curves.png`; returns the summary in Markdown."""

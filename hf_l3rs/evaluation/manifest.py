@@ -36,6 +36,7 @@ def measurement_settings(
     task_args: TaskArguments,
     seed: int,
     evaluate_every: int | None = None,
+    recalibrate: bool = False,
 ) -> dict[str, Any]:
     """
     Returns what a row depends on beside its own columns and its optimizer, as plain JSON values.
@@ -47,11 +48,18 @@ def measurement_settings(
         task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): What `tasks` was built from.
         seed (`int`): Of the tasks.
         evaluate_every (`int`, *optional*): Steps between evaluations; at the end of runs only by default.
+        recalibrate (`bool`, *optional*, defaults to `False`): As of [`EvaluationArguments`].
     """
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     datasets = [asdict(dataset) for dataset in task_args.datasets]
+    younger = {  # than some manifests, which know a measurement by the settings without them
+        "recalibrate": recalibrate,
+        "batch_sizes": list(task_args.batch_sizes),
+        "more_base_models": list(model_args.more_base_models),
+    }
     return {
-        **asdict(model_args),
+        **{name: value for name, value in asdict(model_args).items() if name not in younger},
+        **{name: value for name, value in younger.items() if value},
         "base_model_revision": commit or model_args.base_model_revision,
         "datasets": [{name: spec[name] for name in spec if name not in _WITHOUT_EFFECT} for spec in datasets],
         "num_classes": task_args.num_classes,

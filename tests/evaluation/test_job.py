@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_l3rs.errors import ArtifactError, CheckpointError, DataError
+from hf_l3rs.errors import ArtifactError, CheckpointError, ConfigError, DataError
 from hf_l3rs.evaluation import benchmark
 from hf_l3rs.evaluation import job as job_module
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, is_data_limit
-from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.evaluation.recalibration import RecalibratedLearner
+from hf_l3rs.evaluation.results import Row, read_rows
 from hf_l3rs.hub.artifact import load_network, save_network
 from hf_l3rs.hub.results import read_results
 from tests.evaluation.evaluate_tiny import make_inputs, make_job
@@ -251,3 +252,22 @@ def test_a_search_that_others_share_grows_and_loses_nothing(copy, inputs, tmp_pa
     assert section["horizons"] == [2, 3, 4]
     assert list(section["optimizers"]) == ["Adam constant, head only", "Adam cosine", *DATA_LIMITS, "SGD constant"]
     make_job(inputs, copy).run("measure it")  # the first comparison is as it was
+
+
+def test_an_evaluation_is_of_one_model(inputs, tmp_path):
+    with pytest.raises(ConfigError, match="of one base model"):
+        make_job(inputs, tmp_path, model={"more_base_models": [str(inputs / "base")]})
+
+
+def test_everybody_is_recalibrated_or_nobody(inputs, tmp_path, monkeypatch):
+    """The two are never mixed in one file."""
+    job = make_job(inputs, tmp_path, recalibrate=True, data_limit_max_steps=0, horizons=[2])
+    learners = set()
+    monkeypatch.setattr(
+        "hf_l3rs.evaluation.benchmark.run_one",
+        lambda model, tasks, seed, run, *args: learners.add(run.contender.learner) or [Row(*run.key, 2, 1.0, 0.5)],
+    )
+    job.search()
+    assert learners == {RecalibratedLearner}
+    with pytest.raises(CheckpointError, match="recalibrate"):
+        make_job(inputs, tmp_path, data_limit_max_steps=0, horizons=[2]).search()

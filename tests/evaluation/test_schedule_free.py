@@ -1,6 +1,5 @@
 """A schedule-free optimizer is evaluated at its average, with the statistics of that, which changes nothing else."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ from hf_l3rs.evaluation.baselines import BASELINES, Contender
 from hf_l3rs.evaluation.benchmark import measure
 from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner, schedule_free_adamw
 from hf_l3rs.tasks.inner_loop import evaluate, run
-from hf_l3rs.tasks.task import Batch, Task
+from tests.evaluation.images import image_task
 from tests.meta.problems import make_model, make_tasks
 from tests.tiny import tiny_resnet
 
@@ -47,16 +46,6 @@ class Averaging(torch.optim.SGD):
             average.lerp_(param.detach(), 1 / self.num_steps)
 
 
-def image_task(num_steps=6):
-    """On images of noise, for a model with batch norm."""
-    generator = torch.Generator().manual_seed(0)
-    batches = [
-        Batch(torch.randn(4, 3, 8, 8, generator=generator) + index, torch.arange(4)) for index in range(num_steps)
-    ]
-    model = tiny_resnet()
-    return Task("noise", 0, dict(model.state_dict()), batches, batches[:1], num_steps, 4, model)
-
-
 def test_evaluation_is_at_the_average_and_changes_nothing_that_follows():
     task, contender = make_tasks().draw(0, 0, 0), Contender("averaging", None, learner=ScheduleFreeLearner)
     contender = replace(contender, build=lambda model, num_training_steps: (Averaging(model.parameters()), None))
@@ -82,18 +71,6 @@ def test_batch_norm_is_taken_again_at_the_average():
         for batch in task.batches:
             model(pixel_values=batch.pixel_values)
     assert trajectory.evaluations[6] == evaluate(model, task.evaluation) != stale
-
-
-def test_statistics_are_of_the_last_batches_and_without_batch_norm_nothing_is_kept(monkeypatch):
-    monkeypatch.setattr("hf_l3rs.evaluation.schedule_free.NUM_RECALIBRATION_BATCHES", 2)
-    task, model = image_task(), tiny_resnet()
-    learner = ScheduleFreeLearner(model, Averaging(model.parameters()))
-    run(learner, [task])
-    assert [batch is wanted for batch, wanted in zip(learner._seen, task.batches[-2:])] == [True, True]
-    linear = make_model()
-    learner = ScheduleFreeLearner(linear, Averaging(linear.parameters()), autocast=nullcontext)
-    run(learner, [make_tasks().draw(0, 0, 0)])
-    assert not learner._seen
 
 
 def test_schedule_free_adamw_takes_part():

@@ -1,0 +1,66 @@
+"""Evaluation with running statistics of batch norm that belong to the weights that are evaluated."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner
+from hf_l3rs.tasks.task import Batch, State
+
+
+# So many of the last training batches give the statistics of an evaluation, as schedule-free's authors have it.
+NUM_RECALIBRATION_BATCHES = 50
+
+
+class RecalibratedLearner(ModelLearner):
+    """
+    One model and any optimizer, evaluated with statistics of batch norm that are taken again over the last training
+    batches. In short runs the running ones lag behind the weights, whatever the optimizer. Evaluations on the way
+    change nothing that follows.
+
+    Args:
+        args, kwargs: Of [`~hf_l3rs.tasks.inner_loop.ModelLearner`].
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._norms = [
+            layer for layer in self.model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats
+        ]
+        self._seen: deque[Batch] = deque(maxlen=NUM_RECALIBRATION_BATCHES if self._norms else 0)
+
+    def start(self, initial_states: Sequence[State]) -> None:
+        super().start(initial_states)
+        self._seen.clear()
+
+    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
+        self._seen.extend(batches)
+        return super().step(batches)
+
+    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
+        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        with self.at_point_of_evaluation():
+            self._recalibrate()
+            evaluated = super().evaluate(evaluations)
+        self.model.load_state_dict(before)
+        return evaluated
+
+    @contextmanager
+    def at_point_of_evaluation(self) -> Iterator[None]:
+        """Has the weights that are evaluated in the model: here those that are trained."""
+        yield
+
+    @torch.no_grad()
+    def _recalibrate(self) -> None:
+        self.model.eval()  # the authors leave dropout on, which would draw random numbers
+        for norm in self._norms:
+            norm.train()
+        for batch in self._seen:
+            with self.autocast():
+                self.model(pixel_values=batch.to(self.device).pixel_values)

@@ -1,0 +1,16 @@
+"""A task on images, for models with batch norm."""
+
+import torch
+
+from hf_l3rs.tasks.task import Batch, Task
+from tests.tiny import tiny_resnet
+
+
+def image_task(num_steps=6):
+    """On images of noise, for a model with batch norm."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        Batch(torch.randn(4, 3, 8, 8, generator=generator) + index, torch.arange(4)) for index in range(num_steps)
+    ]
+    model = tiny_resnet()
+    return Task("noise", 0, dict(model.state_dict()), batches, batches[:1], num_steps, 4, model)

@@ -7,6 +7,7 @@ Measures how fast meta-training is, and whether its memory grows, beside loops w
 rollout    inner steps of one candidate on the embedded ResNet, beside a loop of forward, backward and Adam (foreach)
 processes  inner steps of meta-training in two processes of one thread, beside one
 mlp        inner steps of 16 candidates of a 784-32-10 perceptron, one after another and as one through vmap
+gradient   inner steps of one candidate on the embedded ResNet, differentiated beside plain, and the memory they take
 memory     resident memory of a process that meta-trains for many generations
 
 What is compared takes turns within a round, so that a busy machine slows both alike; ratios are of times from the same
@@ -17,12 +18,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,14 +39,16 @@ from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.images.pools import ImagePool
 from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.candidates import rollout, rollout_population
+from hf_l3rs.meta.differentiate import differentiate
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.run_folder import METRICS_NAME
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build_tasks
+from hf_l3rs.tasks.build import Setup, build_tasks
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
 from hf_l3rs.tasks.initial_states import InitialStates
 from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.unrolled import UnrolledLearner
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -84,8 +90,8 @@ def compare(runs: dict[str, Callable[[], Any]], arguments: argparse.Namespace) -
     }
 
 
-def benchmark_rollout(arguments: argparse.Namespace) -> list[Row]:
-    """Both evaluate one image at the end: what is compared are the steps."""
+def make_resnet(num_steps: int) -> tuple[Setup, L3RSNetwork, Task]:
+    """The embedded model, an untrained L3RS, and a task that evaluates one image: what is compared are the steps."""
     fashion = DatasetArguments(
         path=str(RECIPES / "data/fashion_mnist"),
         batches_split="meta_train_batches",
@@ -96,12 +102,16 @@ def benchmark_rollout(arguments: argparse.Namespace) -> list[Row]:
     )
     setup = build_tasks(
         ModelArguments(base_model=str(RECIPES / "base_models/resnet-tiny-fashion")),
-        TaskArguments(datasets=[fashion], evaluation_size=32, min_steps=arguments.steps),
+        TaskArguments(datasets=[fashion], evaluation_size=32, min_steps=num_steps),
         seed=0,
     )
     network = L3RSNetwork(L3RSConfig(layers=describe_layers(setup.model.named_parameters())))
     task = setup.tasks.draw(0, 0, 0)
-    task = task._replace(evaluation=[Batch(*(part[:1] for part in task.evaluation[0]))])
+    return setup, network, task._replace(evaluation=[Batch(*(part[:1] for part in task.evaluation[0]))])
+
+
+def benchmark_rollout(arguments: argparse.Namespace) -> list[Row]:
+    setup, network, task = make_resnet(arguments.steps)
     images, rows = setup.tasks.sources[0].batches.fetch(torch.arange(NUM_IMAGES)), list(task.batches.rows)
     labels = task.batches.label_map[setup.tasks.sources[0].batches.labels]
     runs = {
@@ -131,6 +141,49 @@ def bare_loop(
     model.eval()
     with torch.no_grad():
         model(pixel_values=task.evaluation[0].pixel_values)
+
+
+def differentiated(model: nn.Module, network: L3RSNetwork, task: Task, segment_steps: int = 0, **options: Any) -> None:
+    vector = network.to_vector().requires_grad_()
+    learner = UnrolledLearner(model, network, vector, task.num_training_steps, **options)
+    differentiate(learner, task, [task.num_training_steps], segment_steps)
+
+
+def benchmark_gradient(arguments: argparse.Namespace) -> list[Row]:
+    """Ratios are of time to that of a plain step, and of memory to that of the short run."""
+    setup, network, task = make_resnet(arguments.steps)
+    runs = {
+        "plain": lambda: rollout(setup.model, network, task),
+        "second order": lambda: differentiated(setup.model, network, task),
+        "first order": lambda: differentiated(setup.model, network, task, second_order=False),
+    }
+    targets = dict(zip(runs, ("", "ratio at most 2.5", "ratio at most 1.4")))
+    rows = [
+        Row("gradient", name, arguments.steps / seconds, "inner steps/s", 1 / ratio, targets[name])
+        for name, (seconds, ratio) in compare(runs, arguments).items()
+    ]
+    short, long = max(arguments.steps // 4, 1), arguments.steps * 5 // 2
+    for name, segments in (("whole graph", (0, 0)), ("segments", (math.isqrt(short), math.isqrt(long)))):
+        first, last = (peak_growth(count, own) for count, own in zip((short, long), segments))
+        target = "ratio at most 6" if name == "segments" else ""
+        rows.append(Row("gradient", f"{name}, {short} steps", first, "MiB", 1.0))
+        rows.append(Row("gradient", f"{name}, {long} steps", last, "MiB", last / first, target))
+    return rows
+
+
+def peak_growth(num_steps: int, segment_steps: int) -> float:
+    """MiB that a differentiated run adds to the peak of a fresh process that has taken plain steps."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_growth, num_steps, segment_steps).result()
+
+
+def _peak_growth(num_steps: int, segment_steps: int) -> float:
+    torch.set_num_threads(1)
+    setup, network, task = make_resnet(num_steps)
+    rollout(setup.model, network, task)
+    before = mebibytes("VmHWM")
+    differentiated(setup.model, network, task, segment_steps)
+    return mebibytes("VmHWM") - before
 
 
 def benchmark_processes(arguments: argparse.Namespace) -> list[Row]:
@@ -250,16 +303,15 @@ class MemoryTracker(GeneralTracker):
 
     @on_main_process
     def log(self, values: dict[str, float], step: int | None = None, **kwargs: Any) -> None:
-        self.mebibytes[int(step or 0)] = resident_mebibytes()
+        self.mebibytes[int(step or 0)] = mebibytes("VmRSS")
 
 
-def resident_mebibytes() -> float:
-    """Memory that the process has now; its peak where the system does not tell (macOS), nan where neither is told."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        import resource
-
-        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+def mebibytes(name: str) -> float:
+    """Memory that the process has (VmRSS), or its peak (VmHWM), which is all that macOS tells; nan if nothing is."""
+    status = Path("/proc/self/status")
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    if name in fields:
+        return int(fields[name].split()[0]) / 2**10
     try:
         import resource
     except ImportError:  # Windows
@@ -299,6 +351,7 @@ def benchmark_memory(arguments: argparse.Namespace) -> list[Row]:
 SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "memory": benchmark_memory,  # first: the others leave their own in the process
     "rollout": benchmark_rollout,
+    "gradient": benchmark_gradient,
     "mlp": benchmark_mlp,
     "processes": benchmark_processes,
 }
@@ -315,8 +368,8 @@ def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__.strip().split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="What to measure.")
-    parser.add_argument("--rounds", type=int, default=15, help="Timed runs of everything in rollout and mlp.")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="Seconds in rollout and mlp.")
+    parser.add_argument("--rounds", type=int, default=15, help="Timed runs in rollout, gradient and mlp.")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="Seconds in rollout, gradient and mlp.")
     parser.add_argument("--steps", type=int, default=20, help="Inner steps of a candidate on the ResNet.")
     parser.add_argument("--mlp_steps", type=int, default=MLP_STEPS, help="Inner steps of a candidate in mlp.")
     parser.add_argument("--launches", type=int, default=3, help="Runs of each number of processes.")

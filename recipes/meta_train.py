@@ -22,9 +22,9 @@ from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.meta.windows import WindowConfig
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build_tasks
@@ -37,7 +37,7 @@ ARGUMENTS = (
     L3RSArguments,
     TaskArguments,
     ESConfig,
-    GradientConfig,
+    WindowConfig,
     MetaLoss,
     MetaTrainingArguments,
 )
@@ -45,7 +45,7 @@ ARGUMENTS = (
 
 def main(argv: list[str] | None = None) -> Path | None:
     """Returns the folder of the finished artefact, or `None` if training was interrupted."""
-    model_args, l3rs_args, task_args, es, gradient, meta_loss, args = parse_arguments(
+    model_args, l3rs_args, task_args, es, windows, meta_loss, args = parse_arguments(
         ARGUMENTS, argv, description=__doc__
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> Path | None:
         tasks,
         es,
         args,
-        gradient=gradient if args.estimator == "gradient" else None,
+        gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
         meta_loss=meta_loss,
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
         references=lambda: tuned_losses(accelerator, trainer.validation_tasks, reference),

@@ -9,7 +9,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.meta.gradient import GradientConfig
+from hf_l3rs.meta.windows import WindowConfig
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
@@ -22,7 +22,7 @@ TRAINING = (
     L3RSArguments,
     TaskArguments,
     ESConfig,
-    GradientConfig,
+    WindowConfig,
     MetaLoss,
     MetaTrainingArguments,
 )

@@ -83,8 +83,9 @@ class MetaTrainingArguments:
     Args:
         output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
         estimator (`str`, *optional*, defaults to `"evolution"`):
-            Where the meta-gradient comes from: `"evolution"` (paper) or `"gradient"`, reverse mode through the inner
-            loop (ours), for a hundredth of the cost.
+            Where the meta-gradient comes from: `"evolution"` (paper); `"gradient"`, reverse mode through the inner
+            loop (ours), for a hundredth of the cost; or `"windows"`, for long horizons (ours), which takes runs a
+            window further in each generation.
         task_per_pair (`bool`, *optional*, defaults to `True`):
             Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
         validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
@@ -104,7 +105,7 @@ class MetaTrainingArguments:
     """
 
     output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
-    estimator: str = field(default="evolution", metadata={"help": "evolution, or gradient for reverse mode."})
+    estimator: str = field(default="evolution", metadata={"help": "evolution, gradient or windows."})
     task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
     validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
     early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
@@ -120,6 +121,6 @@ class MetaTrainingArguments:
     def __post_init__(self) -> None:
         counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs")
         rules: dict[str, Any] = {name: Range(low=0) for name in counts}
-        rules["estimator"] = ("evolution", "gradient")
+        rules["estimator"] = ("evolution", "gradient", "windows")
         check_fields(self, {**rules, "keep_checkpoints": Range(low=1), "num_threads": Range(low=1, high=1024)})
         check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")

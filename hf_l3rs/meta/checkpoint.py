@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 TENSORS_NAME = "state.safetensors"
 STATE_NAME = "trainer_state.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
+_OPTIMIZER, _ESTIMATOR = "optimizer.", "estimator."  # names of tensors begin with these
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Progress:
         best_loss (`float`, *optional*): Its mean validation loss.
         references (`dict`): Validation losses of what meta-training is compared with; infinite where it diverged.
         cost (`dict`): Inner steps, seconds and diverged candidates so far.
+        carried (`dict`): What the estimator carries over to the next generation: tensors by name.
     """
 
     state: OuterState
@@ -50,8 +53,15 @@ class Progress:
     best_loss: float | None = None
     references: dict[str, float] = field(default_factory=dict)
     cost: dict[str, float] = field(
-        default_factory=lambda: {"inner_steps": 0, "evaluations": 0, "seconds": 0.0, "num_diverged": 0}
+        default_factory=lambda: {
+            "inner_steps": 0,
+            "cost_in_plain_steps": 0,
+            "evaluations": 0,
+            "seconds": 0.0,
+            "num_diverged": 0,
+        }
     )
+    carried: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
@@ -72,7 +82,8 @@ def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
     folder = output_dir / f"checkpoint-{progress.state.generation}"
     if folder.exists():  # complete, and of the same generation: the same content
         return folder
-    tensors = safetensors.torch.save(_tensors(progress.state, progress.best_mean))
+    carried = _prefixed(_ESTIMATOR, progress.carried)
+    tensors = safetensors.torch.save({**_tensors(progress.state, progress.best_mean), **carried})
     values = plain_json(
         {
             "generation": progress.state.generation,
@@ -128,10 +139,10 @@ def load_checkpoint(folder: Path, settings: dict[str, Any], like: OuterState | N
         data = (folder / TENSORS_NAME).read_bytes()
         _check_sum(TENSORS_NAME, values["tensors_sha256"], data)
         tensors = safetensors.torch.load(data)
-        _check_tensors(tensors, like, has_best=values["best_generation"] is not None)
-        optimizer = {
-            name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")
-        }
+        carried = _with_prefix(_ESTIMATOR, tensors)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ESTIMATOR)}
+        _check_tensors(own, like, has_best=values["best_generation"] is not None)
+        optimizer = _with_prefix(_OPTIMIZER, tensors)
         return Progress(
             state=OuterState(tensors["mean"], values["generation"], optimizer, tensors["average"]),
             settings=own_settings,
@@ -139,7 +150,9 @@ def load_checkpoint(folder: Path, settings: dict[str, Any], like: OuterState | N
             best_generation=values["best_generation"],
             best_loss=values["best_loss"],
             references={name: math.inf if loss is None else loss for name, loss in values["references"].items()},
-            cost=values["cost"],
+            # of older checkpoints, whose runs took plain steps as far as they tell
+            cost={"cost_in_plain_steps": values["cost"]["inner_steps"], **values["cost"]},
+            carried=carried,
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         reason = " ".join((f"no {error}" if isinstance(error, KeyError) else str(error)).split())
@@ -238,8 +251,16 @@ def _check_tensors(tensors: dict[str, torch.Tensor], like: OuterState | None, ha
 
 
 def _tensors(state: OuterState, best_mean: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    tensors = {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
+    tensors = _prefixed(_OPTIMIZER, state.optimizer)
     tensors |= {"mean": state.mean, "average": state.average}
     if best_mean is not None:
         tensors["best_mean"] = best_mean
     return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,6 +19,7 @@ class Estimate(NamedTuple):
         num_evaluations (`int`): Inner loops that were run.
         num_diverged (`int`): How many of them gave nothing usable.
         num_inner_steps (`int`): Steps that all of them took.
+        cost_in_plain_steps (`float`): What these cost, with a step that is not differentiated as the unit.
         metrics (`dict[str, float]`): What else is logged; not finite where there was nothing to measure.
     """
 
@@ -25,6 +27,7 @@ class Estimate(NamedTuple):
     num_evaluations: int
     num_diverged: int
     num_inner_steps: int
+    cost_in_plain_steps: float
     metrics: dict[str, float]
 
 
@@ -38,3 +41,19 @@ class Estimator(Protocol):
 
     def estimate(self, state: OuterState) -> Estimate:
         """Returns the estimate at `state.mean` for the generation `state.generation`, the same on every process."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """
+        Returns what is carried over to the next generation, the same on every process, by name; nothing by default.
+        Every process must ask for it at the same time.
+        """
+        return {}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """
+        Goes on from what [`~Estimator.state`] returned, on however many processes.
+
+        Raises:
+            CheckpointError: If it is not that of such a run.
+        """
+        return None

@@ -11,7 +11,7 @@ import torch
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.candidates import Rollout
-from hf_l3rs.meta.estimator import Estimate
+from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.scorer import Scorer
@@ -55,7 +55,7 @@ class ESConfig(OuterConfig):
         return self.sigma * (self.final_sigma / self.sigma) ** (generation / self.num_generations)
 
 
-class Evolution:
+class Evolution(Estimator):
     """
     The evolution strategy as an [`~hf_l3rs.meta.estimator.Estimator`]. A sample is a pair of candidates.
 
@@ -98,7 +98,8 @@ class Evolution:
             gradient=gradient(self.config, state, scores["meta_loss"]),
             num_evaluations=finite.numel(),
             num_diverged=int((~finite).sum()),
-            num_inner_steps=int(scores["num_steps"].sum()),
+            num_inner_steps=(num_inner_steps := int(scores["num_steps"].sum())),
+            cost_in_plain_steps=num_inner_steps,
             metrics={
                 **{name: float(scores[name][finite].mean()) for name in ("meta_loss", "loss", "accuracy")},
                 "sigma": self.config.sigma_at(state.generation),

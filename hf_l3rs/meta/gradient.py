@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -12,18 +11,23 @@ import torch
 from accelerate import Accelerator
 
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.meta.estimator import Estimate
+from hf_l3rs.meta.differentiate import differentiate, evaluation_points
+from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.tasks.inner_loop import Evaluation, Trajectory, run
+from hf_l3rs.tasks.inner_loop import Trajectory
 from hf_l3rs.tasks.mixture import Tasks
-from hf_l3rs.tasks.task import Batch, State, Task
+from hf_l3rs.tasks.task import Task
 from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
 from hf_l3rs.validation import Range, check_fields
 
 
 # A gradient of that many times the norm that it would be clipped to has exploded: its direction is noise.
 EXPLODED = 1e3
+
+# What a differentiated inner step costs, its share of the way back included, in steps that are not differentiated:
+# medians of recipes/benchmark_meta_training.py on the embedded ResNet. Others differ with the model.
+SECOND_ORDER_STEP_COST, FIRST_ORDER_STEP_COST = 3.2, 1.25
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class GradientConfig:
         rules = {"num_tasks": positive, "num_evaluations": positive, "segment_steps": Range(low=0)}
         check_fields(self, {**rules, "max_task_gradient": Range(above=0)})
 
+    @property
+    def step_cost(self) -> float:
+        """What a differentiated step costs, in plain ones: segments take every step once more."""
+        once = SECOND_ORDER_STEP_COST if self.second_order else FIRST_ORDER_STEP_COST
+        return once + 1 if self.segment_steps else once
+
 
 class TaskGradient(NamedTuple):
     """
@@ -77,7 +87,10 @@ class TaskGradient(NamedTuple):
     num_steps: int
 
 
-class MetaGradient:
+FIGURES = TaskGradient._fields[1:]
+
+
+class MetaGradient(Estimator):
     """
     Reverse mode as an [`~hf_l3rs.meta.estimator.Estimator`]. A sample is a task.
 
@@ -105,28 +118,36 @@ class MetaGradient:
 
     def estimate(self, state: OuterState) -> Estimate:
         """Averages the tasks' clipped gradients; those that exploded, or are no numbers, count for nothing."""
-        shape = (self.config.num_tasks, len(TaskGradient._fields) - 1 + len(state.mean))
+        shape = (self.config.num_tasks, len(FIGURES) + len(state.mean))
         rows = self.processes.gather(shape, 1, partial(self._of_tasks, state))
         numbers, gradients = rows[:, : -len(state.mean)], rows[:, -len(state.mean) :]
         meta_loss, loss, accuracy, num_steps = numbers.unbind(1)
         norms = torch.linalg.vector_norm(gradients, dim=1)
-        limit = self.config.max_task_gradient
-        usable = torch.isfinite(meta_loss) & (norms <= EXPLODED * limit)
-        shares = torch.where(usable, (limit / norms.clamp_min(limit)), 0.0)
-        total = (shares[:, None] * gradients.nan_to_num(posinf=0.0, neginf=0.0)).sum(dim=0)
+        usable = torch.isfinite(meta_loss) & ~self.has_exploded(gradients)
         means = {"meta_loss": meta_loss, "loss": loss, "accuracy": accuracy, "gradient_norm": norms}
         return Estimate(
-            gradient=(total / max(int(usable.sum()), 1)).to(state.mean.dtype),
+            gradient=self.clipped(gradients[usable]).sum(dim=0).div(max(int(usable.sum()), 1)).to(state.mean.dtype),
             num_evaluations=self.config.num_tasks,
             num_diverged=int((~usable).sum()),
-            num_inner_steps=int(num_steps.sum()),
+            num_inner_steps=(num_inner_steps := int(num_steps.sum())),
+            cost_in_plain_steps=num_inner_steps * self.config.step_cost,
             metrics={name: float(values[usable].mean()) for name, values in means.items()},
         )
+
+    def has_exploded(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Whether each of the gradients, of shape `(num_samples, dimension)`, is not a number, or no use."""
+        return ~(torch.linalg.vector_norm(gradients, dim=1) <= EXPLODED * self.config.max_task_gradient)
+
+    def clipped(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Returns gradients of shape `(num_samples, dimension)`, each clipped to the norm that is allowed."""
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        return gradients * (self.config.max_task_gradient / norms.clamp_min(self.config.max_task_gradient))
 
     def _of_tasks(self, state: OuterState, indices: range) -> torch.Tensor:
         tasks = (self.tasks.draw(self.seed, state.generation, index) for index in indices)
         results = [self.of_task(state.mean, task) for task in tasks]
-        return torch.stack([torch.cat((torch.tensor(result[1:]).double(), result[0].double())) for result in results])
+        rows = [(torch.tensor(figures, dtype=torch.float64), gradient.double()) for gradient, *figures in results]
+        return torch.stack([torch.cat(row) for row in rows])
 
     def of_task(self, mean: torch.Tensor, task: Task) -> TaskGradient:
         """
@@ -139,83 +160,42 @@ class MetaGradient:
         Returns:
             [`TaskGradient`]
         """
-        vector = mean.to(self._accelerator.device, copy=True).requires_grad_()
-        learner = UnrolledLearner(
+        learner = self.learner(task, mean)
+        points = evaluation_points(task.num_training_steps, self.config.num_evaluations)
+        gradient, trajectory, _ = differentiate(learner, task, points, self.config.segment_steps)
+        return TaskGradient(torch.zeros_like(mean) if gradient is None else gradient.cpu(), *figures_of(trajectory))
+
+    def learner(
+        self, task: Task, mean: torch.Tensor, begin: Snapshot | None = None, keep_graph: bool = True
+    ) -> UnrolledLearner:
+        """
+        Returns what a run trains.
+
+        Args:
+            task ([`~hf_l3rs.tasks.task.Task`]): What is fine-tuned on.
+            mean (`torch.Tensor` of shape `(dimension,)`): ψ.
+            begin ([`~hf_l3rs.tasks.unrolled.Snapshot`], *optional*): Where the run is taken up.
+            keep_graph (`bool`, *optional*, defaults to `True`): Whether the run is to be differentiated.
+        """
+        device = self._accelerator.device
+        return UnrolledLearner(
             task.model,
             self.network,
-            vector,
+            mean.to(device, copy=True).requires_grad_(keep_graph),
             task.num_training_steps,
             second_order=self.config.second_order,
             feature_gradient=self.config.feature_gradient,
-            device=self._accelerator.device,
+            device=device,
             autocast=self._accelerator.autocast,
+            begin=begin,
+            keep_graph=keep_graph,
         )
-        points = evaluation_points(task.num_training_steps, self.config.num_evaluations)
-        if self.config.segment_steps:
-            recorder = _Recorder(learner, self.config.segment_steps)
-            (trajectory,) = run(recorder, [task], evaluate_at=points)
-            gradient = None if trajectory.diverged else _recomputed(learner, task, recorder.snapshots, points)
-        else:
-            (trajectory,) = run(learner, [task], evaluate_at=points)
-            meta_loss = torch.stack(learner.evaluation_losses).mean() if not trajectory.diverged else None
-            gradient = None if meta_loss is None else torch.autograd.grad(meta_loss, vector)[0]
-        return _task_gradient(torch.zeros_like(mean) if gradient is None else gradient.cpu(), trajectory)
 
 
-def evaluation_points(num_training_steps: int, count: int) -> list[int]:
-    """Returns the steps after which to evaluate, evenly along the run, the last included; fewer in a short run."""
-    return sorted({math.ceil(num_training_steps * (index + 1) / count) for index in range(count)})
-
-
-def _task_gradient(gradient: torch.Tensor, trajectory: Trajectory) -> TaskGradient:
-    if trajectory.diverged:
-        return TaskGradient(gradient, math.inf, math.inf, 0.0, trajectory.num_steps)
+def figures_of(trajectory: Trajectory) -> tuple[float, float, float, int]:
+    """Returns the FIGURES of a run: infinite losses if it diverged, or has a loss that is not a number."""
     losses = [evaluation.loss for evaluation in trajectory.evaluations.values()]
+    if trajectory.diverged or not math.isfinite(sum(losses)):
+        return math.inf, math.inf, 0.0, trajectory.num_steps
     final = trajectory.evaluations[trajectory.num_steps]
-    return TaskGradient(gradient, sum(losses) / len(losses), *final, trajectory.num_steps)
-
-
-class _Recorder:
-    """A learner that keeps no graph, but where every segment begins."""
-
-    def __init__(self, learner: UnrolledLearner, segment_steps: int) -> None:
-        self.learner, self.segment_steps = learner, segment_steps
-        self.snapshots: list[Snapshot] = []
-
-    def start(self, initial_states: Sequence[State]) -> None:
-        self.learner.start(initial_states)
-
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        if self.learner.k % self.segment_steps == 0:
-            self.snapshots.append(self.learner.snapshot())
-        loss = self.learner.step(batches)
-        self.learner.resume(self.learner.snapshot())
-        return loss
-
-    @torch.no_grad()
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        return self.learner.evaluate(evaluations)
-
-
-def _recomputed(learner: UnrolledLearner, task: Task, snapshots: list[Snapshot], points: list[int]) -> torch.Tensor:
-    """Runs the segments again, the last first, and hands the gradient from each to the one before."""
-    total = torch.zeros_like(learner.vector)
-    cotangents: list[torch.Tensor] | None = None
-    ends = [*(snapshot.k for snapshot in snapshots[1:]), task.num_training_steps]
-    with torch.random.fork_rng(devices=[]):
-        for snapshot, end in zip(reversed(snapshots), reversed(ends)):
-            learner.resume(snapshot)
-            beginning = learner.carried()
-            for index in range(snapshot.k, end):
-                learner.step([task.batches[index]])
-                if index + 1 in points:
-                    learner.evaluate([task.evaluation])
-            outputs: list[torch.Tensor] = [loss / len(points) for loss in learner.evaluation_losses]
-            weights = [torch.ones_like(loss) for loss in outputs]
-            if cotangents is not None:
-                outputs, weights = [*outputs, *learner.carried()], [*weights, *cotangents]
-            gradient, *cotangents = torch.autograd.grad(
-                outputs, [learner.vector, *beginning], weights, materialize_grads=True
-            )
-            total += gradient
-    return total
+    return sum(losses) / len(losses), final.loss, final.accuracy, trajectory.num_steps

@@ -37,9 +37,28 @@ class Processes:
         """
         rows = torch.zeros(shape, dtype=torch.float64)
         groups = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-        for group in groups[self._accelerator.process_index :: self._accelerator.num_processes]:
+        for index in self.own(len(groups)):
+            group = groups[index]
             rows[group.start : group.stop] = work(group) + 0.0  # -0 becomes 0, as it does in a sum
         return self._sum(rows)
+
+    def own(self, count: int) -> range:
+        """Returns which of so many pieces of work are this process's own, the same ones at every time."""
+        return range(self._accelerator.process_index, count, self._accelerator.num_processes)
+
+    def gather_bytes(self, count: int, work: Callable[[int], bytes]) -> list[bytes]:
+        """Returns what the owner of each of so many pieces of work gives, on every process."""
+        own = {index: work(index) for index in self.own(count)}
+        if self._accelerator.num_processes == 1:
+            return list(own.values())
+        lengths = self.gather((count,), 1, lambda group: torch.tensor([float(len(own[group.start]))]))
+        gathered = []
+        for index, length in enumerate(lengths.long().tolist()):
+            data = torch.zeros(length, dtype=torch.uint8)
+            if index in own:
+                data.copy_(torch.frombuffer(bytearray(own[index]), dtype=torch.uint8))
+            gathered.append(self._sum(data).numpy().tobytes())
+        return gathered
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process."""

@@ -21,12 +21,13 @@ from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.evolution import ESConfig, Evolution
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.interruption import Interruption
-from hf_l3rs.meta.outer import OuterState, move
+from hf_l3rs.meta.outer import OuterConfig, OuterState, move
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
 from hf_l3rs.meta.selection import Selection
 from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator
+from hf_l3rs.meta.windows import WindowConfig, WindowedGradient
 from hf_l3rs.tasks.mixture import Tasks
 from hf_l3rs.tasks.task import Task
 
@@ -47,7 +48,8 @@ class MetaTrainer:
         tasks ([`~hf_l3rs.tasks.mixture.Tasks`]): What to train on; every model must fit one device.
         es ([`ESConfig`]): How the mean moves, and the evolution strategy.
         args ([`MetaTrainingArguments`]): How to run.
-        gradient ([`GradientConfig`], *optional*): Estimates by reverse mode with it, in place of evolution.
+        gradient ([`GradientConfig`] or [`WindowConfig`], *optional*):
+            Estimates by reverse mode with it, over whole runs or in windows, in place of evolution.
         meta_loss ([`MetaLoss`], *optional*): What candidates are judged by; the paper's by default.
         validation_tasks (`Sequence[Task]`, *optional*): Fixed tasks on other images that choose the best weights.
         references (`Callable`, *optional*):
@@ -82,11 +84,11 @@ class MetaTrainer:
             if args.compile_model:
                 model.compile()
         self.tasks, self.es, self.args = tasks, es, args
-        self.meta_loss = meta_loss or MetaLoss()
+        self.gradient, self.meta_loss = gradient, meta_loss or MetaLoss()
         self.processes = Processes(self.accelerator)
         self.folder = RunFolder(args.output_dir, args.keep_checkpoints, self.processes)
         self.scorer = Scorer(network.config, self.meta_loss, self.accelerator)
-        self.estimator = self._make_estimator(gradient)
+        self.estimator = self._make_estimator()
         self.selection = Selection(
             validation_tasks,
             self.scorer,
@@ -111,7 +113,8 @@ class MetaTrainer:
         self._interruption = Interruption()
         self._barren = False
 
-    def _make_estimator(self, gradient: GradientConfig | None) -> Estimator:
+    def _make_estimator(self) -> Estimator:
+        gradient = self.gradient
         if gradient is None:
             return Evolution(
                 self.es,
@@ -127,6 +130,8 @@ class MetaTrainer:
                 "set both to 0, or estimator to evolution."
             )
         parts = (self.tasks, self.network, self.processes, self.accelerator)
+        if isinstance(gradient, WindowConfig):
+            return WindowedGradient(gradient, self.es, *parts)
         return MetaGradient(gradient, self.es.seed, *parts)
 
     @property
@@ -157,10 +162,13 @@ class MetaTrainer:
         with self.folder.opened(self.progress, like, self.args.resume_from_checkpoint) as progress:
             self.progress = progress
             if not self._is_over():
+                if progress.state.generation:
+                    self.estimator.load_state(progress.carried)
+                    progress.carried = {}  # would otherwise be held twice
                 self.accelerator.init_trackers(self.args.project, config=flat_scalars(progress.settings))
                 self.selection.measure_references(progress)
                 self._run_generations()
-                self.folder.save(progress)
+                self._save()
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
         if self._is_over():
@@ -182,17 +190,25 @@ class MetaTrainer:
             **{name: value for name, value in progress.settings.items() if name == "data"},
             **{name: value for name, value in tasks.items() if name != "datasets"},
             **{name: models[name] for name in ("base_model", "more_base_models") if "more_base_models" in models},
-            **dataclasses.asdict(self.es),
-            **progress.settings.get("gradient", {}),
-            **dataclasses.asdict(self.meta_loss),
-            "task_per_pair": self.args.task_per_pair,
+            **self._strategy(),
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,
             **{f"validation_loss_{name}": loss for name, loss in progress.references.items()},
-            **{name: value + earlier.get(name, 0) for name, value in progress.cost.items()},
+            **_with_earlier_cost(progress.cost, earlier),
             **({"started_from": earlier} if earlier else {}),
         }
         return plain_json(summary)
+
+    def _strategy(self) -> dict[str, Any]:
+        """The settings that the estimator reads, and none of the others'."""
+        strategy = dataclasses.asdict(self.es)
+        if self.gradient is None:
+            judged = {**dataclasses.asdict(self.meta_loss), "task_per_pair": self.args.task_per_pair}
+            return {"estimator": "evolution", **strategy, **judged}
+        if isinstance(self.gradient, WindowConfig):
+            return {"estimator": "windows", **strategy, **dataclasses.asdict(self.gradient)}
+        strategy = {spec.name: strategy[spec.name] for spec in dataclasses.fields(OuterConfig)}
+        return {"estimator": "gradient", **strategy, **dataclasses.asdict(self.gradient)}
 
     def _run_generations(self) -> None:
         bar = tqdm(
@@ -222,13 +238,17 @@ class MetaTrainer:
             metrics |= self.selection.validate(progress)
         self._log(metrics)
         if self._is_due(self.args.checkpoint_interval):
-            self.folder.save(progress)
+            self._save()
         return metrics
+
+    def _save(self) -> None:
+        self.folder.save(dataclasses.replace(self.progress, carried=self.estimator.state()))
 
     def _count(self, estimate: Estimate, seconds: float) -> dict[str, float]:
         """Adds up costs, and warns of the first generation in a row that was for nothing; returns what is logged."""
         cost, generation = self.progress.cost, self.progress.state.generation
         cost["inner_steps"] += estimate.num_inner_steps
+        cost["cost_in_plain_steps"] += estimate.cost_in_plain_steps
         cost["evaluations"] += estimate.num_evaluations
         cost["seconds"] += seconds
         cost["num_diverged"] += estimate.num_diverged
@@ -263,3 +283,9 @@ class MetaTrainer:
     def _log(self, metrics: dict[str, float]) -> None:
         self.accelerator.log(metrics, step=int(metrics["generation"]))
         self.folder.log(metrics)
+
+
+def _with_earlier_cost(cost: dict[str, float], earlier: dict[str, Any]) -> dict[str, float]:
+    """Adds what an earlier run cost, whose summary may be of a time when only its inner steps were counted."""
+    earlier = {"cost_in_plain_steps": earlier.get("inner_steps", 0), **earlier}
+    return {name: value + earlier.get(name, 0) for name, value in cost.items()}

@@ -25,7 +25,7 @@ def test_every_baseline_builds_and_steps():
         head = {id(p) for p in model.classifier.parameters()}
         assert trained == (head if baseline.head_only else {id(p) for p in model.parameters()})
         assert (scheduler is not None) == baseline.cosine
-        assert len(baseline.learning_rates) >= 7 or name == "Adam at 1e-3"  # untuned is what that one is
+        assert len(baseline.learning_rates) >= 7 or baseline.name == "Adam at 1e-3"  # untuned is what that one is
 
 
 def test_cosine_falls_to_zero_over_the_run():

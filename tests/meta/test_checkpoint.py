@@ -32,6 +32,7 @@ def progress_at(generation, **changes):
 def test_round_trip(tmp_path):
     progress = progress_at(7, best_mean=torch.zeros(3), best_generation=5, best_loss=0.25, references={"adam": 0.3})
     progress.cost["inner_steps"] = 42
+    progress.carried = {"0.k": torch.tensor(3), "0.random_state": torch.tensor([1, 2], dtype=torch.uint8)}
     folder = save_checkpoint(tmp_path, progress, keep=2)
     loaded = load_checkpoint(folder, progress.settings)
     assert folder.name == "checkpoint-7"
@@ -41,6 +42,15 @@ def test_round_trip(tmp_path):
     assert torch.equal(loaded.best_mean, torch.zeros(3))
     assert (loaded.best_loss, loaded.best_generation, loaded.references) == (0.25, 5, {"adam": 0.3})
     assert loaded.cost == progress.cost
+    assert {name: tensor.tolist() for name, tensor in loaded.carried.items()} == {"0.k": 3, "0.random_state": [1, 2]}
+
+
+def test_older_checkpoints_cost_their_inner_steps(tmp_path):
+    progress = progress_at(1)
+    progress.cost["inner_steps"] = 42
+    del progress.cost["cost_in_plain_steps"]
+    loaded = load_checkpoint(save_checkpoint(tmp_path, progress, keep=1), progress.settings)
+    assert loaded.cost["cost_in_plain_steps"] == loaded.cost["inner_steps"] == 42
 
 
 def test_the_last_ones_are_kept(tmp_path):

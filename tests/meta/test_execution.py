@@ -7,10 +7,13 @@ import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.meta.checkpoint import TENSORS_NAME
 from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.meta.windows import WindowConfig
 from tests.meta.meta_train_tiny import make_trainer
 
 
@@ -85,8 +88,10 @@ def train_in_process(folder, changes):
         {"es": {"num_pairs": 1}},  # nothing to do for the second process
         {"vectorized_pairs": 2},  # three pairs make a group of two and a group of one
         {"gradient": GradientConfig(num_tasks=3)},
+        {"gradient": WindowConfig(num_tasks=3, window_steps=2)},
+        {"gradient": WindowConfig(num_tasks=1, window_steps=2, combination="evolution")},
     ],
-    ids=["one pair", "vectorized", "gradient"],
+    ids=["one pair", "vectorized", "gradient", "windows", "one window"],
 )
 def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes):
     one = train(tmp_path / "one", **changes)
@@ -94,3 +99,38 @@ def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes)
     debug_launcher(train_in_process, (str(tmp_path / "two"), changes), num_processes=2)
     two = torch.load(tmp_path / "two" / "mean.pt", weights_only=True)
     assert torch.equal(one, two) and math.isfinite(float(two.sum()))
+
+
+@pytest.mark.distributed
+def test_windows_go_on_in_another_number_of_processes(tmp_path):
+    """Invariant 6: runs that are carried over by two processes are taken up by one, and the other way round."""
+    changes = {"gradient": WindowConfig(num_tasks=3, window_steps=1), "checkpoint_interval": 1}
+    whole = train(tmp_path / "whole", 5, **changes)
+    for folder, order in (("two first", (2, 1)), ("one first", (1, 2))):
+        for count, resume in zip(order, (None, "last")):
+            options = {**changes, "resume_from_checkpoint": resume}
+            folder_of_run = str(tmp_path / folder)
+            AcceleratorState._reset_state(True)
+            if count == 1:
+                trainer = make_trainer(folder_of_run, 5, **options)
+                stop_at(trainer, 3 if resume is None else 5)
+                trainer.train()
+            else:
+                arguments = (folder_of_run, options, 3 if resume is None else 5)
+                debug_launcher(train_part_in_process, arguments, num_processes=2)
+        tensors = load_file(tmp_path / folder / "checkpoint-5" / TENSORS_NAME)
+        assert torch.equal(tensors["mean"], whole)
+        expected = load_file(tmp_path / "whole" / "checkpoint-5" / TENSORS_NAME)
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+
+
+def stop_at(trainer, generation):
+    trainer._all_agree_to_stop = lambda: trainer.progress.state.generation == generation
+
+
+def train_part_in_process(folder, changes, generation):
+    AcceleratorState._reset_state(True)
+    trainer = make_trainer(folder, 5, **changes)
+    stop_at(trainer, generation)
+    trainer.train()

@@ -7,7 +7,7 @@ import torch
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.candidates import MetaLoss, rollout
-from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, TaskGradient, evaluation_points
+from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, TaskGradient
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.distribution import Horizon
@@ -71,12 +71,6 @@ def test_first_order_is_another_gradient_of_the_same_run(tmp_path):
     assert torch.nn.functional.cosine_similarity(one.gradient, two.gradient, dim=0) > 0.5
 
 
-def test_evaluations_lie_evenly_and_end_at_the_end():
-    assert evaluation_points(10, 1) == [10]
-    assert evaluation_points(10, 3) == [4, 7, 10]
-    assert evaluation_points(2, 5) == [1, 2]
-
-
 @pytest.mark.parametrize("bad", ["diverged", "nan", "exploded"])
 def test_a_bad_task_is_counted_and_changes_no_other(tmp_path, bad, monkeypatch):
     """Invariant 7."""
@@ -117,7 +111,13 @@ def test_meta_training_learns_and_resumes(tmp_path):
     assert torch.equal(whole.network.to_vector(), resumed.network.to_vector())
     assert whole.progress.best_loss < whole.progress.references["untrained"]
     summary = whole.summary()
+    assert summary["cost_in_plain_steps"] == pytest.approx(config.step_cost * summary["inner_steps"])
     assert summary["num_tasks"] == 2 and summary["evaluations"] == 12
+
+
+def test_a_differentiated_step_costs_more_than_a_plain_one():
+    second, first = (GradientConfig(second_order=kind).step_cost for kind in (True, False))
+    assert 1 < first < second == GradientConfig(segment_steps=2).step_cost - 1
 
 
 def test_what_has_no_gradient_is_refused(tmp_path):

@@ -6,7 +6,7 @@ from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 
 from hf_l3rs.errors import ConfigError, MetaTrainingError
-from hf_l3rs.meta.estimator import Estimate
+from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.processes import Processes
 from tests.meta.meta_train_tiny import make_trainer
 
@@ -17,7 +17,7 @@ def accelerate_starts_anew():
     AcceleratorState._reset_state(True)
 
 
-class VectorEstimator:
+class VectorEstimator(Estimator):
     """As exact meta-gradients will be: a sample is a task, and gives a vector and figures; one of them fails."""
 
     num_tasks = 5
@@ -31,7 +31,8 @@ class VectorEstimator:
         total = torch.zeros_like(state.mean)
         for row in rows[usable]:
             total += row[:-1].to(total.dtype)
-        return Estimate(total / self.num_tasks, self.num_tasks, int((~usable).sum()), 7, {"loss": float(rows[0, -1])})
+        num_bad = int((~usable).sum())
+        return Estimate(total / self.num_tasks, self.num_tasks, num_bad, 7, 7.0, {"loss": float(rows[0, -1])})
 
     def work(self, state, tasks):
         rows = torch.empty(len(tasks), self.dimension + 1, dtype=torch.float64)
@@ -67,6 +68,11 @@ def in_two_processes(folder):
         processes.on_each(lambda: None if is_main else fail())
     assert processes.on_main(lambda: 7 if is_main else 1 / 0) == 7
     assert processes.any(not is_main) and not processes.any(False)
+    rank = int(not is_main)
+    assert list(processes.own(3)) == [[0, 2], [1]][rank]
+    assert processes.gather_bytes(3, lambda index: bytes([rank, 128]) * (index + 1)) == [
+        bytes([0, 128]), bytes([1, 128]) * 2, bytes([0, 128]) * 3
+    ]  # fmt: skip
     processes.check_agreement(torch.ones(3))
     with pytest.raises(MetaTrainingError, match="same versions and settings"):
         processes.check_agreement(torch.full((3,), float(is_main)))
@@ -90,3 +96,9 @@ def test_groups_are_the_same_for_any_number_of_processes():
     )
     assert seen == [range(0, 2), range(2, 4), range(4, 5)]
     assert rows.dtype == torch.float64 and not rows.signbit().any()
+
+
+def test_bytes_arrive_as_they_are():
+    processes = Processes(Accelerator(cpu=True))
+    assert list(processes.own(2)) == [0, 1]
+    assert processes.gather_bytes(3, lambda index: b"\x80" * index) == [b"", b"\x80", b"\x80\x80"]

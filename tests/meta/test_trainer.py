@@ -260,6 +260,11 @@ def test_the_summary_tells_data_cost_and_settings(tmp_path):
     summary = trainer.summary()
     assert summary["data"] == data and summary["datasets"] == ["blobs"] and summary["batch_size"] == 8
     assert summary["evaluations"] == 2 * 6 and summary["num_pairs"] == 3 and "data" not in first.summary()
+    assert summary["cost_in_plain_steps"] == summary["inner_steps"] == 2 * 6 * 4
+    trainer.network.config = trainer.network.config.replace(meta_training={"inner_steps": 10})  # of an older L3RS
+    assert trainer.summary()["cost_in_plain_steps"] == trainer.summary()["inner_steps"] == 10 + 2 * 6 * 4
+    trainer.network.config = trainer.network.config.replace(meta_training={"inner_steps": 1, "cost_in_plain_steps": 3})
+    assert trainer.summary()["cost_in_plain_steps"] == 3 + 2 * 6 * 4
     with pytest.raises(ConfigError, match="plain JSON"):
         type(first)(first.network, first.tasks, first.es, first.args, settings={"folder": tmp_path})
 

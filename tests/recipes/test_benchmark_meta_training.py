@@ -17,6 +17,19 @@ def test_smoke(capsys):
     assert "after 12 generations" in output and "ratio at least 0.9" in output
 
 
+def test_gradient(monkeypatch):
+    grown = []
+    monkeypatch.setattr(benchmark, "peak_growth", lambda *run: grown.append(run) or 2.0 * run[0])
+    rows = benchmark.main(["--sections", "gradient", "--rounds", "1", "--steps", "4"])
+    assert [row.name for row in rows[:3]] == ["plain", "second order", "first order"] and rows[1].ratio > 1
+    assert grown == [(1, 0), (10, 0), (1, 1), (10, 3)] and [row.ratio for row in rows[3:]] == [1.0, 10.0] * 2
+
+
+@pytest.mark.distributed
+def test_memory_is_measured_in_a_process_of_its_own():
+    assert 0 < benchmark.peak_growth(2, 0) < 1000
+
+
 @pytest.mark.distributed
 def test_two_processes():
     """The launched recipe must also end well."""

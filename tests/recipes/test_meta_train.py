@@ -25,9 +25,14 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit"])
-def test_meta_training_makes_an_artefact_that_steps(name, tmp_path):
-    folder = meta_train.main([f"recipes/configs/{name}_tiny_fashion.yaml", *SMALL, f"--output_dir={tmp_path}"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet", []), ("vit", []), ("vit", ["--estimator=windows", "--window_steps=2", "--num_tasks=2"])],
+    ids=["resnet", "vit", "windows"],
+)
+def test_meta_training_makes_an_artefact_that_steps(name, options, tmp_path):
+    arguments = [f"recipes/configs/{name}_tiny_fashion.yaml", *SMALL, *options, f"--output_dir={tmp_path}"]
+    folder = meta_train.main(arguments)
     network = load_network(folder)
     summary = network.config.meta_training
     assert summary["inner_steps"] >= 2 * 2 * 2 and "validation_loss_Adam cosine" in summary

@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
+from hf_l3rs.learned.arithmetic import FUNCTIONAL
+from hf_l3rs.learned.step import LayerStack
+from hf_l3rs.tasks import unrolled
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.task import Batch
@@ -81,15 +85,47 @@ def test_order_changes_the_gradient_but_not_the_run(second_order):
 
 
 def test_attention_is_differentiated_twice():
-    """transformers' default attention is a fused kernel, which cannot be."""
+    """Its fused kernels, which a plain run takes, cannot be."""
     model = tiny_vit()
-    vector = make_network(model, trained=True).to_vector().requires_grad_()
-    learner = UnrolledLearner(model, make_network(model), vector, 2)
-    generator = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randn(4, 3, 8, 8, generator=generator), torch.arange(4))
+    network, size = make_network(model), model.config.image_size
+    images = torch.randn(4, model.config.num_channels, size, size, generator=torch.Generator().manual_seed(0))
+    learner = make_learner(model, network)
     learner.start([model.state_dict()])
     for _ in range(2):
-        learner.step([batch])
-    learner.evaluate([[batch]])
-    (gradient,) = torch.autograd.grad(learner.evaluation_losses[-1], vector)
-    assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
+        learner.step([Batch(images, torch.tensor([0, 1, 0, 1]))])
+    (gradient,) = torch.autograd.grad(learner.losses[-1], learner.vector)
+    assert bool(gradient.any()) and bool(torch.isfinite(gradient).all())
+
+
+def test_a_run_without_a_graph_is_the_same_run():
+    model = make_model(dropout=0.3)
+    network, task, ends = make_network(model, trained=True), draw(model), []
+    for keep_graph in (True, False):
+        learner = make_learner(model, network, keep_graph=keep_graph)
+        ends.append((run(learner, [task])[0], learner.params))
+        assert (learner.params[0].grad_fn is not None) == learner.losses[-1].requires_grad == keep_graph
+    assert ends[0][0] == ends[1][0] and all(torch.equal(one, two) for one, two in zip(ends[0][1], ends[1][1]))
+
+
+@pytest.mark.parametrize("options", [{}, {"averaging": True}, {"normalize_mixture": True}], ids=str)
+def test_all_layers_at_once_is_one_after_another(options):
+    """Values and gradients, also where a layer's gradient is zero or not a number."""
+    generator, results = torch.Generator().manual_seed(0), []
+    params = [torch.randn(shape, generator=generator) for shape in ((3, 2), (4,), (5,))]
+    grads = [torch.randn(3, 2, generator=generator), torch.zeros(4), torch.full((5,), torch.nan)]
+    network = L3RSNetwork(
+        L3RSConfig(describe_layers(list(zip("abc", params))), directions=("adam", "sgd", "momentum"))
+    )
+    for arithmetic in (FUNCTIONAL, unrolled.ALL_AT_ONCE):
+        stack, leaves = LayerStack(network.config, params), [tensor.clone().requires_grad_() for tensor in grads[:2]]
+        vector = network.to_vector().requires_grad_()
+        decide = network.meta_weights(vector).decider(torch.eye(3), stack.sqrt_numel)
+        moved, state = params, stack.initial_state(params)
+        for k in (1, 2):
+            how = {"loss": torch.ones(()), "k": k, "num_training_steps": 5, "arithmetic": arithmetic}
+            moved, state, _ = stack.step(decide, moved, [*leaves, grads[2]], state, **how)
+        total = sum((tensor * tensor.detach().cos()).sum() for tensor in moved)
+        results.append([*moved, state.ema, *torch.autograd.grad(total, [vector, *leaves])])
+    for one, two in zip(*results):
+        torch.testing.assert_close(one, two)
+        assert bool(torch.isfinite(two).all())

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_l3rs.errors import L3RSError
+from hf_l3rs.errors import ConfigError, L3RSError, reason
 from hf_l3rs.files import write_files
 from hf_l3rs.images.load import load_image_pool
 
@@ -88,17 +88,46 @@ class DataArguments:
     )
 
 
+def read_overrides(model_args: ModelArguments) -> dict[str, Any]:
+    """
+    The sizes that are given in place of those of CONFIGS.
+
+    Raises:
+        ConfigError: If they are no JSON object, or one is unknown: a configuration would take it and change nothing.
+    """
+    known, given = CONFIGS[model_args.architecture], model_args.config_overrides
+    try:
+        overrides = json.loads(given)
+    except ValueError as error:
+        raise ConfigError(f"config_overrides must be a JSON object, got {given!r} ({error}).") from error
+    if not isinstance(overrides, dict) or not set(overrides) <= set(known):
+        raise ConfigError(
+            f"config_overrides must be a JSON object with any of {', '.join(known)} for a {model_args.architecture}, "
+            f"got {given!r}."
+        )
+    return overrides
+
+
 def build_model(architecture: str, class_names: list[str], overrides: dict[str, Any] | None = None):
-    """The untrained model for RGB images of 28x28 pixels and its image processor."""
+    """
+    The untrained model for RGB images of 28x28 pixels and its image processor.
+
+    Raises:
+        ConfigError: If there is no model of these sizes.
+    """
     from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
 
-    config = AutoConfig.for_model(
-        architecture,
-        id2label=dict(enumerate(class_names)),
-        label2id={name: number for number, name in enumerate(class_names)},
-        **(CONFIGS[architecture] | (overrides or {})),
-    )
-    model = AutoModelForImageClassification.from_config(config)
+    sizes = CONFIGS[architecture] | (overrides or {})
+    try:
+        config = AutoConfig.for_model(
+            architecture,
+            id2label=dict(enumerate(class_names)),
+            label2id={name: number for number, name in enumerate(class_names)},
+            **sizes,
+        )
+        model = AutoModelForImageClassification.from_config(config)
+    except Exception as error:  # of every kind, as what is wrong with sizes may be
+        raise ConfigError(f"There is no {architecture} with {sizes} ({reason(error)}); give other sizes.") from error
     image_processor = ViTImageProcessorPil(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.286] * 3, image_std=[0.353] * 3
     )
@@ -230,20 +259,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = make_parser(first.parse_known_args(argv)[0].architecture)
     try:
         model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(argv)))
-        overrides = json.loads(model_args.config_overrides)
-    except json.JSONDecodeError as error:
-        parser.error(f"--config_overrides must be a JSON object, got {model_args.config_overrides!r}: {error}.")
     except ValueError as error:  # what TrainingArguments does not allow
         parser.error(str(error))
-    if not isinstance(overrides, dict):
-        parser.error(f"--config_overrides must be a JSON object, got {model_args.config_overrides!r}.")
+    overrides = read_overrides(model_args)
     folder = Path(training_args.output_dir)
     write_files(folder, {})  # found out now that it cannot be written, not after training
     if model_args.smoke:
         training_args.max_steps, training_args.warmup_steps, training_args.logging_steps = 4, 1, 1
     set_seed(training_args.seed)
 
-    _, image_processor = build_model(model_args.architecture, ["unused"])
+    _, image_processor = build_model(model_args.architecture, ["unused"], overrides)
     train_pool, test_pool = (
         load_image_pool(
             data_args.dataset_name,

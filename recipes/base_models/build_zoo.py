@@ -36,19 +36,23 @@ ZOO: dict[str, dict[str, tuple[str, dict]]] = {
 STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ZOO, help="Which of the two groups; both by default.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/zoo"), help="Where they go.")
-    arguments = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="A few steps each, to see that everything runs.")
+    arguments = parser.parse_args(argv)
     for group in [arguments.only] if arguments.only else ZOO:
         for name, (architecture, overrides) in ZOO[group].items():
             folder = arguments.output_dir / name
-            if (folder / "model.safetensors").exists():
+            if (folder / "README.md").exists():  # written last
                 continue
             command = [sys.executable, RECIPES / "pretrain.py", "--architecture", architecture, "--output_dir", folder]
             command += ["--config_overrides", json.dumps(overrides), "--max_steps", STEPS[architecture]]
-            subprocess.run([str(part) for part in command], check=True)
+            command += ["--smoke"] if arguments.smoke else []
+            status = subprocess.run([str(part) for part in command]).returncode
+            if status:  # it has said why
+                sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_pool():
     return load_image_pool(ROOT / "recipes" / "data" / "fashion_mnist", base_model, split="pretrain_test")
 
 
-@pytest.mark.parametrize("architecture", ["resnet", "vit"])
+@pytest.mark.parametrize("architecture", pretrain.DEFAULTS)
 def test_smoke(architecture, tmp_path):
     folder = tmp_path / "model"
     metrics = pretrain.main(["--architecture", architecture, "--output_dir", str(folder), "--smoke", "--use_cpu"])
@@ -46,6 +46,15 @@ def test_smoke(architecture, tmp_path):
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "apache-2.0"
     assert card.data.eval_results[0].metric_value == pytest.approx(metrics["eval_accuracy"], abs=1e-4)
+
+
+def test_sizes_are_the_models_and_the_same_command_gives_the_same_bytes(tmp_path):
+    sizes = '{"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2]}'
+    for name in ("one", "two"):
+        pretrain.main(["--config_overrides", sizes, "--smoke", "--use_cpu", "--output_dir", str(tmp_path / name)])
+    config = AutoModelForImageClassification.from_pretrained(tmp_path / "one").config
+    assert (config.embedding_size, config.hidden_sizes, config.depths) == (8, [8, 16], [1, 2])
+    assert len({(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")}) == 1
 
 
 @pytest.mark.parametrize("name", ["resnet-tiny-fashion", "vit-tiny-fashion"])
@@ -79,6 +88,10 @@ def test_augmentation_moves_and_flips_whole_images():
         (["--output_dir", "LICENSE"], "error: LICENSE cannot be written"),
         (["--num_pears", "3"], "unrecognized arguments: --num_pears 3"),
         (["--warmup_steps", "-1"], "Expected value warmup_steps >= 0"),
+        (["--config_overrides", "[1]"], "error: config_overrides must be a JSON object with any of num_channels"),
+        (["--config_overrides", "{"], "error: config_overrides must be a JSON object, got '{'"),
+        (["--config_overrides", '{"hiden_sizes": [8]}'], """got '{"hiden_sizes": [8]}'."""),
+        (["--architecture", "vit", "--config_overrides", '{"hidden_size": -8}'], "error: There is no vit with"),
     ],
 )
 def test_mistakes_end_in_one_sentence(options, message, tmp_path, monkeypatch, capsys):

@@ -59,7 +59,7 @@ meta-train: $(VENV)/.installed
 	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_short.yaml
 	$(BIN)/python recipes/select_adam_betas.py recipes/configs/evaluate_resnet_tiny_fashion.yaml \
 		--l3rs outputs/resnet_tiny_fashion_short/l3rs --output_dir outputs/resnet_tiny_fashion_betas
-	$(META_TRAIN) recipes/configs/vit_tiny_fashion.yaml
+	$(META_TRAIN) recipes/configs/vit_tiny_fashion_gradient.yaml
 
 # The evaluation of the cards and README, about half an hour on two cores; interrupted, it goes on where it was.
 evaluate: $(VENV)/.installed

@@ -13,6 +13,7 @@ _MODULES = {
     "ESConfig": "meta.evolution",
     "EvaluationArguments": "evaluation.arguments",
     "EvaluationJob": "evaluation.job",
+    "Fit": "learned.fit",
     "GradientConfig": "meta.gradient",
     "L3RS": "optimizer",
     "L3RSArguments": "meta.arguments",
@@ -28,6 +29,8 @@ _MODULES = {
     "MetaTrainingArguments": "meta.arguments",
     "ModelArguments": "tasks.arguments",
     "TaskArguments": "tasks.arguments",
+    "TaskMixture": "tasks.mixture",
+    "WindowConfig": "meta.windows",
     "build_network": "meta.build",
     "build_tasks": "tasks.build",
     "describe_layers": "learned.layers",
@@ -41,6 +44,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "ESConfig",
     "EvaluationArguments",
     "EvaluationJob",
+    "Fit",
     "GradientConfig",
     "L3RS",
     "L3RSArguments",
@@ -56,6 +60,8 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "MetaTrainingArguments",
     "ModelArguments",
     "TaskArguments",
+    "TaskMixture",
+    "WindowConfig",
     "build_network",
     "build_tasks",
     "describe_layers",
@@ -72,6 +78,7 @@ if TYPE_CHECKING:
     from hf_l3rs.integration.callback import L3RSCallback
     from hf_l3rs.integration.trainer import L3RSTrainer
     from hf_l3rs.learned.config import L3RSConfig, LayerSpec
+    from hf_l3rs.learned.fit import Fit
     from hf_l3rs.learned.layers import describe_layers
     from hf_l3rs.learned.network import L3RSNetwork
     from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
@@ -80,11 +87,13 @@ if TYPE_CHECKING:
     from hf_l3rs.meta.evolution import ESConfig
     from hf_l3rs.meta.gradient import GradientConfig
     from hf_l3rs.meta.trainer import MetaTrainer
+    from hf_l3rs.meta.windows import WindowConfig
     from hf_l3rs.optimizer import L3RS
     from hf_l3rs.settings import parse_arguments
     from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
     from hf_l3rs.tasks.build import build_tasks
     from hf_l3rs.tasks.inner_loop import fine_tune
+    from hf_l3rs.tasks.mixture import TaskMixture
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_pa
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import LayerStack, LayerState
 from hf_l3rs.learned.structure import identify_layers
+from hf_l3rs.tasks.clipping import clip_to_norm
 from hf_l3rs.tasks.inner_loop import Evaluation
 from hf_l3rs.tasks.task import Batch, State, Task
 
@@ -85,14 +86,10 @@ class PopulationLearner:
         self, vector: torch.Tensor, params: Tensors, grads: Tensors, state: LayerState, loss: torch.Tensor
     ) -> tuple[Tensors, LayerState]:
         """One candidate's step."""
-        max_norm = self.network.config.max_grad_norm
-        if max_norm is not None:  # as torch.nn.utils.clip_grad_norm_
-            share = (max_norm / (FUNCTIONAL.norms(grads).norm() + 1e-6)).clamp(max=1.0)
-            grads = FUNCTIONAL.mul_(grads, [share] * len(grads))
         params, state, _ = self.stack.step(
             self.network.meta_weights(vector).decider(self.identity, self.stack.sqrt_numel),
             params,
-            grads,
+            clip_to_norm(grads, self.network.config.max_grad_norm),
             state,
             loss=loss,
             k=self.k,

@@ -15,6 +15,7 @@ from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_pa
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import Decide, LayerStack, LayerState
 from hf_l3rs.learned.structure import identify_layers
+from hf_l3rs.tasks.clipping import clip_to_norm
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
 from hf_l3rs.tasks.task import Batch, State
 
@@ -145,7 +146,7 @@ class UnrolledLearner:
             self.params, self.state, _ = self.stack.step(
                 self.decide,
                 self.params,
-                list(grads),
+                clip_to_norm(list(grads), self.network.config.max_grad_norm),
                 self.state,
                 loss=loss,
                 k=self.k,

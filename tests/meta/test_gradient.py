@@ -113,6 +113,7 @@ def test_meta_training_learns_and_resumes(tmp_path):
     summary = whole.summary()
     assert summary["cost_in_plain_steps"] == pytest.approx(config.step_cost * summary["inner_steps"])
     assert summary["num_tasks"] == 2 and summary["evaluations"] == 12
+    assert summary["estimator"] == "gradient" and "sigma" not in summary and "trajectory_weight" not in summary
 
 
 def test_a_differentiated_step_costs_more_than_a_plain_one():

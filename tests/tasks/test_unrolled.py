@@ -6,6 +6,7 @@ import torch
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.learned.arithmetic import FUNCTIONAL
 from hf_l3rs.learned.step import LayerStack
+from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.tasks import unrolled
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
@@ -129,3 +130,16 @@ def test_all_layers_at_once_is_one_after_another(options):
     for one, two in zip(*results):
         torch.testing.assert_close(one, two)
         assert bool(torch.isfinite(two).all())
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize("keep_graph", [True, False])
+def test_it_is_the_run_that_ships(max_grad_norm, keep_graph):
+    """Clipping included, with a graph and without."""
+    model, task = make_model(dropout=0.3), draw(make_model())
+    network = make_network(model, trained=True, max_grad_norm=max_grad_norm)
+    (trajectory,) = run(make_learner(model, network, keep_graph=keep_graph), [task])
+    plain = rollout(model, network, task)
+    assert trajectory.evaluations[NUM_STEPS].loss == pytest.approx(plain.loss, rel=1e-5)
+    free = rollout(model, make_network(model, trained=True), task)
+    assert (plain.loss == free.loss) == (max_grad_norm is None)

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> Path | None:
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
         references=lambda: tuned_losses(accelerator, trainer.validation_tasks, reference),
         accelerator=accelerator,
-        settings=run_settings(l3rs_args, model_args, task_args, es.seed),
+        settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
     )
     trainer.train()
     if trainer.was_interrupted:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from hf_l3rs import L3RSArtifact, L3RSNetwork
-from hf_l3rs.errors import L3RSError
+from hf_l3rs.errors import ConfigError, L3RSError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
     model_args, task_args, args, selection = parse_arguments(
         (ModelArguments, TaskArguments, EvaluationArguments, SelectionArguments), argv, description=__doc__
     )
+    if model_args.more_base_models:
+        raise ConfigError("The decays are chosen on one base model; leave out more_base_models.")
     torch.set_num_threads(1)
     accelerator = make_accelerator()
     model, _, validation = build_tasks(model_args, task_args, args.seed)

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike
-from hf_l3rs.hub.provenance import HUB_ID, describe_settings, known_hub_ids, last_part, trained_on
+from hf_l3rs.hub.provenance import HUB_ID, base_models, describe_settings, known_hub_ids, last_part, trained_on
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.sizes import tensor_shapes
@@ -203,6 +203,8 @@ def _base_model(config: L3RSConfig) -> str:
         return f"[{config.base_model}](https://huggingface.co/{config.base_model})"
     if config.base_model:
         return markdown_code(last_part(config.base_model))
+    if several := base_models(config.meta_training):
+        return f"models such as {', '.join(map(markdown_code, several))}"
     return f"a {markdown_text(config.model_type)} model" if config.model_type else "its base model"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 HUB_ID = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 
 _STARTED_FROM = "started_from"
+# What a meta-training over several models says of them: names, and commits of those on the Hub.
+_OF_SEVERAL_MODELS = ("base_model", "more_base_models", "revisions")
 
 
 def last_part(path: str) -> str:
@@ -46,6 +48,8 @@ def describe_settings(meta_training: Mapping[str, Any], hub_ids: set[str]) -> di
             rows[key] = "; ".join(_describe_data(data, hub_ids) for data in _own_data_sets(meta_training))
         elif key in ("datasets", "dataset"):  # names without a word on where they come from, as of hf_l3rs 0.1
             rows[key] = ", ".join(_shown(name, hub_ids) for name in _names({key: value}))
+        elif key in _OF_SEVERAL_MODELS and base_models(meta_training):
+            rows["base models"] = ", ".join(base_models(meta_training))
         elif key != _STARTED_FROM or not isinstance(value, dict):
             rows[key] = _text(value)
     earlier = meta_training.get(_STARTED_FROM)
@@ -54,6 +58,16 @@ def describe_settings(meta_training: Mapping[str, Any], hub_ids: set[str]) -> di
         text = "; ".join(f"{key}: {value}" for key, value in settings if rows.get(key) != value)
         rows[f"{_STARTED_FROM} (where it differs)"] = text or "the same settings"
     return rows
+
+
+def base_models(meta_training: Mapping[str, Any]) -> list[str]:
+    """Returns what a card calls the models of a meta-training over several; without any, none."""
+    first, others, revisions = map(meta_training.get, _OF_SEVERAL_MODELS)
+    if not isinstance(others, list) or not all(isinstance(name, str) for name in (first, *others)):
+        return []
+    commits = revisions if isinstance(revisions, list) else []
+    on_hub = [bool(commit) for commit in commits] + [False] * (1 + len(others))
+    return [name if is_known else last_part(name) for name, is_known in zip((first, *others), on_hub)]
 
 
 def _own_data_sets(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -135,9 +135,23 @@ def _tell_what_is_kept(config: L3RSConfig, fields: dict[str, Any]) -> None:
 
 
 def run_settings(
-    l3rs_args: L3RSArguments, model_args: ModelArguments, task_args: TaskArguments, seed: int
+    l3rs_args: L3RSArguments,
+    model_args: ModelArguments,
+    task_args: TaskArguments,
+    seed: int,
+    models: Sequence[nn.Module] = (),
 ) -> dict[str, Any]:
-    """Returns what a run's result depends on beside configuration and strategy, as plain JSON values."""
+    """
+    Returns what a run's result depends on beside configuration and strategy, as plain JSON values.
+
+    Args:
+        l3rs_args ([`L3RSArguments`]): The L3RS.
+        model_args ([`~hf_l3rs.tasks.arguments.ModelArguments`]): Where the models come from.
+        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks.
+        seed (`int`): Of the run.
+        models (`Sequence[nn.Module]`, *optional*):
+            What is fine-tuned. Of several models the commits on the Hub are recorded; the configuration has one's.
+    """
     settings: dict[str, Any] = {
         "l3rs": dataclasses.asdict(l3rs_args),
         "model": dataclasses.asdict(model_args),
@@ -148,6 +162,9 @@ def run_settings(
         for name, default in defaults.items():
             if settings[part][name] == default:
                 del settings[part][name]
+    revisions = [resolved_commit(model) for model in models]
+    if len(models) > 1 and any(revisions):
+        settings["model"]["revisions"] = revisions
     for dataset in settings["tasks"]["datasets"]:
         del dataset["max_memory_gb"]  # images are the same in memory and from disk
     return settings

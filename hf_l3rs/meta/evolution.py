@@ -68,7 +68,7 @@ class Evolution(Estimator):
         vectorized_pairs (`int`): Pairs whose inner loops run as one; 0 for one candidate after another.
 
     Raises:
-        ConfigError: If pairs whose tasks differ in length would have to run as one.
+        ConfigError: If pairs whose tasks differ in length, model or batch size would have to run as one.
     """
 
     def __init__(
@@ -85,6 +85,12 @@ class Evolution(Estimator):
             raise ConfigError(
                 "vectorized_pairs needs one fixed horizon, but tasks of a generation have between "
                 f"{tasks.horizon.minimum} and {tasks.horizon.maximum} steps; set min_steps = max_steps, or "
+                "task_per_pair to false."
+            )
+        if vectorized_pairs > 1 and task_per_pair and len(tasks.models) * len(tasks.batch_sizes) > 1:
+            raise ConfigError(
+                f"vectorized_pairs={vectorized_pairs} needs one model and one batch size, but tasks of a generation "
+                f"are of {len(tasks.models)} models and batch sizes {tasks.batch_sizes}; set it to 1 or 0, or "
                 "task_per_pair to false."
             )
         self.config, self.tasks, self.scorer, self.processes = config, tasks, scorer, processes

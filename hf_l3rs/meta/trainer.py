@@ -79,7 +79,7 @@ class MetaTrainer:
     ) -> None:
         self.accelerator = accelerator or make_accelerator(args.report_to, args.output_dir)
         self.network = network
-        for model in tasks.models:
+        for model in dict.fromkeys([*tasks.models, *(task.model for task in validation_tasks)]):
             model.to(self.accelerator.device)
             if args.compile_model:
                 model.compile()
@@ -184,12 +184,13 @@ class MetaTrainer:
         progress = self.progress
         tasks = progress.settings.get("tasks", {})
         models = progress.settings.get("model", {})
+        of_several = ("base_model", "more_base_models", "revisions") if "more_base_models" in models else ()
         earlier = self.network.config.meta_training  # of the L3RS that training started from
         summary = {
             "datasets": [dataset["hub_id"] or dataset["path"] for dataset in tasks.get("datasets", [])],
             **{name: value for name, value in progress.settings.items() if name == "data"},
             **{name: value for name, value in tasks.items() if name != "datasets"},
-            **{name: models[name] for name in ("base_model", "more_base_models") if "more_base_models" in models},
+            **{name: models[name] for name in of_several if name in models},
             **self._strategy(),
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
@@ -25,6 +26,8 @@ from hf_l3rs.tasks.task import State
 
 if TYPE_CHECKING:
     from transformers.image_processing_utils import BaseImageProcessor
+
+logger = logging.getLogger(__name__)
 
 # How the images of a single split are shared out, where no other splits are named.
 SHARES = dict(zip(ROLES, (0.4, 0.3, 0.15, 0.15)))
@@ -70,6 +73,12 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
     setups = [_build_of_model(each, task_args, seed, sources) for each in model_args.each()]
     if len(setups) == 1:
         return setups[0]
+    if 0 < task_args.num_validation_tasks < len(setups):
+        logger.warning(
+            "With num_validation_tasks=%d, %d of %d models have no say in which weights are kept; raise it to %d or a "
+            "multiple.",
+            *(task_args.num_validation_tasks, len(setups) - task_args.num_validation_tasks, len(setups), len(setups)),
+        )
     return Setup(
         setups[0].model,
         TaskMixture([setup.tasks for setup in setups]),

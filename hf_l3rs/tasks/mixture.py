@@ -23,6 +23,10 @@ class Tasks(Protocol):
     def horizon(self) -> Horizon:
         """How many steps the tasks have."""
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """How many images a training batch may have."""
+
     def draw(self, seed: int, generation: int, pair: int) -> Task:
         """Returns a task, which depends on these alone."""
 
@@ -35,13 +39,15 @@ class TaskMixture:
         members (`Sequence[Tasks]`): At least one; all of one horizon.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is none, or their horizons differ.
     """
 
     def __init__(self, members: Sequence[Tasks]) -> None:
         if not members:
             raise ConfigError("A mixture of tasks needs at least one distribution, got none; name a base model.")
         self.members = list(members)
+        if len({member.horizon for member in members}) > 1:
+            raise ConfigError("The distributions of a mixture must have one horizon, got several; give them the same.")
 
     @property
     def models(self) -> list[nn.Module]:
@@ -52,6 +58,11 @@ class TaskMixture:
     def horizon(self) -> Horizon:
         """How many steps the tasks have."""
         return self.members[0].horizon
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The batch sizes of all members, each once."""
+        return tuple(dict.fromkeys(size for member in self.members for size in member.batch_sizes))
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
         """

@@ -336,3 +336,12 @@ def test_read_card(tmp_path):
 def test_metadata_is_plain_yaml(config):
     block = str(generate_model_card(config, RESULTS)).split("---\n")[1]
     assert yaml.safe_load(block)["model-index"][0]["results"][0]["dataset"]["type"] == "org/data"
+
+
+def test_an_l3rs_of_several_models_names_them(config):
+    models = {"base_model": "recipes/one", "more_base_models": ["outputs/zoo/two"]}
+    several = config.replace(base_model=None, base_model_revision=None, meta_training=models)
+    card = generate_model_card(several, RESULTS, repo_id="me/name")
+    text = " ".join(card.text.split())
+    assert "fine-tunes models such as `one`, `two`." in text and "meta-trained on models such as" in text
+    assert "outputs/zoo" not in text and card.data.base_model is None

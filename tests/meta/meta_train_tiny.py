@@ -1,6 +1,6 @@
 """Meta-trains a tiny L3RS and saves it; `tests/meta/test_trainer.py` launches it in one process or several.
 
-python -m tests.meta.meta_train_tiny OUTPUT_DIR GENERATIONS [last]
+python -m tests.meta.meta_train_tiny OUTPUT_DIR GENERATIONS [last] [mixture]
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.trainer import MetaTrainer
-from tests.meta.problems import make_model, make_network, make_tasks
+from tests.meta.problems import make_mixture, make_model, make_network, make_role_network, make_tasks
 
 
 def make_trainer(
-    output_dir: str, generations: int = 6, es: dict | None = None, gradient: GradientConfig | None = None, **changes
+    output_dir: str,
+    generations: int = 6,
+    es: dict | None = None,
+    gradient: GradientConfig | None = None,
+    mixture: bool = False,
+    **changes,
 ) -> MetaTrainer:
     args = MetaTrainingArguments(output_dir, **{"validation_interval": 2, "checkpoint_interval": 2, **changes})
-    validation = make_tasks(make_model(dropout=0.1), seed=1)
+    draw_from = make_mixture if mixture else lambda seed=0: make_tasks(make_model(dropout=0.1), seed)
+    validation = draw_from(seed=1)
     return MetaTrainer(
-        make_network(),
-        make_tasks(make_model(dropout=0.1)),
+        make_role_network() if mixture else make_network(),
+        draw_from(),
         ESConfig(num_generations=generations, **{"num_pairs": 3, **(es or {})}),
         args,
         gradient=gradient,
@@ -31,8 +37,9 @@ def make_trainer(
 
 
 if __name__ == "__main__":
-    folder, count, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
-    trainer = make_trainer(folder, count, resume_from_checkpoint=resume)
+    folder, count, options = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    several = {"mixture": True, "gradient": GradientConfig(num_tasks=3)} if "mixture" in options else {}
+    trainer = make_trainer(folder, count, resume_from_checkpoint="last" if "last" in options else None, **several)
     network = trainer.train()
     if trainer.accelerator.is_main_process:
         save_network(network, f"{folder}/l3rs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,8 +10,11 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.images.pools import ImagePool
+from hf_l3rs.learned.config import FEATURES, STRUCTURE
+from hf_l3rs.learned.layers import role_layers
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
 from hf_l3rs.tasks.initial_states import InitialStates
+from hf_l3rs.tasks.mixture import TaskMixture
 
 
 class Output(NamedTuple):
@@ -21,11 +25,11 @@ class Output(NamedTuple):
 class TinyClassifier(nn.Module):
     """Two linear layers on images of 3 x 4 x 4, with the interface of a transformers model."""
 
-    def __init__(self, num_labels: int = 3, dropout: float = 0.0) -> None:
+    def __init__(self, num_labels: int = 3, dropout: float = 0.0, width: int = 8) -> None:
         super().__init__()
-        self.encoder = nn.Linear(48, 8)
+        self.encoder = nn.Linear(48, width)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(8, num_labels)
+        self.classifier = nn.Linear(width, num_labels)
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> Output:
         hidden = self.dropout(torch.relu(self.encoder(pixel_values.flatten(1))))
@@ -33,10 +37,10 @@ class TinyClassifier(nn.Module):
         return Output(None if labels is None else nn.functional.cross_entropy(logits, labels), logits)
 
 
-def make_model(seed: int = 0, dropout: float = 0.0) -> TinyClassifier:
+def make_model(seed: int = 0, dropout: float = 0.0, width: int = 8) -> TinyClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return TinyClassifier(dropout=dropout)
+        return TinyClassifier(dropout=dropout, width=width)
 
 
 def make_pool(num_images: int = 120, num_classes: int = 4, seed: int = 0) -> ImagePool:
@@ -57,6 +61,20 @@ def make_tasks(model: nn.Module | None = None, seed: int = 0, **changes) -> Task
     settings = {"num_classes": 3, "batch_size": 8, "evaluation_size": 24, "horizon": Horizon(4, 4), **changes}
     sources = settings.pop("sources", [source])
     return TaskDistribution(sources, InitialStates(model, [model.state_dict()]), **settings)
+
+
+def make_mixture(seed: int = 0, widths: Sequence[int] = (8, 12, 16), **changes) -> TaskMixture:
+    """Tasks of models of several widths, and of two batch sizes."""
+    changes = {"batch_size": [4, 8], **changes}
+    return TaskMixture([make_tasks(make_model(dropout=0.1, width=width), seed, **changes) for width in widths])
+
+
+def make_role_network() -> L3RSNetwork:
+    """An L3RS for models of any width."""
+    layers = role_layers(describe_layers(make_model().named_parameters()))
+    return L3RSNetwork(
+        L3RSConfig(layers=layers, features=(*FEATURES, STRUCTURE), step_reference="relative", base_step=0.02)
+    )
 
 
 def make_network(model: nn.Module | None = None, trained: bool = False, **changes) -> L3RSNetwork:

@@ -145,3 +145,14 @@ def test_a_run_that_is_older_than_an_option_goes_on():
     settings = run_settings(L3RSArguments(), MODEL, TASKS, 0)["l3rs"]
     assert not {"layers_by", "average_iterates"} & settings.keys()
     assert run_settings(L3RSArguments(average_iterates=True), MODEL, TASKS, 0)["l3rs"]["average_iterates"] is True
+
+
+def test_several_models_are_known_by_their_commits():
+    several = ModelArguments("org/one", more_base_models=["org/two"])
+    models = [tiny_resnet(), tiny_vit()]
+    plain = run_settings(L3RSArguments(), several, TASKS, 0)
+    assert plain["model"]["more_base_models"] == ["org/two"]
+    assert run_settings(L3RSArguments(), several, TASKS, 0, models) == plain  # of folders there is none
+    models[1].config._commit_hash = "a" * 40
+    assert run_settings(L3RSArguments(), several, TASKS, 0, models)["model"]["revisions"] == [None, "a" * 40]
+    assert "revisions" not in run_settings(L3RSArguments(), MODEL, TASKS, 0, models[1:])["model"]

@@ -1,3 +1,6 @@
+import pytest
+
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.hub.artifact import load_network
 from recipes import select_adam_betas
@@ -21,3 +24,8 @@ def test_the_decays_with_the_lowest_loss_are_saved(tmp_path, monkeypatch, capsys
     config = load_network(tmp_path / "l3rs").config
     assert config.adam_betas == best
     assert f"{best}: " in capsys.readouterr().out
+
+
+def test_several_models_are_refused():
+    with pytest.raises(ConfigError, match="leave out more_base_models"):
+        select_adam_betas.main(["recipes/configs/evaluate_resnet_tiny_fashion.yaml", "--more_base_models", "other"])

@@ -1,5 +1,7 @@
 """Tasks are a function of their seeds, and impossible distributions are refused."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -148,3 +150,25 @@ def test_sources_are_drawn_by_weight():
 def test_impossible_distributions_are_refused(changes, error, match):
     with pytest.raises(error, match=match):
         make_tasks(**changes)
+
+
+def test_draws_are_those_of_earlier_versions():
+    """Published L3RS are made again, and interrupted runs go on, only as long as this holds."""
+    tasks = make_tasks(horizon=Horizon(4, 9), augmentations=AUGMENTATIONS)
+    digest = hashlib.sha256()
+    for pair in range(8):
+        task = tasks.draw(3, 2, pair)
+        rows = [[part.tolist() for part in view.rows] for view in (task.batches, task.evaluation)]
+        drawn = (task.seed, task.num_training_steps, *rows, task.batches.label_map.tolist())
+        digest.update(repr((*drawn, tuple(task.batches.transform))).encode())
+    assert digest.hexdigest()[:16] == "1c73cfcb4a1c46ad"
+
+
+def test_one_batch_size_to_choose_from_is_no_choice():
+    one, list_of_one, several = (make_tasks(batch_size=size) for size in (8, [8], [8, 16]))
+    drawn = [one.draw(0, 0, pair) for pair in range(6)]
+    for pair, task in enumerate(drawn):
+        assert torch.equal(torch.stack(task.batches.rows), torch.stack(list_of_one.draw(0, 0, pair).batches.rows))
+        other = several.draw(0, 0, pair)  # the same classes and length, whatever its size
+        assert (other.seed, other.num_training_steps) == (task.seed, task.num_training_steps)
+        assert torch.equal(other.batches.label_map, task.batches.label_map)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.mixture import TaskMixture
 from tests.meta.problems import make_model, make_tasks
 
@@ -28,3 +29,12 @@ def test_a_draw_is_the_members_own():
 def test_a_mixture_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="at least one"):
         TaskMixture([])
+
+
+def test_members_have_one_horizon_and_any_batch_size():
+    with pytest.raises(ConfigError, match="one horizon, got several"):
+        TaskMixture([make_tasks(), make_tasks(horizon=Horizon(4, 5))])
+    mixture = TaskMixture([make_tasks(batch_size=[4, 8]), make_tasks(batch_size=8)])
+    assert mixture.horizon == Horizon(4, 4) and mixture.batch_sizes == (4, 8)
+    sizes = [len(mixture.draw(0, 0, pair).batches[0].labels) for pair in range(20)]
+    assert set(sizes[::2]) == {4, 8} and set(sizes[1::2]) == {8}

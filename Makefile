@@ -61,7 +61,7 @@ meta-train: $(VENV)/.installed
 		--l3rs outputs/resnet_tiny_fashion_short/l3rs --output_dir outputs/resnet_tiny_fashion_betas
 	$(META_TRAIN) recipes/configs/vit_tiny_fashion_gradient.yaml
 
-# The evaluation of the cards and README, about half an hour on two cores; interrupted, it goes on where it was.
+# The evaluation of the cards and README, about an hour on two cores; interrupted, it goes on where it was.
 evaluate: $(VENV)/.installed
 	$(BIN)/python recipes/data/build_digits.py outputs/digits
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml

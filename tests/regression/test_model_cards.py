@@ -12,7 +12,7 @@ from hf_l3rs.hub.results import read_results, write_results
 
 
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
-FINGERPRINTS = {"l3rs-resnet-tiny-fashion": "eea07124fc9ec36f", "l3rs-vit-tiny-fashion": "4ce237cde6ef15c7"}
+FINGERPRINTS = {"l3rs-resnet-tiny-fashion": "eea07124fc9ec36f", "l3rs-vit-tiny-fashion": "32a1bc8978f0ee0a"}
 
 
 def contents(folder):

@@ -255,7 +255,7 @@ def run(**changes):
     network = L3RSNetwork(L3RSConfig(**values))
     generator = torch.Generator().manual_seed(1)
     network.load_vector(0.3 * torch.randn(network.num_meta_parameters, generator=generator))
-    optimizer = L3RS(model, network=network, num_training_steps=5)
+    optimizer = L3RS(model, network=network, num_training_steps=5, minimum_fit=0)
     for _ in range(3):
         loss = model(torch.randn(8, 4, generator=generator)).square().mean()
         optimizer.zero_grad()

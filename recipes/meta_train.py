@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> Path | None:
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     accelerator = make_accelerator(args.report_to, args.output_dir)
-    tasks, validation = build_tasks(model_args, task_args, es.seed)[1:]
+    _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
     reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(

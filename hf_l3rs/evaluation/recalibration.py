@@ -58,7 +58,7 @@ class RecalibratedLearner(ModelLearner):
 
     @torch.no_grad()
     def _recalibrate(self) -> None:
-        self.model.eval()  # the authors leave dropout on, which would draw random numbers
+        self.model.eval()  # with dropout off: it would draw random numbers
         for norm in self._norms:
             norm.train()
         for batch in self._seen:

@@ -1,6 +1,6 @@
 """
-Arithmetic on lists of tensors, one a layer, in two forms: in place for training, and functional for `torch.func.vmap`
-and for gradients through a step.
+Arithmetic on lists of tensors, one a layer, in three forms: in place for training, functional for `torch.func.vmap`,
+and functional by foreach kernels for gradients through a step.
 
 A method whose name ends in an underscore returns its result, and may write it over its first argument; everything else
 is left alone. What it is given as a factor, summand or weight is one number, or one a layer.
@@ -76,7 +76,7 @@ class InPlace:
         return torch.stack(torch._foreach_norm(tensors))
 
     def are_all_set(self, flags: torch.Tensor) -> bool:
-        return flags.device.type == "cpu" and bool(flags.all())
+        return _known_to_be_set(flags)
 
 
 class Functional:
@@ -107,8 +107,41 @@ class Functional:
         return False
 
 
+class AllAtOnce(Functional):
+    """New tensors by foreach kernels: half the time of one operation a layer, graph included, but not for vmap."""
+
+    def add_(self, tensors: Tensors, summands: Factors) -> Tensors:
+        return list(torch._foreach_add(tensors, summands))
+
+    def mul_(self, tensors: Tensors, factors: Factors) -> Tensors:
+        return list(torch._foreach_mul(tensors, factors))
+
+    def lerp_(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+        return list(torch._foreach_lerp(tensors, ends, weights))
+
+    def addcmul_(self, tensors: Tensors, first: Tensors, second: Tensors, value: float = 1.0) -> Tensors:
+        return list(torch._foreach_addcmul(tensors, first, second, value=value))
+
+    def reciprocal_(self, tensors: Tensors) -> Tensors:
+        return list(torch._foreach_reciprocal(tensors))
+
+    def sqrt(self, tensors: Tensors) -> Tensors:
+        return list(torch._foreach_sqrt(self.add_(tensors, [torch.finfo(x.dtype).tiny for x in tensors])))
+
+    def norms(self, tensors: Tensors) -> torch.Tensor:
+        return torch.stack(torch._foreach_norm(tensors))
+
+    def are_all_set(self, flags: torch.Tensor) -> bool:
+        return _known_to_be_set(flags)
+
+
+def _known_to_be_set(flags: torch.Tensor) -> bool:
+    """Looking waits for no device only on the CPU."""
+    return flags.device.type == "cpu" and bool(flags.all())
+
+
 def _one_a_layer(factors: Factors, tensors: Tensors) -> Sequence[Any]:
     return factors if isinstance(factors, Sequence) else [factors] * len(tensors)
 
 
-IN_PLACE, FUNCTIONAL = InPlace(), Functional()
+IN_PLACE, FUNCTIONAL, ALL_AT_ONCE = InPlace(), Functional(), AllAtOnce()

@@ -203,8 +203,8 @@ class LearnedOptimizer(LateBoundOptimizer):
             self.loss_observer.add(result)
         self._refresh_network()
         if not self._identity:
-            self._check_layers(self._current_layers())
-            self._take_layers(self._current_layers())
+            self._check_layers(layers := self._current_layers())
+            self._take_layers(layers)
         # all bindings are made, or refused, before the first parameter moves
         bindings = [
             self._bindings.of_group(index, group, self._identity, self.state)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hf_l3rs.learned.arithmetic import IN_PLACE, Factors, Functional, Tensors
+from hf_l3rs.learned.arithmetic import ALL_AT_ONCE, Tensors
 from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import Decide, LayerStack, LayerState
@@ -18,37 +18,6 @@ from hf_l3rs.learned.structure import identify_layers
 from hf_l3rs.tasks.clipping import clip_to_norm
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
 from hf_l3rs.tasks.task import Batch, State
-
-
-class AllAtOnce(Functional):
-    """New tensors by foreach kernels: half the time of one operation a layer, graph included, but not for vmap."""
-
-    def add_(self, tensors: Tensors, summands: Factors) -> Tensors:
-        return list(torch._foreach_add(tensors, summands))
-
-    def mul_(self, tensors: Tensors, factors: Factors) -> Tensors:
-        return list(torch._foreach_mul(tensors, factors))
-
-    def lerp_(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
-        return list(torch._foreach_lerp(tensors, ends, weights))
-
-    def addcmul_(self, tensors: Tensors, first: Tensors, second: Tensors, value: float = 1.0) -> Tensors:
-        return list(torch._foreach_addcmul(tensors, first, second, value=value))
-
-    def reciprocal_(self, tensors: Tensors) -> Tensors:
-        return list(torch._foreach_reciprocal(tensors))
-
-    def sqrt(self, tensors: Tensors) -> Tensors:
-        return list(torch._foreach_sqrt(self.add_(tensors, [torch.finfo(x.dtype).tiny for x in tensors])))
-
-    def norms(self, tensors: Tensors) -> torch.Tensor:
-        return torch.stack(torch._foreach_norm(tensors))
-
-    def are_all_set(self, flags: torch.Tensor) -> bool:
-        return IN_PLACE.are_all_set(flags)
-
-
-ALL_AT_ONCE = AllAtOnce()
 
 
 class Snapshot(NamedTuple):

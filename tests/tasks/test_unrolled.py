@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.learned.arithmetic import FUNCTIONAL
+from hf_l3rs.learned.arithmetic import ALL_AT_ONCE, FUNCTIONAL
 from hf_l3rs.learned.step import LayerStack
 from hf_l3rs.meta.candidates import rollout
-from hf_l3rs.tasks import unrolled
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.task import Batch
@@ -114,10 +113,9 @@ def test_all_layers_at_once_is_one_after_another(options):
     generator, results = torch.Generator().manual_seed(0), []
     params = [torch.randn(shape, generator=generator) for shape in ((3, 2), (4,), (5,))]
     grads = [torch.randn(3, 2, generator=generator), torch.zeros(4), torch.full((5,), torch.nan)]
-    network = L3RSNetwork(
-        L3RSConfig(describe_layers(list(zip("abc", params))), directions=("adam", "sgd", "momentum"))
-    )
-    for arithmetic in (FUNCTIONAL, unrolled.ALL_AT_ONCE):
+    directions = ("adam", "sgd", "momentum", "rmsprop")
+    network = L3RSNetwork(L3RSConfig(describe_layers(list(zip("abc", params))), directions=directions, **options))
+    for arithmetic in (FUNCTIONAL, ALL_AT_ONCE):
         stack, leaves = LayerStack(network.config, params), [tensor.clone().requires_grad_() for tensor in grads[:2]]
         vector = network.to_vector().requires_grad_()
         decide = network.meta_weights(vector).decider(torch.eye(3), stack.sqrt_numel)

@@ -19,7 +19,8 @@ class EvaluationArguments:
         l3rs (`str`): Folder or Hub id of the L3RS.
         setting (`str`, *optional*, defaults to `"in domain"`): How the tasks relate to meta-training; for the card.
         baselines (`list[str]`, *optional*, defaults to both Adams):
-            Any of BASELINES, at least one. Schedule-free AdamW needs `pip install hf_l3rs[rivals]`.
+            Any of BASELINES, at least one; `recipes/README.md` lists them. Those that come from a package of their own
+            need `pip install hf_l3rs[rivals]`.
         include_untrained (`bool`, *optional*, defaults to `True`): Whether an untrained L3RS is measured as well.
         horizons (`list[int]`, *optional*, defaults to `[10, 20, 50, 100]`): Lengths of runs, in steps.
         data_limit_max_steps (`int`, *optional*, defaults to 50):

@@ -97,11 +97,15 @@ def measure(
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:
-    """Returns the runs of a full learning-rate search: every rate of every baseline at every horizon."""
+    """
+    Returns the runs of a full learning-rate search: every rate of every baseline at every horizon. A baseline that
+    needs no tuning has nothing to search.
+    """
+    tuned = [baseline for baseline in baselines if not baseline.is_tuning_free]
     return [
         Run(baseline.at(rate), task, horizon)
         for horizon in horizons
-        for baseline in baselines
+        for baseline in tuned
         for rate in baseline.learning_rates
         for task in range(num_tasks)
     ]
@@ -128,22 +132,26 @@ def best_rates(rows: Iterable[Row]) -> dict[str, dict[int, float]]:
 
 def comparison_runs(
     baselines: Sequence[Baseline],
-    rates: dict[str, dict[int, float]],
+    rates: Mapping[str, Mapping[int, float]],
     contenders: Sequence[Contender],
     num_tasks: int,
     horizons: Iterable[int],
     data_limits: Mapping[int, Contender] | None = None,
 ) -> list[Run]:
     """
-    Returns the runs of a comparison: tuned baselines, contenders that need no tuning, and the data limit of the
-    horizons that have one, on the same tasks.
+    Returns the runs of a comparison: baselines, each at the rate that its search found or at its only one, contenders
+    that need no tuning, and the data limit of the horizons that have one, on the same tasks.
     """
     limits = data_limits or {}
+
+    def rate_of(baseline: Baseline, horizon: int) -> float:
+        return baseline.learning_rates[0] if baseline.is_tuning_free else rates[baseline.name][horizon]
+
     return [
         Run(contender, task, horizon)
         for horizon in horizons
         for contender in (
-            *(baseline.at(rates[baseline.name][horizon]) for baseline in baselines),
+            *(baseline.at(rate_of(baseline, horizon)) for baseline in baselines),
             *contenders,
             *([limits[horizon]] if horizon in limits else []),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hf_l3rs.evaluation.baselines import is_tuning_free
 from hf_l3rs.evaluation.report import Summary
 from hf_l3rs.evaluation.savings import steps_of_baselines
 from hf_l3rs.hub.results import Result
@@ -24,7 +25,7 @@ def to_results(
 
     Args:
         summaries (`Sequence[Summary]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers.
+        baselines (`Sequence[str]`): Names of the tuned optimizers, and of those that need no tuning.
         dataset (`str`): What was evaluated on.
         split (`str`): Split of the evaluation sets.
         setting (`str`): How the tasks relate to meta-training, such as `"in domain"`.
@@ -54,7 +55,7 @@ def to_results(
                 accuracy=summary.accuracy,
                 accuracy_stderr=summary.accuracy_stderr,
                 setting=setting,
-                baseline=f"{reference.optimizer}, tuned",
+                baseline=reference.optimizer + ("" if is_tuning_free(reference.optimizer) else ", tuned"),
                 baseline_loss=reference.loss,
                 baseline_accuracy=reference.accuracy,
                 data_limit_loss=summary.data_limit_loss,

@@ -22,7 +22,7 @@ from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.processes import on_main_process
-from hf_l3rs.evaluation.report import summarise, to_markdown
+from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_markdown
 from hf_l3rs.evaluation.results import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
 from hf_l3rs.evaluation.store import RowStore
@@ -165,7 +165,9 @@ class EvaluationJob:
         args, datasets = self.args, self.task_args.datasets
         command = command or shlex.join(["python", *sys.argv])
         summaries = summarise(rows, args.baselines)
-        table = f"{to_markdown(summaries)}\n\n{describe_savings(summaries, args.baselines, self.meta_training_cost)}"
+        savings = describe_savings(summaries, args.baselines, self.meta_training_cost)
+        parts = (to_markdown(summaries), tuning_free_to_markdown(summaries), savings)
+        table = "\n\n".join(part for part in parts if part)
         entries = to_results(
             summaries,
             args.baselines,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner
+from hf_l3rs.tasks.inner_loop import ModelLearner
 from hf_l3rs.tasks.task import Batch, State
 
 
@@ -43,18 +43,14 @@ class RecalibratedLearner(ModelLearner):
         self._seen.extend(batches)
         return super().step(batches)
 
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        with self.at_point_of_evaluation():
-            self._recalibrate()
-            evaluated = super().evaluate(evaluations)
-        self.model.load_state_dict(before)
-        return evaluated
-
     @contextmanager
     def at_point_of_evaluation(self) -> Iterator[None]:
-        """Has the weights that are evaluated in the model: here those that are trained."""
-        yield
+        """Has the weights that are evaluated in the model, with statistics of their own."""
+        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        with super().at_point_of_evaluation():
+            self._recalibrate()
+            yield
+        self.model.load_state_dict(before)
 
     @torch.no_grad()
     def _recalibrate(self) -> None:

@@ -10,9 +10,10 @@ import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
 from hf_l3rs.errors import DataError
+from hf_l3rs.evaluation.baselines import is_tuning_free
 from hf_l3rs.evaluation.data_limit import is_data_limit
 from hf_l3rs.evaluation.results import Row, final_rows, ranked
-from hf_l3rs.hub.results import gap_closed
+from hf_l3rs.hub.results import OPTIMIZER_NAME, gap_closed
 from hf_l3rs.markdown import markdown_table
 
 
@@ -37,6 +38,8 @@ class Summary:
         reference_loss (`float`): Its mean loss; infinite if a run diverged.
         data_limit_loss (`float`, *optional*):
             Mean loss of the data limit, of many passes over the batches of the run; `None` if it was not measured.
+        losses_to_l3rs (`int`, *optional*):
+            Tasks on which the loss is higher than L3RS's; `None` if that was not measured.
     """
 
     optimizer: str
@@ -53,6 +56,7 @@ class Summary:
     reference: str
     reference_loss: float
     data_limit_loss: float | None = None
+    losses_to_l3rs: int | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -63,6 +67,11 @@ class Summary:
     def is_data_limit(self) -> bool:
         """Whether this is the data limit, a line to refer to and no rival."""
         return is_data_limit(self.optimizer)
+
+    @property
+    def is_tuning_free(self) -> bool:
+        """Whether this is a baseline that needs no tuning."""
+        return is_tuning_free(self.optimizer)
 
     @property
     def ratio(self) -> float:
@@ -115,11 +124,11 @@ def _best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
 
 def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
     """
-    Summarises final losses and accuracies, with the best baseline of each horizon as the reference.
+    Summarises final losses and accuracies, with the best of all baselines at each horizon as the reference.
 
     Args:
         rows (`Iterable[Row]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers.
+        baselines (`Sequence[str]`): Names of the tuned optimizers, and of those that need no tuning.
 
     Returns:
         `list[Summary]`: By horizon, then in the order of the rows.
@@ -146,6 +155,7 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
     losses, accuracies = mean_and_stderr(groups.loss), mean_and_stderr(groups.accuracy)
     by_task = finals.pivot(index="task", columns="optimizer", values="loss")
     wins = by_task.lt(by_task[reference], axis=0).sum()
+    losses_to_l3rs = by_task.gt(by_task[OPTIMIZER_NAME], axis=0).sum() if OPTIMIZER_NAME in by_task else None
     limits = [float(losses.loc[name, "mean"]) for name in losses.index if is_data_limit(name)]
     return [
         Summary(
@@ -163,6 +173,7 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
             reference=reference,
             reference_loss=float(losses.loc[reference, "mean"]),
             data_limit_loss=min(limits, default=None),
+            losses_to_l3rs=None if losses_to_l3rs is None else int(losses_to_l3rs[name]),
         )
         for name, of_optimizer in groups
     ]
@@ -183,9 +194,10 @@ def steps_to_reach(
 def to_markdown(summaries: Iterable[Summary]) -> str:
     """
     Returns a table with a line for each horizon and optimizer; the reference of each horizon is marked. Where a data
-    limit was measured, its last column has the share of the gap between the two that is closed.
+    limit was measured, its last column has the share of the gap between the two that is closed. Baselines that need no
+    tuning are in [`tuning_free_to_markdown`] instead, but for one that is the best of all.
     """
-    summaries = list(summaries)
+    summaries = [summary for summary in summaries if summary.is_reference or not summary.is_tuning_free]
     headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins", "gap closed")
     has_limit = any(summary.data_limit_loss is not None for summary in summaries)
     columns = len(headers) if has_limit else len(headers) - 1
@@ -193,19 +205,44 @@ def to_markdown(summaries: Iterable[Summary]) -> str:
     return markdown_table(headers[:columns], [_cells(summary)[:columns] for summary in summaries], alignments)
 
 
+def tuning_free_to_markdown(summaries: Iterable[Summary]) -> str:
+    """Returns a table of the baselines that need no tuning, each beside L3RS, which needs none; empty without any."""
+    summaries = list(summaries)
+    ours = {each.num_training_steps: each.loss for each in summaries if each.optimizer == OPTIMIZER_NAME}
+    headers = ("steps", "no tuning", "learning rate", "loss", "accuracy", "L3RS / its loss", "L3RS wins")
+    lines = []
+    for summary in summaries:
+        if not summary.is_tuning_free:
+            continue
+        ratio = ours.get(summary.num_training_steps, math.nan) / summary.loss if summary.loss else math.nan
+        wins = "" if summary.losses_to_l3rs is None else f"{summary.losses_to_l3rs} of {summary.num_tasks}"
+        lines.append((*_measured(summary, summary.optimizer), _ratio(ratio), wins))
+    return markdown_table(headers, lines, ("right", "left", *["right"] * 5)) if lines else ""
+
+
 def _cells(summary: Summary) -> tuple[str, ...]:
     is_rival = not (summary.is_reference or summary.is_data_limit)
     share = summary.gap_closed if is_rival else None
+    return (
+        *_measured(summary, f"{summary.optimizer} (best baseline)" if summary.is_reference else summary.optimizer),
+        _ratio(summary.ratio),
+        f"{summary.wins} of {summary.num_tasks}" if is_rival else "",
+        "" if share is None else f"{100 * share:.0f} %",
+    )
+
+
+def _measured(summary: Summary, name: str) -> tuple[str, ...]:
     loss = f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}"
     if summary.num_diverged:
         loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}, median {summary.loss_median:.3f}"
     return (
         str(summary.num_training_steps),
-        f"{summary.optimizer} (best baseline)" if summary.is_reference else summary.optimizer,
+        name,
         "none" if summary.learning_rate is None else f"{summary.learning_rate:g}",
         loss,
         f"{100 * summary.accuracy:.1f} ± {100 * summary.accuracy_stderr:.1f} %",
-        f"{summary.ratio:.2f}" if math.isfinite(summary.ratio) else "–",
-        f"{summary.wins} of {summary.num_tasks}" if is_rival else "",
-        "" if share is None else f"{100 * share:.0f} %",
     )
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "–"

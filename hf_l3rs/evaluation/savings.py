@@ -82,12 +82,13 @@ def describe_savings(
     summaries: Sequence[Summary], baselines: Sequence[str], cost: float | None, optimizer: str = "L3RS"
 ) -> str:
     """
-    Says, one line for each length of run, how many steps an L3RS saves and when its meta-training is paid back: beside
-    a baseline whose learning rate is known already, and beside a user who tries Adam's rates on every new task.
+    Says, one line for each length of run, how many steps an L3RS saves, beside which best baseline, and when its
+    meta-training is paid back: beside a baseline whose learning rate is known already, and beside a user who tries
+    Adam's rates on every new task.
 
     Args:
         summaries (`Sequence[Summary]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers.
+        baselines (`Sequence[str]`): Names of the tuned optimizers, and of those that need no tuning.
         cost (`float`, *optional*): Of meta-training, in plain steps, as of [`meta_training_cost`].
         optimizer (`str`, *optional*, defaults to `"L3RS"`): Whose savings.
     """
@@ -102,7 +103,8 @@ def describe_savings(
             )
             continue
         needed = steps_of_baselines(summaries, baselines, summary.loss)
-        line = f"- After {summary.num_training_steps} steps {optimizer} is where the best tuned baseline is after "
+        best = f"the best baseline ({summary.reference} at this length)"
+        line = f"- After {summary.num_training_steps} steps {optimizer} is where {best} is after "
         line += "a number of steps that was not measured" if needed is None else f"{needed:.0f}"
         lines.append(f"{line}{_describe_payback(summary, needed, cost)}.")
     return "\n".join(lines)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -191,9 +191,15 @@ class ModelLearner:
 
     def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
         (evaluation,) = evaluations
-        result = evaluate(self.model, evaluation, device=self.device, autocast=self.autocast)
+        with self.at_point_of_evaluation():
+            result = evaluate(self.model, evaluation, device=self.device, autocast=self.autocast)
         self.model.train()
         return [result]
+
+    @contextmanager
+    def at_point_of_evaluation(self) -> Iterator[None]:
+        """Has the weights that are evaluated in the model: those that are trained, unless a subclass averages."""
+        yield
 
 
 def _is_float16(device: torch.device, autocast: Autocast) -> bool:

@@ -123,6 +123,14 @@ def test_search_is_full_and_chooses_by_the_mean():
     ]
 
 
+def test_what_needs_no_tuning_is_not_searched_and_runs_at_its_only_rate():
+    adam, default = BASELINES["Adam constant"], BASELINES["Adam at 1e-3"]
+    assert search_runs([default], 2, [10]) == []
+    assert {run.contender.name for run in search_runs([default, adam], 1, [10])} == {"Adam constant"}
+    runs = comparison_runs([default], {}, [], 2, [10, 20])
+    assert [run.key for run in runs] == [("Adam at 1e-3", 1e-3, task, steps) for steps in (10, 20) for task in (0, 1)]
+
+
 def test_a_rate_that_diverges_loses_against_one_that_does_not():
     rows = [
         *(row("Adam", task, loss, rate=0.1) for task, loss in enumerate([3.0, 3.0, 3.0])),
@@ -163,7 +171,7 @@ def test_an_interrupted_comparison_keeps_its_rows_and_goes_on(tmp_path, caplog):
 
 def test_the_reference_is_tuned_on_the_tasks_themselves():
     tasks, model = [make_tasks().draw(0, 0, index) for index in range(2)], make_model()
-    baseline = Baseline("SGD", lambda params, lr: torch.optim.SGD(params, lr=lr), learning_rates=(1e-9, 0.3))
+    baseline = Baseline("SGD", lambda part, lr: torch.optim.SGD(part.parameters, lr=lr), learning_rates=(1e-9, 0.3))
     losses = {}
     for rate in baseline.learning_rates:
         finals = []
@@ -175,6 +183,6 @@ def test_the_reference_is_tuned_on_the_tasks_themselves():
 
 
 def test_a_reference_that_diverges_at_every_rate_is_infinite():
-    baseline = Baseline("SGD", lambda params, lr: torch.optim.SGD(params, lr=lr), learning_rates=(1e9, 1e10))
+    baseline = Baseline("SGD", lambda part, lr: torch.optim.SGD(part.parameters, lr=lr), learning_rates=(1e9, 1e10))
     tasks = [make_tasks(evaluation_size=12).draw(0, 0, 0)]
     assert tuned_losses(make_accelerator(), tasks, [baseline]) == {"SGD": math.inf}

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.benchmark import best_rates
 from hf_l3rs.evaluation.card_entries import to_results
 from hf_l3rs.evaluation.data_limit import is_data_limit
-from hf_l3rs.evaluation.report import best_baseline, steps_to_reach, summarise, to_markdown
+from hf_l3rs.evaluation.report import best_baseline, steps_to_reach, summarise, to_markdown, tuning_free_to_markdown
 from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.evaluation.savings import describe_savings, runs_to_pay_back, steps_of_baselines
 from hf_l3rs.hub.results import Results, read_results, write_results
@@ -52,6 +53,30 @@ def test_the_data_limit_is_a_reference_and_no_rival():
     assert lines[0].endswith("| wins | gap closed |")
     assert lines[2].endswith("|  |  |") and lines[4].endswith("| 3 of 3 | 67 % |")
     assert LIMIT in lines[5] and lines[5].endswith("| 0.50 |  |  |") and lines[-1].endswith("| 0 of 3 |  |")
+
+
+FREE = [*ROWS[:9], *(row("Prodigy", task, loss, rate=1.0) for task, loss in enumerate([2.0, 1.0, 5.0])), *ROWS[9:]]
+NAMED = [*BASELINE_NAMES, "Prodigy"]
+
+
+def test_what_needs_no_tuning_is_listed_apart():
+    summaries = summarise(FREE, NAMED)
+    assert to_markdown(summaries) == to_markdown(summarise(ROWS, BASELINE_NAMES))
+    assert tuning_free_to_markdown(summarise(ROWS, BASELINE_NAMES)) == ""
+    _, _, line = tuning_free_to_markdown(summaries).splitlines()
+    assert line.startswith("| 10 | Prodigy | 1 | 2.667 ± ") and line.endswith("| 0.50 | 2 of 3 |")
+    without = summarise([each for each in FREE if each.optimizer != "L3RS"], NAMED)
+    assert tuning_free_to_markdown(without).endswith("| – |  |")
+
+
+def test_the_reference_is_the_best_of_all_and_says_whether_it_was_tuned():
+    best = [replace(each, loss=0.1) if each.optimizer == "Prodigy" else each for each in FREE]
+    summaries = summarise(best, NAMED)
+    assert {each.reference for each in summaries if each.num_training_steps == 10} == {"Prodigy"}
+    assert "Prodigy (best baseline)" in to_markdown(summaries) and "Prodigy" in tuning_free_to_markdown(summaries)
+    short, long = to_results(summaries, NAMED, **NAMES)
+    assert (short.baseline, long.baseline) == ("Prodigy", "Adam constant, tuned")
+    assert "the best baseline (Prodigy at this length)" in describe_savings(summaries, NAMED, None)
 
 
 def test_a_data_limit_that_diverges_or_is_no_limit_gives_no_share():

@@ -7,7 +7,8 @@ import torch
 
 from hf_l3rs.evaluation.baselines import BASELINES, Contender
 from hf_l3rs.evaluation.benchmark import measure
-from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner, schedule_free_adamw
+from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner
+from hf_l3rs.evaluation.trained_part import TrainedPart
 from hf_l3rs.tasks.inner_loop import evaluate, run
 from tests.evaluation.images import image_task
 from tests.meta.problems import make_model, make_tasks
@@ -81,6 +82,6 @@ def test_schedule_free_adamw_takes_part():
     task, model = image_task(), tiny_resnet()
     whole = measure(model, baseline.at(0.01), task)
     assert measure(model, baseline.at(0.01), task, evaluate_at=(2, 5))[6] == whole[6]
-    optimizer = schedule_free_adamw(list(model.parameters()), 0.01)
+    optimizer = baseline.make(TrainedPart(model), 0.01)
     (trajectory,) = run(ScheduleFreeLearner(model, optimizer), [task])
     assert trajectory.evaluations[6] == whole[6] and optimizer.param_groups[0]["train_mode"]

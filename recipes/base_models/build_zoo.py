@@ -31,9 +31,11 @@ ZOO: dict[str, dict[str, tuple[str, dict]]] = {
         ),
         "convnext": ("convnext", {}),
         "dinov2": ("dinov2", {}),
+        "swin": ("swin", {}),
+        "mobilenet-v2": ("mobilenet_v2", {}),
     },
 }
-STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500}
+STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500, "swin": 1200, "mobilenet_v2": 600}
 
 
 def main(argv: list[str] | None = None) -> None:

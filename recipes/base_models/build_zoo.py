@@ -5,7 +5,7 @@ Makes small base models of several widths, depths and architectures for the univ
     python recipes/base_models/build_zoo.py --only unseen
 
 They go into outputs/zoo, and what is there already is not made again. `trained` are for meta-training beside the
-embedded base models; `unseen` are kept from it, for measurements. About a minute each on one core.
+embedded base models; `unseen` are kept from it, for measurements. A minute or two each on one core.
 """
 
 import argparse

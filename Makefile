@@ -16,7 +16,8 @@ SOURCES := hf_l3rs recipes tests
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate benchmark clean
+.PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate architecture-transfer \
+	benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +68,12 @@ evaluate: $(VENV)/.installed
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_digits.yaml
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_vit_tiny_fashion.yaml
+
+# The universal start on models that it never saw; interrupted, it goes on where it was.
+architecture-transfer: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[rivals]"
+	$(BIN)/python recipes/base_models/build_zoo.py --only unseen
+	$(BIN)/python recipes/architecture_transfer.py --num_processes 2
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python recipes/benchmark_step.py

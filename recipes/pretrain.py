@@ -38,14 +38,40 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128},
     "convnext": {"patch_size": 2, "hidden_sizes": [24, 48, 96], "depths": [1, 2, 1], "num_stages": 3},
     "dinov2": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "mlp_ratio": 2},
+    "swin": {
+        "image_size": IMAGE_SIZE,
+        "patch_size": 4,
+        "embed_dim": 48,
+        "depths": [2, 2],
+        "num_heads": [3, 6],
+        "window_size": 4,  # four windows of 7x7 patches, and shifted ones
+        "mlp_ratio": 2.0,
+    },
+    "mobilenet_v2": {
+        "image_size": IMAGE_SIZE,
+        "depth_multiplier": 0.25,
+        "output_stride": 16,
+        "finegrained_output": False,  # the last layers are narrow, too
+        "tf_padding": False,
+        "classifier_dropout_prob": 0.0,
+    },
 }
-NAMES = {"resnet": "ResNet", "vit": "ViT", "convnext": "ConvNeXt", "dinov2": "DINOv2-shaped ViT"}
+NAMES = {
+    "resnet": "ResNet",
+    "vit": "ViT",
+    "convnext": "ConvNeXt",
+    "dinov2": "DINOv2-shaped ViT",
+    "swin": "Swin Transformer",
+    "mobilenet_v2": "MobileNetV2",
+}
 _OF_TRANSFORMERS = {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {"max_steps": 1200, "learning_rate": 4e-3, "weight_decay": 1e-2},
     "vit": _OF_TRANSFORMERS,
     "convnext": {**_OF_TRANSFORMERS, "max_steps": 2000, "learning_rate": 4e-3},
     "dinov2": _OF_TRANSFORMERS,
+    "swin": {**_OF_TRANSFORMERS, "max_steps": 2000},
+    "mobilenet_v2": {"max_steps": 2000, "learning_rate": 4e-3, "weight_decay": 1e-2},
 }
 COMMON_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 128,
@@ -64,7 +90,7 @@ COMMON_DEFAULTS: dict[str, Any] = {
 class ModelArguments:
     """What to train."""
 
-    architecture: Literal["resnet", "vit", "convnext", "dinov2"] = field(
+    architecture: Literal["resnet", "vit", "convnext", "dinov2", "swin", "mobilenet_v2"] = field(
         default="resnet", metadata={"help": "A model type of transformers; CONFIGS has the sizes."}
     )
     config_overrides: str = field(

@@ -5,7 +5,7 @@ Makes small base models of several widths, depths and architectures for the univ
     python recipes/base_models/build_zoo.py --only unseen
 
 They go into outputs/zoo, and what is there already is not made again. `trained` are for meta-training beside the
-embedded base models; `unseen` are kept from it, for measurements. About a minute each on one core.
+embedded base models; `unseen` are kept from it, for measurements. A minute or two each on one core.
 """
 
 import argparse
@@ -31,9 +31,11 @@ ZOO: dict[str, dict[str, tuple[str, dict]]] = {
         ),
         "convnext": ("convnext", {}),
         "dinov2": ("dinov2", {}),
+        "swin": ("swin", {}),
+        "mobilenet-v2": ("mobilenet_v2", {}),
     },
 }
-STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500}
+STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500, "swin": 1200, "mobilenet_v2": 600}
 
 
 def main(argv: list[str] | None = None) -> None:

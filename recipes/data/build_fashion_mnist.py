@@ -11,12 +11,13 @@ a split, a card and the licence. The same input gives the same bytes.
 import argparse
 import gzip
 import hashlib
-import io
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from hf_l3rs.files import write_files
+from hf_l3rs.images.parquet import to_parquet
 
 
 CLASS_NAMES = (
@@ -151,15 +152,6 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * num_dimensions).reshape(shape)
 
 
-def encode(pixels: np.ndarray) -> bytes:
-    """A `(height, width)` `uint8` image as PNG, uncompressed: the parquet codec compresses all images together."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
-    return buffer.getvalue()
-
-
 def choose(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Split -> positions `(num_images,)` in its official file, in random order.
 
@@ -185,43 +177,20 @@ def choose(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return positions
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes a file in one go: a reader sees the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def build(source: Path, target: Path) -> None:
     """Writes the data set repository `target` from the idx files in `source`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import ClassLabel, Features, Image, Value
-
     images = {name: read_idx(source / f"{name}-images-idx3-ubyte.gz") for name in ("train", "t10k")}
     labels = {name: read_idx(source / f"{name}-labels-idx1-ubyte.gz") for name in ("train", "t10k")}
-    features = Features(image=Image(), label=ClassLabel(names=list(CLASS_NAMES)), source_index=Value("int32"))
-    target.mkdir(parents=True, exist_ok=True)
     for split, positions in choose(labels).items():
         file_name = SPLITS[split][0]
-        columns = {
-            "image": [{"bytes": encode(images[file_name][i]), "path": None} for i in positions],
-            "label": labels[file_name][positions].astype("int64"),
-            "source_index": positions.astype("int32"),
-        }
-        buffer = io.BytesIO()
-        pq.write_table(
-            pa.table(columns, schema=features.arrow_schema),
-            buffer,
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=False,  # no two images are equal
-            row_group_size=len(positions),
-            data_page_size=1 << 26,  # one page: zstd sees the whole split
+        data = to_parquet(
+            [images[file_name][i] for i in positions],
+            labels[file_name][positions],
+            CLASS_NAMES,
+            source_index=positions.astype("int32"),
         )
-        write(target / f"{split}.parquet", buffer.getvalue())
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        print(f"{split}: {len(positions)} images, {len(buffer.getvalue())} bytes, sha256 {digest[:16]}")
+        write_files(target, {f"{split}.parquet": data})
+        print(f"{split}: {len(positions)} images, {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()[:16]}")
 
     rows = [
         f"| `{split}` | {classes[0]}-{classes[-1]} | {count:,} | {count * len(classes):,} | {name} | {USES[split]} |"
@@ -233,8 +202,7 @@ def build(source: Path, target: Path) -> None:
         table="\n".join(rows),
         classes=", ".join(f"{number} {name}" for number, name in enumerate(CLASS_NAMES)),
     )
-    write(target / "README.md", card.encode())
-    write(target / "LICENSE", LICENSE.encode())
+    write_files(target, {"README.md": card.encode(), "LICENSE": LICENSE.encode()})
     print(f"{target}: {sum(f.stat().st_size for f in target.iterdir())} bytes")
 
 

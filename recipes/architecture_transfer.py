@@ -1,0 +1,174 @@
+"""
+Measures how an L3RS carries over to architectures that it never saw: untouched, and after a short warm start on each.
+
+    python recipes/base_models/build_zoo.py --only unseen
+    python recipes/architecture_transfer.py
+
+For each model, meta_train.py goes on from the L3RS for so many inner steps, on images for meta-training, and
+meta_evaluate.py measures what comes out, and the L3RS itself, on unseen tasks, beside Adam at 1e-3 and baselines whose
+rates it searches on validation tasks. OUTPUT_DIR/summary.md has one table of everything, made of what is in
+OUTPUT_DIR/MODEL/VARIANT. What is there is not made again: after an interruption the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.evaluation.report import Summary, summarise
+from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.files import write_files
+from hf_l3rs.markdown import markdown_table
+
+
+RECIPES = Path(__file__).resolve().parent
+UNTOUCHED = "untouched"
+FIXED = "Adam at 1e-3"
+TUNED = ("Adam constant", "Adam cosine", "Schedule-free AdamW")
+STEPS_PER_GENERATION = 40  # of configs/architecture_transfer.yaml: 2 tasks of 20 steps
+SMOKE = {"horizons": [10], "num_tasks": 2, "num_search_tasks": 1, "evaluation_size": 50}
+
+
+def run_recipe(name: str, config: str, num_processes: int, **options: object) -> None:
+    """Runs a recipe with a configuration and options; ends with its status if it fails, as it has said why."""
+    launcher = [sys.executable]
+    if num_processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+    command = [*launcher, str(RECIPES / name), str(RECIPES / "configs" / config)]
+    for option, value in options.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        command += [f"--{option}", *map(str, values)]
+    process = subprocess.Popen(command)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:  # the recipe got it, too, and saves what it has
+        process.wait()
+        raise
+    if status:
+        sys.exit(status)
+
+
+def warm_start(model: str, inner_steps: int, folder: Path, arguments: argparse.Namespace) -> Path:
+    """Returns the L3RS after a warm start on a model, which goes on where it was interrupted."""
+    target = folder / "meta_training"
+    if not (target / "l3rs").exists():
+        resume = {"resume_from_checkpoint": "last"} if any(target.glob("checkpoint-*")) else {}
+        run_recipe(
+            "meta_train.py",
+            "architecture_transfer.yaml",
+            arguments.num_processes,
+            base_model=model,
+            initial_l3rs=arguments.l3rs,
+            num_generations=inner_steps // STEPS_PER_GENERATION,
+            output_dir=target,
+            **resume,
+        )
+    return target / "l3rs"
+
+
+def measure(model: str, arguments: argparse.Namespace) -> list[Summary]:
+    """Returns what all variants of the L3RS and the baselines do on a model."""
+    tuned = TUNED[:1] if arguments.smoke else arguments.baselines
+    folder, rows = arguments.output_dir / Path(model).name, []
+    for inner_steps in (0, *arguments.inner_steps):
+        variant = f"{inner_steps} inner steps" if inner_steps else UNTOUCHED
+        place = folder / variant.replace(" ", "_")
+        run_recipe(
+            "meta_evaluate.py",
+            "evaluate_architecture_transfer.yaml",
+            arguments.num_processes,
+            base_model=model,
+            l3rs=warm_start(model, inner_steps, place, arguments) if inner_steps else arguments.l3rs,
+            baselines=[FIXED] if inner_steps else [FIXED, *tuned],  # which need to be measured only once
+            output_dir=place,
+            search_dir=folder / "search",
+            **(SMOKE if arguments.smoke else {}),
+        )
+        measured = read_rows(place / "rows.csv")
+        rows += [replace(row, optimizer=variant) for row in measured if row.optimizer == "L3RS"]
+        rows += [row for row in measured if row.optimizer != "L3RS" and not inner_steps]
+    return summarise(rows, [FIXED, *tuned])
+
+
+def cell(summary: Summary, is_rival: bool) -> str:
+    """A loss with its standard error, and on how many tasks it is lower than the best baseline's."""
+    loss = f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}"
+    if summary.num_diverged:
+        loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}"
+    return f"{loss}, {summary.wins} of {summary.num_tasks}" if is_rival else loss
+
+
+def to_table(summaries: dict[str, list[Summary]], variants: Sequence[str]) -> str:
+    """Returns a line for each model and length of run, with the best baseline of each named in the last column."""
+    lines = []
+    for model, of_model in summaries.items():
+        for steps in sorted({summary.num_training_steps for summary in of_model}):
+            by_name = {each.optimizer: each for each in of_model if each.num_training_steps == steps}
+            best = by_name[by_name[FIXED].reference]
+            rate = f"{best.optimizer} at {best.learning_rate:g}" if best.optimizer != FIXED else FIXED
+            rivals = [cell(by_name[variant], is_rival=True) for variant in variants]
+            lines.append((model, steps, *rivals, cell(by_name[FIXED], False), f"{cell(best, False)} ({rate})"))
+    headers = ("model", "steps", *variants, FIXED, "best baseline")
+    return markdown_table(headers, lines, ("left", *["right"] * (len(headers) - 1)))
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """
+    Finds what the recipes would only say after hours.
+
+    Raises:
+        ConfigError: If a model is absent, two have one name, or a number of inner steps makes no whole generations.
+    """
+    for model in arguments.models:
+        if not Path(model).is_dir():
+            raise ConfigError(f"There is no folder {model!r}; make it with recipes/base_models/build_zoo.py first.")
+    names = [Path(model).name for model in arguments.models]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Two models have one name, and would share a folder: {', '.join(names)}; rename one.")
+    for inner_steps in arguments.inner_steps:
+        if inner_steps < 1 or inner_steps % STEPS_PER_GENERATION:
+            raise ConfigError(
+                f"inner_steps must be multiples of {STEPS_PER_GENERATION}, a generation's, got {inner_steps}; round."
+            )
+
+
+def parse_arguments(argv: Iterable[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    zoo = [f"outputs/zoo/{name}" for name in ("convnext", "swin", "dinov2", "mobilenet-v2")]
+    parser.add_argument("--models", nargs="+", default=zoo, help="Folders of models that it never saw.")
+    parser.add_argument("--l3rs", default="model_cards/l3rs-universal-start", help="Folder or Hub id of the L3RS.")
+    parser.add_argument("--inner_steps", nargs="*", type=int, default=[200, 1000], help="Lengths of warm starts.")
+    parser.add_argument("--baselines", nargs="+", default=list(TUNED), help="Whose learning rates are searched.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/architecture_transfer"), help="Where to.")
+    parser.add_argument("--num_processes", type=int, default=1, help="CPU processes that share the work.")
+    parser.add_argument("--smoke", action="store_true", help="Two tasks of 10 steps, to see that everything runs.")
+    return parser.parse_args(argv)
+
+
+def main(argv: Iterable[str] | None = None) -> str:
+    """Returns the table."""
+    arguments = parse_arguments(argv)
+    check(arguments)
+    variants = [UNTOUCHED, *(f"{inner_steps} inner steps" for inner_steps in arguments.inner_steps)]
+    table = to_table({Path(model).name: measure(model, arguments) for model in arguments.models}, variants)
+    text = (
+        f"{table}\n\nLoss on unseen tasks, mean ± standard error, and on how many of them it is lower than the best "
+        "baseline's.\n"
+    )
+    write_files(arguments.output_dir, {"summary.md": text.encode()})
+    sys.stdout.write(f"\n{text}")
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 # Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
 Number = int | float
 
-DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop")
+DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop", "muon")
 STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
 FEATURES = (
     "relative_time",
@@ -93,7 +93,7 @@ class L3RSConfig:
             Whether layers keep an average of their iterates, which the network weighs and approaches (ours, after
             arXiv 2405.15682; see [`~hf_l3rs.learned.averaging`]). It takes two more tensors a layer.
         adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
-            Decays of the direction `"adam"`; the second is that of `"rmsprop"`, too.
+            Decays of the direction `"adam"`; the first is that of `"muon"`, the second that of `"rmsprop"`, too.
         adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of these directions.
         momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
         max_grad_norm (`float`, *optional*):

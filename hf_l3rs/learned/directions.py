@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from hf_l3rs.learned.arithmetic import Arithmetic, Tensors
+from hf_l3rs.learned.arithmetic import FUNCTIONAL, Arithmetic, Tensors
 from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.orthogonal import orthogonalise
 
 
 Buffers = Mapping[str, Tensors]
@@ -90,10 +91,21 @@ def _momentum(
     return averages, {"momentum_exp_avg": averages}
 
 
+def _muon(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """The running mean of the gradients, a step ahead (Nesterov), with all its singular values near one."""
+    beta1, _ = config.adam_betas
+    averages = arithmetic.lerp_(buffers["muon_exp_avg"], grads, 1 - beta1)
+    ahead = FUNCTIONAL.lerp_(averages, grads, 1 - beta1)
+    return orthogonalise(ahead), {"muon_exp_avg": averages}
+
+
 # The paper's main runs mix Adam and SGD (figs. 4 and 5). An entry here is all that another direction needs.
 DIRECTIONS: dict[str, Direction] = {
     "adam": Direction(("adam_exp_avg", "adam_exp_avg_sq"), _adam),
     "sgd": Direction((), _sgd),
     "momentum": Direction(("momentum_exp_avg",), _momentum),
     "rmsprop": Direction(("rmsprop_exp_avg_sq",), _rmsprop),
+    "muon": Direction(("muon_exp_avg",), _muon),
 }

@@ -15,7 +15,9 @@ class Estimate(NamedTuple):
     An estimate of the meta-gradient, and what it cost.
 
     Args:
-        gradient (`torch.Tensor` of shape `(dimension,)`): Of the meta-loss, at the mean; finite.
+        gradient (`torch.Tensor` of shape `(dimension,)`, *optional*):
+            Of the meta-loss, at the mean; finite. `None` where most inner loops failed: those that did not cannot
+            speak for ψ, which goes back to where it came from.
         num_evaluations (`int`): Inner loops that were run.
         num_diverged (`int`): How many of them gave nothing usable.
         num_inner_steps (`int`): Steps that all of them took.
@@ -23,7 +25,7 @@ class Estimate(NamedTuple):
         metrics (`dict[str, float]`): What else is logged; not finite where there was nothing to measure.
     """
 
-    gradient: torch.Tensor
+    gradient: torch.Tensor | None
     num_evaluations: int
     num_diverged: int
     num_inner_steps: int

@@ -117,16 +117,20 @@ class MetaGradient(Estimator):
         self._accelerator = accelerator
 
     def estimate(self, state: OuterState) -> Estimate:
-        """Averages the tasks' clipped gradients; those that exploded, or are no numbers, count for nothing."""
+        """
+        Averages the tasks' clipped gradients. Those that exploded, or are no numbers, count for nothing; where these
+        are most, there is no estimate.
+        """
         shape = (self.config.num_tasks, len(FIGURES) + len(state.mean))
         rows = self.processes.gather(shape, 1, partial(self._of_tasks, state))
         numbers, gradients = rows[:, : -len(state.mean)], rows[:, -len(state.mean) :]
         meta_loss, loss, accuracy, num_steps = numbers.unbind(1)
         norms = torch.linalg.vector_norm(gradients, dim=1)
         usable = torch.isfinite(meta_loss) & ~self.has_exploded(gradients)
+        gradient = self.clipped(gradients[usable]).mean(dim=0).to(state.mean.dtype)
         means = {"meta_loss": meta_loss, "loss": loss, "accuracy": accuracy, "gradient_norm": norms}
         return Estimate(
-            gradient=self.clipped(gradients[usable]).sum(dim=0).div(max(int(usable.sum()), 1)).to(state.mean.dtype),
+            gradient=gradient if 2 * usable.sum() >= len(usable) else None,
             num_evaluations=self.config.num_tasks,
             num_diverged=int((~usable).sum()),
             num_inner_steps=(num_inner_steps := int(num_steps.sum())),

@@ -93,6 +93,14 @@ class OuterState(NamedTuple):
         return self.mean if self.running_mean is None else self.running_mean
 
 
+def retreat(state: OuterState) -> OuterState:
+    """
+    Returns the next generation's state where ψ has gone astray: back at the running average, which is behind it, with
+    nothing remembered of the way. Without `averaging` ψ stays where it is.
+    """
+    return OuterState(state.average, state.generation + 1, running_mean=state.average)
+
+
 def move(config: OuterConfig, state: OuterState, gradient: torch.Tensor) -> OuterState:
     """
     Moves the mean against a gradient of the meta-loss.

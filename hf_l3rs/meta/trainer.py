@@ -21,7 +21,7 @@ from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.evolution import ESConfig, Evolution
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.interruption import Interruption
-from hf_l3rs.meta.outer import OuterConfig, OuterState, move
+from hf_l3rs.meta.outer import OuterConfig, OuterState, move, retreat
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
@@ -232,7 +232,8 @@ class MetaTrainer:
         """Asks the estimator, moves the mean and validates; returns what is logged."""
         start, progress = time.perf_counter(), self.progress
         estimate = self.estimator.estimate(progress.state)
-        progress.state = move(self.es, progress.state, estimate.gradient)
+        state, gradient = progress.state, estimate.gradient
+        progress.state = retreat(state) if gradient is None else move(self.es, state, gradient)
         self.processes.check_agreement(progress.state.mean)
         metrics = self._count(estimate, time.perf_counter() - start)
         if self._is_due(self.selection.interval):

@@ -69,7 +69,7 @@ BAD_VALUES = {
     "num_validation_tasks": {"-1": (-1, r"num_validation_tasks must be in \[0, inf\), got -1")},
     "initial_l3rs": {"a list": ([], "initial_l3rs must be text or null")},
     "directions": {"a string": ("adam", "directions must be a list .*got 'adam'"),
-                   "unknown": (["adan"], "directions must be one of adam, sgd, momentum, rmsprop, got 'adan'"),
+                   "unknown": (["adan"], "directions must be one of adam, sgd, momentum, rmsprop, muon, got 'adan'"),
                    "none": ([], "directions must have"), "twice": (["adam", "adam"], "only once, got 'adam'")},
     "hidden_sizes": {"a number": (32, "hidden_sizes must be a list .*got 32"), "0": ([0], "hidden_sizes must be in"),
                      "10^9": ([10**9], "hidden_sizes must be in|hidden_sizes"),

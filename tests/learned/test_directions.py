@@ -15,7 +15,7 @@ CONFIG = L3RSConfig(
     adam_eps=1e-3,
     momentum=0.7,
 )
-SHAPES = [(3, 4), (5,), (), (1,), (0, 2)]
+SHAPES = [(3, 4), (5,), (), (1,), (0, 2), (4, 3), (2, 3, 2, 1)]
 
 
 def run(name, gradients, config=CONFIG, arithmetic=IN_PLACE):
@@ -38,7 +38,31 @@ def random_gradients(num_steps=10, dtype=torch.float64):
     return [[torch.randn(shape, generator=generator, dtype=dtype) for shape in SHAPES] for _ in range(num_steps)]
 
 
+class Muon(torch.optim.Optimizer):
+    """Torch's own takes no vectors and computes in bfloat16, so this one, by singular values, stands in for it."""
+
+    def __init__(self, params, beta):
+        super().__init__(params, {"beta": beta})
+
+    @torch.no_grad()
+    def step(self):
+        for param in self.param_groups[0]["params"]:
+            beta, average = self.defaults["beta"], self.state[param].setdefault("average", torch.zeros_like(param))
+            average.lerp_(param.grad, 1 - beta)
+            ahead = beta * average + (1 - beta) * param.grad
+            param.sub_(singular_values_near_one(ahead) if param.ndim > 1 and param.numel() else ahead)
+
+
+def singular_values_near_one(matrix):
+    left, values, right = torch.linalg.svd(matrix.flatten(1), full_matrices=False)
+    values = values / (values.norm() + 1e-7)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left @ values.diag() @ right).view_as(matrix)
+
+
 TORCH_OPTIMIZERS = {
+    "muon": lambda params: Muon(params, beta=0.8),
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.8, 0.95), eps=1e-3),
     "sgd": lambda params: torch.optim.SGD(params, lr=1.0),
     "rmsprop": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.0, 0.95), eps=1e-3),

@@ -62,6 +62,7 @@ def compare(optimizer, reference, dtype, scale):
             "adam_exp_avg_sq": (layer.v, scale**2),
             "momentum_exp_avg": (layer.b, scale),
             "rmsprop_exp_avg_sq": (layer.s, scale**2),
+            "muon_exp_avg": (layer.u, scale),
             "fast": (layer.z, 1.0),
             "average": (layer.x, 1.0),
         }

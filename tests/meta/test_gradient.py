@@ -7,7 +7,7 @@ import torch
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.candidates import MetaLoss, rollout
-from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, TaskGradient
+from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, MetaGradient, TaskGradient
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.distribution import Horizon
@@ -96,6 +96,26 @@ def test_a_bad_task_is_counted_and_changes_no_other(tmp_path, bad, monkeypatch):
     clipped = [gradient * min(1.0, 1.0 / float(gradient.norm())) for gradient in others]
     torch.testing.assert_close(estimate.gradient, sum(clipped) / 2)
     assert math.isfinite(estimate.metrics["meta_loss"])
+
+
+@pytest.mark.parametrize("num_bad", [2, 3])
+def test_where_most_tasks_fail_the_weights_go_back(tmp_path, num_bad, monkeypatch):
+    """The few that are left cannot speak for weights that have gone too far: none of 3 would come back by itself."""
+    trainer = make_trainer(str(tmp_path), 3, {"averaging": 0.5}, GradientConfig(num_tasks=3))
+    of_task, states = MetaGradient.of_task, []
+
+    def sabotaged(self, mean, task):
+        states.append(trainer.progress.state)
+        failed = TaskGradient(torch.zeros_like(mean), math.inf, math.inf, 0.0, 6)
+        return failed if task.seed in bad else of_task(self, mean, task)
+
+    bad = {trainer.tasks.draw(trainer.es.seed, 2, index).seed for index in range(num_bad)}
+    monkeypatch.setattr(MetaGradient, "of_task", sabotaged)
+    trainer.train()
+    before, after = states[-1], trainer.progress.state
+    assert (before.generation, after.generation) == (2, 3)
+    assert torch.equal(after.mean, before.average) and not torch.equal(before.mean, before.average)
+    assert trainer.progress.cost["num_diverged"] == num_bad
 
 
 def test_meta_training_learns_and_resumes(tmp_path):

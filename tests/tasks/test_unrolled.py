@@ -5,6 +5,7 @@ import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.learned.arithmetic import ALL_AT_ONCE, FUNCTIONAL
+from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.step import LayerStack
 from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.tasks.distribution import Horizon
@@ -113,7 +114,7 @@ def test_all_layers_at_once_is_one_after_another(options):
     generator, results = torch.Generator().manual_seed(0), []
     params = [torch.randn(shape, generator=generator) for shape in ((3, 2), (4,), (5,))]
     grads = [torch.randn(3, 2, generator=generator), torch.zeros(4), torch.full((5,), torch.nan)]
-    directions = ("adam", "sgd", "momentum", "rmsprop")
+    directions = tuple(DIRECTIONS)
     network = L3RSNetwork(L3RSConfig(describe_layers(list(zip("abc", params))), directions=directions, **options))
     for arithmetic in (FUNCTIONAL, ALL_AT_ONCE):
         stack, leaves = LayerStack(network.config, params), [tensor.clone().requires_grad_() for tensor in grads[:2]]

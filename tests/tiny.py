@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    MobileNetV2Config,
+    MobileNetV2ForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
     TrainerCallback,
@@ -39,6 +41,12 @@ def tiny_vit(seed: int = 0) -> ViTForImageClassification:
         attention_probs_dropout_prob=0.0,
     )
     return ViTForImageClassification(config)
+
+
+def tiny_mobilenet(seed: int = 0, **config: Any) -> MobileNetV2ForImageClassification:
+    torch.manual_seed(seed)
+    sizes = {"depth_multiplier": 0.1, "finegrained_output": False, "tf_padding": False, "num_labels": 4}
+    return MobileNetV2ForImageClassification(MobileNetV2Config(**{**sizes, "classifier_dropout_prob": 0.2, **config}))
 
 
 MODELS = {"resnet": tiny_resnet, "vit": tiny_vit}

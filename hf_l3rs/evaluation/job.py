@@ -29,10 +29,13 @@ from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import Results, write_results
+from hf_l3rs.learned.fit import MINIMUM_FIT, measure_fit, refuse_misfit
+from hf_l3rs.learned.layers import describe_trainable_layers
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import build_tasks
 from hf_l3rs.tasks.provenance import check_unseen, seen_data
+from hf_l3rs.tasks.trainable import compare_trainable
 
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ class EvaluationJob:
     Raises:
         DataError: If meta-training saw images of the tasks.
         ConfigError: If the package of a baseline is not installed.
+        BindingError: If the L3RS is of another model, or of other layers than those that are fine-tuned.
         ArtifactError: If the L3RS cannot be read, or has a damaged record of its meta-training.
 
     Example:
@@ -89,7 +93,9 @@ class EvaluationJob:
         if model_args.more_base_models:
             raise ConfigError("An evaluation is of one base model; leave out more_base_models, and evaluate each.")
         check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
+        compare_trainable(self.network.config.meta_training, model_args.trainable)
         self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
+        refuse_misfit(measure_fit(describe_trainable_layers(self.model), self.network.config), MINIMUM_FIT)
         self.model.to(accelerator.device)
         self.contenders = [l3rs_contender(self.network)]
         if args.include_untrained:

@@ -17,6 +17,7 @@ from hf_l3rs.errors import CheckpointError
 from hf_l3rs.files import write_files
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.trainable import ALL
 
 
 MANIFEST_NAME = "manifest.json"
@@ -56,6 +57,7 @@ def measurement_settings(
         "recalibrate": recalibrate,
         "batch_sizes": list(task_args.batch_sizes),
         "more_base_models": list(model_args.more_base_models),
+        "trainable": model_args.trainable if model_args.trainable != ALL else None,
     }
     return {
         **{name: value for name, value in asdict(model_args).items() if name not in younger},

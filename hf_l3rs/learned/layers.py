@@ -20,6 +20,9 @@ ROLE_PREFIX = "role:"
 # What torch.compile, DDP, activation checkpointing and PEFT put into a parameter's name.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_checkpoint_wrapped_module|base_model\.model|base_layer)\.")
 
+# What transformers puts before every name of a model of timm.
+_OF_TIMM = "timm_model."
+
 # Names that one library gave and another, or a later release, changed. Both sides are brought to the right-hand form.
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.encoder\.layer\.(\d+)\.", r".layers.\1."),
@@ -64,7 +67,7 @@ def canonical_name(name: str) -> str:
 
 def renamed(name: str) -> str:
     """Returns the canonical name with every known rename applied and the model's own prefix (`vit.`) dropped."""
-    name = canonical_name(name)
+    name = canonical_name(name).removeprefix(_OF_TIMM)
     first, _, rest = name.partition(".")
     if first not in _TRUNKS and rest.split(".")[0] in _TRUNKS:
         name = rest
@@ -118,7 +121,7 @@ def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]])
     path, _, leaf = name.rpartition(".")
     if leaf not in ("weight", "bias"):
         return "embedding" if len(shape) > 1 else "scale"
-    if path.split(".")[0] in _HEADS:
+    if path.removeprefix(_OF_TIMM).split(".")[0] in _HEADS:
         return f"head.{leaf}"
     weight = shapes.get(f"{path}.weight", shape)
     if len(weight) < 2:

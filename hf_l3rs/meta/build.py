@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Options that are younger than some checkpoints, which know a run by the settings without them.
 _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
     "l3rs": {"layers_by": "name", "average_iterates": False},
-    "model": {"more_base_models": []},
+    "model": {"more_base_models": [], "trainable": "all"},
     "tasks": {"batch_sizes": []},
 }
 

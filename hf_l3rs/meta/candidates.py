@@ -114,7 +114,7 @@ def rollout_population(
     Scores candidates as [`rollout`] does one after another, up to rounding, but together.
 
     Args:
-        model (`nn.Module`): Gives the function; its weights are not changed. All its parameters must be trainable.
+        model (`nn.Module`): Gives the function; its weights are not changed.
         network ([`L3RSNetwork`]): Gives the configuration of all candidates.
         vectors (`torch.Tensor` of shape `(num_candidates, num_meta_parameters)`): The candidates.
         tasks (`Sequence[Task]`): The task of each candidate; all of the same horizon and sizes.

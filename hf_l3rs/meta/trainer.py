@@ -190,7 +190,7 @@ class MetaTrainer:
             "datasets": [dataset["hub_id"] or dataset["path"] for dataset in tasks.get("datasets", [])],
             **{name: value for name, value in progress.settings.items() if name == "data"},
             **{name: value for name, value in tasks.items() if name != "datasets"},
-            **{name: models[name] for name in of_several if name in models},
+            **{name: models[name] for name in (*of_several, "trainable") if name in models},
             **self._strategy(),
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,

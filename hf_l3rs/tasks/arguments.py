@@ -12,6 +12,7 @@ from typing import Any
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.images.pools import DEFAULT_MAX_MEMORY
 from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.tasks.trainable import ALL, check_trainable
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
@@ -109,6 +110,8 @@ class ModelArguments:
         more_base_models (`list[str]`, *optional*):
             Folders or Hub ids of models that tasks fine-tune as well, taking turns with `base_model`, each from its
             own weights and with its own image processor.
+        trainable (`str`, *optional*, defaults to `"all"`):
+            Which layers every optimizer fine-tunes: `all`, `head`, or `last:N`, the last N blocks and the head.
     """
 
     base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
@@ -120,10 +123,12 @@ class ModelArguments:
     more_base_models: list[str] = field(
         default_factory=list, metadata={"help": "Folders or Hub ids of models to meta-train on as well."}
     )
+    trainable: str = field(default=ALL, metadata={"help": "Layers to fine-tune: all, head or last:N blocks."})
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_not_empty(self, "base_model", "base_model_revision")
+        check_trainable(self.trainable)
         if not all(name.strip() for name in self.initial_checkpoints):
             raise ConfigError(
                 "ModelArguments.initial_checkpoints has an empty name; give Hub ids, folders or 'random'."
@@ -138,8 +143,11 @@ class ModelArguments:
 
     def each(self) -> list[ModelArguments]:
         """Returns the settings of every base model by itself."""
-        others = [ModelArguments(base_model=name, reuse_head=self.reuse_head) for name in self.more_base_models]
-        return [dataclasses.replace(self, more_base_models=[]), *others]
+        own = dataclasses.replace(self, more_base_models=[])
+        others = [
+            dataclasses.replace(own, base_model=name, base_model_revision=None) for name in self.more_base_models
+        ]
+        return [own, *others]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
 from hf_l3rs.tasks.mixture import TaskMixture
 from hf_l3rs.tasks.seeds import generator
 from hf_l3rs.tasks.task import State
+from hf_l3rs.tasks.trainable import freeze
 
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: 
         None if model_args.reuse_head else task_args.num_classes,
         model_args.base_model_revision,
     )
+    freeze(model, model_args.trainable)
     revision = resolved_commit(model) or model_args.base_model_revision
     image_processor = load_image_processor(model_args.base_model, revision=revision)
     key = image_processor.to_json_string()

@@ -31,7 +31,7 @@ class PopulationLearner:
     another, up to rounding.
 
     Args:
-        model (`nn.Module`): Gives the function; its weights are not changed. All its parameters must be trainable.
+        model (`nn.Module`): Gives the function; its weights are not changed.
         network ([`L3RSNetwork`]): Gives the configuration.
         vectors (`torch.Tensor` of shape `(num_candidates, num_meta_parameters)`): The candidates' ψ.
         num_training_steps (`int`): The horizon K.

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_l3rs.errors import ArtifactError, CheckpointError, ConfigError, DataError
+from hf_l3rs import L3RSNetwork
+from hf_l3rs.errors import ArtifactError, BindingError, CheckpointError, ConfigError, DataError
 from hf_l3rs.evaluation import benchmark
 from hf_l3rs.evaluation import job as job_module
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, is_data_limit
@@ -161,6 +162,7 @@ def test_a_finished_job_measures_nothing_again(copy, inputs, monkeypatch):
         ({"dataset": {"batches_split": "train[:95%]"}}, "batches_split"),
         ({"model": {"reuse_head": True}, "tasks": {"num_classes": 4}}, "reuse_head was false, now true"),
         ({"model": {"initial_checkpoints": ["random"]}}, "initial_checkpoints"),
+        ({"model": {"trainable": "last:1"}}, 'trainable was null, now "last:1"'),
     ],
 )
 def test_a_search_made_with_other_settings_is_never_used(copy, inputs, changes, words):
@@ -252,6 +254,31 @@ def test_a_search_that_others_share_grows_and_loses_nothing(copy, inputs, tmp_pa
     assert section["horizons"] == [2, 3, 4]
     assert list(section["optimizers"]) == ["Adam constant, head only", "Adam cosine", *DATA_LIMITS, "SGD constant"]
     make_job(inputs, copy).run("measure it")  # the first comparison is as it was
+
+
+def test_an_l3rs_of_other_layers_is_told_or_refused_before_anything_is_measured(inputs, tmp_path, caplog):
+    network = load_network(inputs / "l3rs")
+    head = tuple(layer for layer in network.config.layers if layer.role.startswith("head."))
+    network = L3RSNetwork(network.config.replace(layers=head, meta_training={"data": [], "trainable": "head"}))
+    save_network(network, tmp_path / "l3rs")
+    make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"), model={"trainable": "head"})
+    assert "trainable" not in caplog.text
+    with pytest.raises(BindingError, match="fits 2 of"):
+        make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
+    assert "meta-trained with trainable=head, and is now used with trainable=all" in caplog.text
+
+
+def test_every_optimizer_trains_the_same_layers(inputs, tmp_path, monkeypatch):
+    names = ["Adam constant", "SGD cosine", "Adam constant, head only"]
+    job = make_job(inputs, tmp_path, model={"trainable": "last:1"}, baselines=names)
+    builds = [baseline.at(1e-3).build for baseline in job.baselines] + [each.build for each in job.contenders]
+    trained = [
+        {id(parameter) for group in build(job.model, 2)[0].param_groups for parameter in group["params"]}
+        for build in builds
+    ]
+    of_model = {id(parameter) for parameter in job.model.parameters() if parameter.requires_grad}
+    assert 2 < len(of_model) < len(list(job.model.parameters()))
+    assert [own == of_model for own in trained] == [True, True, False, True, True] and trained[2] < of_model
 
 
 def test_an_evaluation_is_of_one_model(inputs, tmp_path):

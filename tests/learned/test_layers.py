@@ -17,7 +17,7 @@ from transformers import (
 
 from hf_l3rs import L3RS, L3RSNetwork, LayerSpec, describe_layers
 from hf_l3rs.learned.layers import canonical_name, match_layers, named_trainable_parameters, renamed, role_layers
-from tests.tiny import tiny_resnet, tiny_vit, trained_network
+from tests.tiny import tiny_mobilenet, tiny_resnet, tiny_vit, trained_network
 
 
 def tiny_swin():
@@ -41,6 +41,7 @@ MODELS = {
     "swin": tiny_swin,
     "convnext": tiny_convnext,
     "dinov2": tiny_dinov2,
+    "mobilenet": tiny_mobilenet,
 }
 
 # name, role, block
@@ -79,6 +80,11 @@ EXPECTED = {
         ("dinov2.encoder.layer.1.attention.o_proj.weight", "attention_output.weight", "1"),
         ("dinov2.encoder.layer.1.layer_scale2.lambda1", "scale", "1.2.1"),
         ("dinov2.encoder.layer.0.norm2.weight", "norm.weight", "0.2"),
+    ],
+    "mobilenet": [
+        ("mobilenet_v2.layer.15.conv_3x3.convolution.weight", "conv.weight", "2.15.3.3"),
+        ("mobilenet_v2.conv_1x1.normalization.weight", "norm.weight", "2.1.1"),
+        ("classifier.weight", "head.weight", ""),
     ],
 }
 
@@ -124,6 +130,19 @@ def test_headless_names_match():
     weights, rules = match_layers(headless, layers)
     assert set(rules) == {"rename"}
     assert [layers[column].name for column in weights.argmax(1)] == [f"vit.{layer.name}" for layer in headless]
+
+
+def test_a_model_of_timm_matches_its_wrapped_self():
+    """transformers puts `timm_model.` before every name, that of the head, too."""
+    sizes = {"blocks.0.0.conv_pw.weight": (4, 3, 1, 1), "bn1.bias": (4,), "classifier.weight": (5, 4)}
+    plain, wrapped = (
+        describe_layers((prefix + name, torch.zeros(shape)) for name, shape in sizes.items())
+        for prefix in ("", "timm_model.")
+    )
+    assert [layer.role for layer in wrapped] == ["conv.weight", "norm.bias", "head.weight"]
+    assert [(layer.role, layer.block) for layer in wrapped] == [(layer.role, layer.block) for layer in plain]
+    weights, rules = match_layers(plain, wrapped)
+    assert set(rules) == {"rename"} and torch.equal(weights, torch.eye(3, dtype=torch.float64))
 
 
 def test_new_head_of_another_size_matches():

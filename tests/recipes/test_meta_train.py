@@ -6,13 +6,16 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from hf_l3rs import L3RS, files
 from hf_l3rs.errors import L3RSError, StorageError
 from hf_l3rs.hub.artifact import load_network
+from hf_l3rs.hub.provenance import describe_settings
 from hf_l3rs.hub.results import read_results
 from recipes import meta_evaluate, meta_train
+from tests.evaluation.evaluate_tiny import make_inputs
+from tests.tiny import tiny_mobilenet
 
 
 SMALL = [
@@ -44,6 +47,36 @@ def test_meta_training_makes_an_artefact_that_steps(name, options, tmp_path):
     model(pixel_values=torch.randn(4, 3, 28, 28), labels=torch.arange(4)).loss.backward()
     optimizer.step()
     assert optimizer.statistics()["step_size"] > 0
+
+
+@pytest.mark.parametrize("trainable", ["all", "head", "last:2"])
+def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, caplog):
+    """Dropout, batch norm and depthwise kernels are differentiated twice; what is frozen is no layer of the L3RS."""
+    make_inputs(tmp_path)
+    model = tiny_mobilenet()
+    model.save_pretrained(tmp_path / "base")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "base")
+    settings = {
+        "base_model": tmp_path / "base",
+        "datasets": tmp_path / "images",
+        "trainable": trainable,
+        "num_classes": 3,
+        "batch_size": 4,
+        "evaluation_size": 8,
+        "min_steps": 2,
+        "max_steps": 2,
+        "num_tasks": 1,
+        "num_generations": 1,
+        "num_validation_tasks": 0,
+        "output_dir": tmp_path / "out",
+    }
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    network = load_network(meta_train.main(["recipes/configs/mobilenet_v2_fashion.yaml", *options]))
+    count = {"all": len(list(model.parameters())), "head": 2, "last:2": 23}[trainable]
+    assert len(network.config.layers) == count and network.config.layers[-1].role == "head.bias"
+    summary = network.config.meta_training
+    assert summary.get("trainable", "all") == trainable and summary["num_diverged"] == 0
+    assert describe_settings(summary, set()).get("trainable", "all") == trainable
 
 
 def test_a_run_that_gives_nothing_fails_and_saves_nothing_as_finished(tmp_path):

@@ -14,6 +14,7 @@ BAD = {
         "initial_checkpoints": ["model", None, [3], [""], {"a": 1}],
         "reuse_head": ["yes", 1, None],
         "more_base_models": ["model", None, [3], [""]],
+        "trainable": ["", "last", "last:0", "last:-1", "last:01", "last:2 ", "ALL", "body", None, 2, ["all"]],
     },
     DatasetArguments: {
         "path": [None, 3, "", " ", ["path"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
@@ -12,7 +12,8 @@ from pandas.api.typing import SeriesGroupBy
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.data_limit import is_data_limit
 from hf_l3rs.evaluation.results import Row, final_rows, ranked
-from hf_l3rs.hub.results import gap_closed
+from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
+from hf_l3rs.hub.results import describe_speed_up, gap_closed
 from hf_l3rs.markdown import markdown_table
 
 
@@ -37,6 +38,8 @@ class Summary:
         reference_loss (`float`): Its mean loss; infinite if a run diverged.
         data_limit_loss (`float`, *optional*):
             Mean loss of the data limit, of many passes over the batches of the run; `None` if it was not measured.
+        speed_up ([`~hf_l3rs.evaluation.speed_up.SpeedUp`], *optional*):
+            Steps of the best baseline for the same loss over its own; `None` for baselines, and if a run diverged.
     """
 
     optimizer: str
@@ -53,6 +56,7 @@ class Summary:
     reference: str
     reference_loss: float
     data_limit_loss: float | None = None
+    speed_up: SpeedUp | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -134,8 +138,13 @@ def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
             f"The rows hold {repeated.optimizer.iloc[0]} on task {repeated.task.iloc[0]} for "
             f"{repeated.num_training_steps.iloc[0]} steps twice; keep one of each run."
         )
+    ratios = {
+        name: speed_ups(finals, name, baselines)
+        for name in finals.optimizer.unique()
+        if name not in baselines and not is_data_limit(name)
+    }
     return [
-        summary
+        replace(summary, speed_up=ratios.get(summary.optimizer, {}).get(summary.num_training_steps))
         for horizon, of_horizon in finals.groupby("num_training_steps")
         for summary in _summarise_horizon(int(horizon), of_horizon, _best_baseline(of_horizon, baselines))
     ]
@@ -186,7 +195,8 @@ def to_markdown(summaries: Iterable[Summary]) -> str:
     limit was measured, its last column has the share of the gap between the two that is closed.
     """
     summaries = list(summaries)
-    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins", "gap closed")
+    headers = ["steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins"]
+    headers += ["speed-up (95 %)", "gap closed"]
     has_limit = any(summary.data_limit_loss is not None for summary in summaries)
     columns = len(headers) if has_limit else len(headers) - 1
     alignments = ("right", "left", *["right"] * (columns - 2))
@@ -207,5 +217,6 @@ def _cells(summary: Summary) -> tuple[str, ...]:
         f"{100 * summary.accuracy:.1f} ± {100 * summary.accuracy_stderr:.1f} %",
         f"{summary.ratio:.2f}" if math.isfinite(summary.ratio) else "–",
         f"{summary.wins} of {summary.num_tasks}" if is_rival else "",
+        "" if summary.speed_up is None else describe_speed_up(**asdict(summary.speed_up)),
         "" if share is None else f"{100 * share:.0f} %",
     )

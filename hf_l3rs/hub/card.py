@@ -28,7 +28,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 # By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
 _METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps$")
-_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,step ratio".split(",")
+_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,speed-up".split(",")
 _LIMIT_COLUMNS = ["data limit", "gap closed"]  # where it was measured
 _TEXTS = ("setting", "data", "optimizer", "baseline")
 
@@ -230,7 +230,7 @@ def _row(entry: Result) -> list[Any]:
         _measured(entry.baseline_loss),
         _measured(entry.baseline_accuracy),
         None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
-        None if entry.step_ratio is None else f"{entry.step_ratio:.2f}",
+        entry.speed_up,
         _measured(entry.data_limit_loss),
         None if entry.gap_closed is None else f"{100 * entry.gap_closed:.0f} %",
     ]

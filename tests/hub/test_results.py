@@ -53,6 +53,8 @@ def test_results_survive_their_file(tmp_path):
         ({"loss": "0.1"}, "loss must be a number"),
         ({"loss_stderr": float("inf")}, "loss_stderr must be in"),
         ({"step_ratio": float("nan")}, "step_ratio must be in"),
+        ({"step_ratio_high": float("inf")}, "step_ratio_high must be in"),
+        ({"step_ratio_bound": "about"}, "step_ratio_bound must be"),
         ({"baseline_accuracy": 1.5}, "do not store percent"),
         ({"accuracy": float("nan")}, "accuracy must be in"),
         ({"data_limit_loss": -0.1}, "data_limit_loss must be in"),

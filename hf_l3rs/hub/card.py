@@ -64,7 +64,10 @@ def generate_model_card(
     entries = results.entries if results is not None else ()
     data = _card_data(config, entries, repo_id.split("/")[-1], existing)
     generated = ModelCard.from_template(
-        data, template_path=str(_TEMPLATE), **_template_values(config, entries, repo_id)
+        data,
+        template_path=str(_TEMPLATE),
+        behaviour=markdown_text(results.behaviour) if results is not None and results.behaviour else None,
+        **_template_values(config, entries, repo_id),
     )
     text = generated.text if existing is None else _merged_text(existing.text, generated.text)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text.strip()}\n")
@@ -190,6 +193,7 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "directions": " and ".join(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
+        "base_step": f"{config.base_step:g}",
         "settings": markdown_table(["setting", "value"], settings.items()),
         "results": _results_table(entries) if entries else None,
         "has_data_limit": _has_data_limit(entries),

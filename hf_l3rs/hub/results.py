@@ -175,10 +175,12 @@ class Results:
     Args:
         fingerprint (`str`): [`~hf_l3rs.L3RSNetwork.fingerprint`] of the meta-weights that were measured.
         entries (`tuple[Result, ...]`): In the order of the card's table.
+        behaviour (`str`, *optional*): What it was seen to do, in a few sentences.
     """
 
     fingerprint: str
     entries: tuple[Result, ...]
+    behaviour: str | None = None
 
 
 def write_results(results: Results, file: PathLike) -> None:
@@ -192,7 +194,9 @@ def write_results(results: Results, file: PathLike) -> None:
         {key: _INFINITY if value == math.inf else value for key, value in asdict(entry).items() if value is not None}
         for entry in results.entries
     ]
-    content = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint, "results": entries}
+    content: dict[str, Any] = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint}
+    content |= {"behaviour": results.behaviour} if results.behaviour else {}
+    content["results"] = entries
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     file = Path(file)
     write_files(file.parent, {file.name: f"{text}\n".encode()})
@@ -216,10 +220,14 @@ def read_results(file: PathLike) -> Results:
     parts = ("format_version", "fingerprint", "results")
     if (
         not isinstance(content, Mapping)
-        or sorted(content) != sorted(parts)
+        or not set(parts) <= set(content) <= {*parts, "behaviour"}
         or not isinstance(content["results"], list)
+        or not isinstance(content.get("behaviour", ""), str)
     ):
-        raise ArtifactError(f"{file} must hold exactly {', '.join(parts)}; write it with hf_l3rs's write_results.")
+        raise ArtifactError(
+            f"{file} must hold exactly {', '.join(parts)} and, if it is known, a text on behaviour; write it with "
+            "hf_l3rs's write_results."
+        )
     if content["format_version"] != RESULTS_VERSION:
         raise ArtifactError(
             f"{file} has format_version {short(content['format_version'])}, but the installed hf_l3rs reads "
@@ -231,9 +239,8 @@ def read_results(file: PathLike) -> Results:
             f"{file} has the fingerprint {short(fingerprint)}, not 16 hexadecimal digits; measure again, or remove "
             "the file."
         )
-    return Results(
-        fingerprint, tuple(_read_entry(entry, index, file) for index, entry in enumerate(content["results"]))
-    )
+    entries = tuple(_read_entry(entry, index, file) for index, entry in enumerate(content["results"]))
+    return Results(fingerprint, entries, content.get("behaviour"))
 
 
 def _read_entry(entry: Any, index: int, file: PathLike) -> Result:

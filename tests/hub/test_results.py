@@ -177,3 +177,14 @@ def test_results_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StorageError, match="choose another"):
         write_results(RESULTS, tmp_path / "file" / "results.json")
+
+
+def test_behaviour_survives_its_file_and_is_left_out_where_nobody_knows(tmp_path):
+    file = tmp_path / "results.json"
+    write_results(RESULTS, file)
+    assert "behaviour" not in json.loads(file.read_text()) and read_results(file).behaviour is None
+    write_results(replace(RESULTS, entries=(), behaviour="It takes small steps."), file)
+    assert read_results(file) == Results(RESULTS.fingerprint, (), "It takes small steps.")
+    file.write_text(file.read_text().replace('"It takes small steps."', "3"))
+    with pytest.raises(ArtifactError, match="a text on behaviour"):
+        read_results(file)

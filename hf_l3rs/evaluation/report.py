@@ -13,7 +13,7 @@ from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.data_limit import is_data_limit
 from hf_l3rs.evaluation.results import Row, final_rows, ranked
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
-from hf_l3rs.hub.results import describe_speed_up, gap_closed
+from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up, gap_closed
 from hf_l3rs.markdown import markdown_table
 
 
@@ -93,6 +93,12 @@ def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
     table = values.agg(["mean", "sem"]).rename(columns={"sem": "stderr"})
     table["stderr"] = table["stderr"].fillna(0.0).where(table["mean"] < math.inf, math.inf)
     return table
+
+
+def rivals_in(rows: Iterable[Row]) -> list[str]:
+    """Returns the baselines that rows hold: every optimizer but L3RS, also untrained, and the data limit."""
+    names = dict.fromkeys(row.optimizer for row in rows)
+    return [name for name in names if not is_data_limit(name) and name.split(",")[0] != OPTIMIZER_NAME]
 
 
 def best_baseline(rows: Iterable[Row], horizon: int, baselines: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ SOURCES := hf_l3rs recipes tests
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate benchmark clean
+.PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate figure3 readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +67,19 @@ evaluate: $(VENV)/.installed
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_digits.yaml
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_vit_tiny_fashion.yaml
+
+# The paper's figure 3 for every released optimizer, settings A to F and runs of up to 1,000 steps; hours on two cores.
+figure3: $(VENV)/.installed
+	$(BIN)/python recipes/data/build_digits.py outputs/digits
+	for name in resnet vit; do \
+		test -e outputs/$$name-tiny-fashion-seed1/model.safetensors || $(BIN)/python recipes/pretrain.py \
+			--architecture $$name --seed 1 --output_dir outputs/$$name-tiny-fashion-seed1 || exit 1; \
+		$(TORCHRUN) recipes/figure3.py recipes/configs/figure3_$${name}_tiny_fashion.yaml || exit 1; \
+	done
+
+# README's table and the pictures, from the rows that recipes/results holds.
+readme: $(VENV)/.installed
+	$(BIN)/python recipes/readme.py
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python recipes/benchmark_step.py

@@ -17,7 +17,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
 .PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate architecture-transfer \
-	benchmark clean
+	figure3 readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,19 @@ architecture-transfer: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[rivals]"
 	$(BIN)/python recipes/base_models/build_zoo.py --only unseen
 	$(BIN)/python recipes/architecture_transfer.py --num_processes 2
+
+# The paper's figure 3 for every released optimizer, settings A to F and runs of up to 1,000 steps; hours on two cores.
+figure3: $(VENV)/.installed
+	$(BIN)/python recipes/data/build_digits.py outputs/digits
+	for name in resnet vit; do \
+		test -e outputs/$$name-tiny-fashion-seed1/model.safetensors || $(BIN)/python recipes/pretrain.py \
+			--architecture $$name --seed 1 --output_dir outputs/$$name-tiny-fashion-seed1 || exit 1; \
+		$(TORCHRUN) recipes/figure3.py recipes/configs/figure3_$${name}_tiny_fashion.yaml || exit 1; \
+	done
+
+# README's table and the pictures, from the rows that recipes/results holds.
+readme: $(VENV)/.installed
+	$(BIN)/python recipes/readme.py
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python recipes/benchmark_step.py

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,32 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
         ConfigError: If the file cannot be read, has a field that no type knows, or a value is not allowed.
         SystemExit: If an option is unknown, cannot be read or is missing, after the parser's own message.
     """
+    args = list(sys.argv[1:] if args is None else args)
+    values = read_yaml(args.pop(0)) if args and args[0].endswith((".yaml", ".yml")) else {}
+    return parse_settings(dataclass_types, values, args, **kwargs)
+
+
+def parse_settings(
+    dataclass_types: Sequence[type], values: Mapping[str, Any], args: Sequence[str] = (), **kwargs: Any
+) -> tuple:
+    """
+    As [`parse_arguments`], with the settings of the YAML file as they were read.
+
+    Args:
+        dataclass_types (`Sequence[type]`): What to fill.
+        values (`Mapping[str, Any]`): Settings by their names.
+        args (`Sequence[str]`, *optional*): Options, which win.
+        kwargs: Passed to the parser, such as `description`.
+
+    Returns:
+        `tuple`: An instance of each type.
+
+    Raises:
+        ConfigError: If no type knows a setting, or a value is not allowed.
+        SystemExit: If an option is unknown, cannot be read or is missing, after the parser's own message.
+    """
     from transformers import HfArgumentParser
 
-    args = list(sys.argv[1:] if args is None else args)
-    values = _read_yaml(args.pop(0)) if args and args[0].endswith((".yaml", ".yml")) else {}
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
     _refuse_unknown(sorted(set(values) - known), sorted(known))
     parser = HfArgumentParser(
@@ -47,7 +69,7 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
     for action in parser._actions:
         action.required = action.required and action.dest not in values
     # What is in the namespace already is kept as it is, unlike a default, which argparse would convert like an option.
-    namespace = parser.parse_args(args, argparse.Namespace(**values))
+    namespace = parser.parse_args(list(args), argparse.Namespace(**values))
     return parser.parse_dict(vars(namespace))
 
 
@@ -70,7 +92,13 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
+    """
+    Reads a file of settings.
+
+    Raises:
+        ConfigError: If it cannot be read, or is no mapping.
+    """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

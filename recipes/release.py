@@ -2,7 +2,8 @@
 Puts a meta-trained L3RS and what was measured with it into one folder that is exactly its Hub repository.
 
     python recipes/release.py outputs/resnet_tiny_fashion_short/l3rs model_cards/l3rs-resnet-tiny-fashion \\
-        outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json
+        outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json \\
+        outputs/trajectories_resnet_tiny_fashion/behaviour.json
 
 The card is made from config and results; what a person wrote into an earlier card is kept.
 """
@@ -23,10 +24,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("l3rs", help="folder that recipes/meta_train.py wrote")
     parser.add_argument("folder", help="folder of the release, such as model_cards/NAME")
-    parser.add_argument("results", nargs="*", help="results.json files that recipes/meta_evaluate.py wrote")
+    parser.add_argument(
+        "results",
+        nargs="*",
+        help="what recipes/meta_evaluate.py (results.json) and recipes/trajectories.py (behaviour.json) wrote",
+    )
     args = parser.parse_args(argv)
     artifact, folder = L3RSArtifact.from_pretrained(args.l3rs), Path(args.folder)
     fingerprint, entries = artifact.network.fingerprint(), []
+    behaviour = None
     for path in args.results:
         results = read_results(path)
         if results.fingerprint != fingerprint:
@@ -35,8 +41,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"({fingerprint}); measure these with recipes/meta_evaluate.py."
             )
         entries += [entry for entry in results.entries if entry.optimizer == OPTIMIZER_NAME]
-    if entries:
-        write_results(Results(fingerprint, tuple(entries)), folder / RESULTS_NAME)
+        behaviour = results.behaviour or behaviour
+    if entries or behaviour:
+        write_results(Results(fingerprint, tuple(entries), behaviour), folder / RESULTS_NAME)
     artifact.save_pretrained(folder)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hf_l3rs.evaluation.baselines import is_tuning_free
 from hf_l3rs.evaluation.report import Summary
-from hf_l3rs.evaluation.savings import steps_of_baselines
+from hf_l3rs.evaluation.speed_up import SpeedUp
 from hf_l3rs.hub.results import Result
 
 
@@ -41,7 +42,6 @@ def to_results(
         if summary.optimizer in baselines or summary.is_data_limit:
             continue
         reference = references[summary.num_training_steps]
-        needed = steps_of_baselines(summaries, baselines, summary.loss)
         results.append(
             Result(
                 optimizer=summary.optimizer,
@@ -60,9 +60,18 @@ def to_results(
                 baseline_accuracy=reference.accuracy,
                 data_limit_loss=summary.data_limit_loss,
                 wins=summary.wins,
-                step_ratio=None if needed is None else round(needed / summary.num_training_steps, 2),
                 command=command,
                 num_diverged=summary.num_diverged or None,
+                **_ratios(summary.speed_up),
             )
         )
     return results
+
+
+def _ratios(speed_up: SpeedUp | None) -> dict[str, Any]:
+    """The fields of an entry that tell a speed-up; two decimals of it are more than is known."""
+    if speed_up is None:
+        return {}
+    ends = {"step_ratio": speed_up.ratio, "step_ratio_low": speed_up.low, "step_ratio_high": speed_up.high}
+    rounded = {name: round(value, 2) for name, value in ends.items() if value is not None}
+    return {**rounded, "step_ratio_bound": speed_up.bound}

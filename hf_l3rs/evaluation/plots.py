@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from hf_l3rs.evaluation.data_limit import DATA_LIMIT, is_data_limit
 from hf_l3rs.evaluation.report import mean_and_stderr
-from hf_l3rs.evaluation.results import Row, to_frame
+from hf_l3rs.evaluation.results import Row, to_csv, to_frame
 from hf_l3rs.files import write_files
 
 
@@ -26,6 +29,9 @@ MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
 # Lengths of run side by side; more of them go below.
 MAX_COLUMNS = 5
 
+# Where a PNG keeps the digest of what it was drawn from.
+_DIGEST = "Data digest"
+
 
 def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, highlight: str = "L3RS") -> None:
     """
@@ -38,7 +44,7 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
         title (`str`): Above the picture.
         highlight (`str`, *optional*, defaults to `"L3RS"`): The optimizer that stands out.
     """
-    plt = _pyplot()
+    plt = pyplot()
     frame = to_frame(rows)
     colors = _colors(frame.optimizer.unique(), highlight)
     horizons = sorted(frame.num_training_steps.unique())
@@ -63,15 +69,11 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
             axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
         axes[2 * band, column].set_title(f"runs of {horizon} steps", fontsize=10)
     for row in range(0, 2 * bands, 2):
-        _scale_loss(axes[row, 0])
+        scale_loss(axes[row, 0])
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
-    data = io.BytesIO()
-    figure.savefig(data, dpi=150, format="png")
-    plt.close(figure)
-    path = Path(path)
-    write_files(path.parent, {path.name: data.getvalue()})
+    save_figure(figure, path, to_csv(rows).encode())
 
 
 def _colors(names: Sequence[str], highlight: str) -> dict[str, str]:
@@ -115,7 +117,7 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, colors: dict[str,
     axis.text(0.98, 0.98, text if metric == "loss" else "", transform=axis.transAxes, ha="right", va="top", fontsize=7)
 
 
-def _scale_loss(axis: Axes) -> None:
+def scale_loss(axis: Axes) -> None:
     """A logarithmic scale with a few ticks, as plain numbers."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -126,7 +128,42 @@ def _scale_loss(axis: Axes) -> None:
     axis.yaxis.set_minor_locator(NullLocator())
 
 
-def _pyplot() -> Any:
+def save_figure(figure: Any, path: str | Path, data: bytes, dpi: int = 150) -> None:
+    """
+    Writes a picture and closes it. It remembers a digest of what it shows, which [`is_picture_of`] compares: the bytes
+    of a picture depend on versions of matplotlib and on fonts.
+
+    Args:
+        figure (`matplotlib.figure.Figure`): What to write.
+        path (`str` or `Path`): The PNG.
+        data (`bytes`): What the picture was drawn from.
+        dpi (`int`, *optional*, defaults to 150): Pixels an inch.
+    """
+    image, path = io.BytesIO(), Path(path)
+    figure.savefig(image, dpi=dpi, format="png", metadata={_DIGEST: _digest(data)})
+    pyplot().close(figure)
+    write_files(path.parent, {path.name: image.getvalue()})
+
+
+def is_picture_of(path: str | Path, data: bytes) -> bool:
+    """Whether a PNG is there, and was drawn from these very data by [`save_figure`]."""
+    if not Path(path).is_file():
+        return False
+    with Image.open(path) as image:
+        return image.info.get(_DIGEST) == _digest(data)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def pyplot() -> Any:
+    """
+    Returns `matplotlib.pyplot`, which draws into files alone.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:

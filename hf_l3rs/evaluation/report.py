@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
@@ -13,7 +13,8 @@ from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.baselines import is_tuning_free
 from hf_l3rs.evaluation.data_limit import is_data_limit
 from hf_l3rs.evaluation.results import Row, final_rows, ranked
-from hf_l3rs.hub.results import OPTIMIZER_NAME, gap_closed
+from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
+from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up, gap_closed
 from hf_l3rs.markdown import markdown_table
 
 
@@ -40,6 +41,8 @@ class Summary:
             Mean loss of the data limit, of many passes over the batches of the run; `None` if it was not measured.
         losses_to_l3rs (`int`, *optional*):
             Tasks on which the loss is higher than L3RS's; `None` if that was not measured.
+        speed_up ([`~hf_l3rs.evaluation.speed_up.SpeedUp`], *optional*):
+            Steps of the best baseline for the same loss over its own; `None` for baselines, and if a run diverged.
     """
 
     optimizer: str
@@ -57,6 +60,7 @@ class Summary:
     reference_loss: float
     data_limit_loss: float | None = None
     losses_to_l3rs: int | None = None
+    speed_up: SpeedUp | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -98,6 +102,12 @@ def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
     table = values.agg(["mean", "sem"]).rename(columns={"sem": "stderr"})
     table["stderr"] = table["stderr"].fillna(0.0).where(table["mean"] < math.inf, math.inf)
     return table
+
+
+def rivals_in(rows: Iterable[Row]) -> list[str]:
+    """Returns the baselines that rows hold: every optimizer but L3RS, also untrained, and the data limit."""
+    names = dict.fromkeys(row.optimizer for row in rows)
+    return [name for name in names if not is_data_limit(name) and name.split(",")[0] != OPTIMIZER_NAME]
 
 
 def best_baseline(rows: Iterable[Row], horizon: int, baselines: Sequence[str]) -> str:
@@ -143,8 +153,13 @@ def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
             f"The rows hold {repeated.optimizer.iloc[0]} on task {repeated.task.iloc[0]} for "
             f"{repeated.num_training_steps.iloc[0]} steps twice; keep one of each run."
         )
+    ratios = {
+        name: speed_ups(finals, name, baselines)
+        for name in finals.optimizer.unique()
+        if name not in baselines and not is_data_limit(name)
+    }
     return [
-        summary
+        replace(summary, speed_up=ratios.get(summary.optimizer, {}).get(summary.num_training_steps))
         for horizon, of_horizon in finals.groupby("num_training_steps")
         for summary in _summarise_horizon(int(horizon), of_horizon, _best_baseline(of_horizon, baselines))
     ]
@@ -198,7 +213,8 @@ def to_markdown(summaries: Iterable[Summary]) -> str:
     tuning are in [`tuning_free_to_markdown`] instead, but for one that is the best of all.
     """
     summaries = [summary for summary in summaries if summary.is_reference or not summary.is_tuning_free]
-    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins", "gap closed")
+    headers = ["steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins"]
+    headers += ["speed-up (95 %)", "gap closed"]
     has_limit = any(summary.data_limit_loss is not None for summary in summaries)
     columns = len(headers) if has_limit else len(headers) - 1
     alignments = ("right", "left", *["right"] * (columns - 2))
@@ -227,6 +243,7 @@ def _cells(summary: Summary) -> tuple[str, ...]:
         *_measured(summary, f"{summary.optimizer} (best baseline)" if summary.is_reference else summary.optimizer),
         _ratio(summary.ratio),
         f"{summary.wins} of {summary.num_tasks}" if is_rival else "",
+        "" if summary.speed_up is None else describe_speed_up(**asdict(summary.speed_up)),
         "" if share is None else f"{100 * share:.0f} %",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES
 from hf_l3rs.evaluation.report import Summary
+from hf_l3rs.evaluation.speed_up import steps_for_loss
 from hf_l3rs.validation import Range, short
 
 
@@ -19,16 +19,13 @@ def steps_of_baselines(summaries: Sequence[Summary], baselines: Sequence[str], l
 
     Between the measured lengths it is interpolated, log loss over log steps; `None` if it lies outside of them.
     """
-    points: dict[int, float] = {}
+    curve: dict[int, float] = {}
     for summary in summaries:
-        if summary.optimizer in baselines and not summary.num_diverged:
+        if summary.optimizer in baselines:
             steps = summary.num_training_steps
-            points[steps] = min(summary.loss, points.get(steps, math.inf))
-    for (few, worse), (many, better) in itertools.pairwise(sorted(points.items())):
-        if 0 < better <= loss <= worse and better < worse:
-            share = math.log(worse / loss) / math.log(worse / better)
-            return few * (many / few) ** share
-    return None
+            curve[steps] = min(summary.loss, curve.get(steps, math.inf))
+    steps_needed = steps_for_loss(curve, loss)
+    return steps_needed if 0 < steps_needed < math.inf else None
 
 
 def meta_training_cost(meta_training: Mapping[str, Any]) -> float | None:

@@ -28,7 +28,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 # By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
 _METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps$")
-_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,step ratio".split(",")
+_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,speed-up".split(",")
 _LIMIT_COLUMNS = ["data limit", "gap closed"]  # where it was measured
 _TEXTS = ("setting", "data", "optimizer", "baseline")
 
@@ -64,7 +64,10 @@ def generate_model_card(
     entries = results.entries if results is not None else ()
     data = _card_data(config, entries, repo_id.split("/")[-1], existing)
     generated = ModelCard.from_template(
-        data, template_path=str(_TEMPLATE), **_template_values(config, entries, repo_id)
+        data,
+        template_path=str(_TEMPLATE),
+        behaviour=markdown_text(results.behaviour) if results is not None and results.behaviour else None,
+        **_template_values(config, entries, repo_id),
     )
     text = generated.text if existing is None else _merged_text(existing.text, generated.text)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text.strip()}\n")
@@ -190,6 +193,7 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "directions": " and ".join(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
+        "base_step": f"{config.base_step:g}",
         "settings": markdown_table(["setting", "value"], settings.items()),
         "results": _results_table(entries) if entries else None,
         "has_data_limit": _has_data_limit(entries),
@@ -230,7 +234,7 @@ def _row(entry: Result) -> list[Any]:
         _measured(entry.baseline_loss),
         _measured(entry.baseline_accuracy),
         None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
-        None if entry.step_ratio is None else f"{entry.step_ratio:.2f}",
+        entry.speed_up,
         _measured(entry.data_limit_loss),
         None if entry.gap_closed is None else f"{100 * entry.gap_closed:.0f} %",
     ]

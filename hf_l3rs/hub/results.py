@@ -47,7 +47,13 @@ class Result:
         baseline_accuracy (`float`, *optional*): Mean accuracy of the baseline.
         wins (`int`, *optional*): Tasks on which the loss is lower than the baseline's.
         step_ratio (`float`, *optional*):
-            Steps that the baseline needs for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
+            Steps of the best baseline for the same loss, divided by `num_training_steps`: 2.0 is half the steps.
+        step_ratio_low (`float`, *optional*):
+            Lower end of its 95 % interval over resampled tasks; absent where it lies below what was measured.
+        step_ratio_high (`float`, *optional*): Upper end; absent where it lies beyond what was measured.
+        step_ratio_bound (`str`, *optional*):
+            `"at least"` if baselines never get to the loss in their longest runs, `"at most"` if they are there after
+            their shortest.
         hub_id (`str`, *optional*): Id of the data set on the Hub; `None` if it came from elsewhere.
         num_diverged (`int`, *optional*): Tasks on which the run diverged; none by default.
         data_limit_loss (`float`, *optional*):
@@ -76,6 +82,9 @@ class Result:
     hub_id: str | None = None
     num_diverged: int | None = None
     data_limit_loss: float | None = None
+    step_ratio_low: float | None = None
+    step_ratio_high: float | None = None
+    step_ratio_bound: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("accuracy", "baseline_accuracy"):
@@ -103,6 +112,11 @@ class Result:
         """How far the loss is on the way from the baseline's, 0, to the data limit, 1, if all three are known."""
         return gap_closed(self.loss, self.baseline_loss, self.data_limit_loss)
 
+    @property
+    def speed_up(self) -> str:
+        """The step ratio with its interval, as text; empty if it is not known."""
+        return describe_speed_up(self.step_ratio, self.step_ratio_low, self.step_ratio_high, self.step_ratio_bound)
+
 
 def gap_closed(loss: float, baseline_loss: float | None, data_limit_loss: float | None) -> float | None:
     """
@@ -123,10 +137,29 @@ def gap_closed(loss: float, baseline_loss: float | None, data_limit_loss: float 
     return (baseline_loss - loss) / gap if gap > 0 else None
 
 
+def describe_speed_up(ratio: float | None, low: float | None, high: float | None, bound: str | None) -> str:
+    """
+    Returns a speed-up as text, such as `"2.10 (1.80 to 2.50)"`, `"≥ 5.00 (≥ 3.20)"` where baselines never get to the
+    loss, and an empty text without one.
+    """
+    if ratio is None:
+        return ""
+    if low is not None and high is not None:
+        interval = f" ({low:.2f} to {high:.2f})"
+    elif low is not None or high is not None:
+        interval = f" (≥ {low:.2f})" if low is not None else f" (≤ {high:.2f})"
+    else:
+        interval = ""
+    return f"{_SIGNS[bound]}{ratio:.2f}{interval}"
+
+
 _COUNTS = ("num_training_steps", "num_tasks", "wins", "num_diverged")
 _LOSSES = ("loss", "baseline_loss", "data_limit_loss")  # infinite where a run diverged
-_RULES = {
-    **dict.fromkeys((*_COUNTS, "step_ratio", "loss_stderr", "accuracy_stderr"), Range(low=0)),
+_RATIOS = ("step_ratio", "step_ratio_low", "step_ratio_high")
+_SIGNS = {"at least": "≥ ", "at most": "≤ ", None: ""}
+_RULES: dict[str, Range | tuple[str, ...]] = {
+    **dict.fromkeys((*_COUNTS, *_RATIOS, "loss_stderr", "accuracy_stderr"), Range(low=0)),
+    "step_ratio_bound": ("at least", "at most"),
     **dict.fromkeys(("accuracy", "baseline_accuracy"), Range(low=0, high=1)),
     **dict.fromkeys(_LOSSES, Range(low=0, high=math.inf)),
 }
@@ -142,10 +175,12 @@ class Results:
     Args:
         fingerprint (`str`): [`~hf_l3rs.L3RSNetwork.fingerprint`] of the meta-weights that were measured.
         entries (`tuple[Result, ...]`): In the order of the card's table.
+        behaviour (`str`, *optional*): What it was seen to do, in a few sentences.
     """
 
     fingerprint: str
     entries: tuple[Result, ...]
+    behaviour: str | None = None
 
 
 def write_results(results: Results, file: PathLike) -> None:
@@ -159,7 +194,9 @@ def write_results(results: Results, file: PathLike) -> None:
         {key: _INFINITY if value == math.inf else value for key, value in asdict(entry).items() if value is not None}
         for entry in results.entries
     ]
-    content = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint, "results": entries}
+    content: dict[str, Any] = {"format_version": RESULTS_VERSION, "fingerprint": results.fingerprint}
+    content |= {"behaviour": results.behaviour} if results.behaviour else {}
+    content["results"] = entries
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     file = Path(file)
     write_files(file.parent, {file.name: f"{text}\n".encode()})
@@ -183,10 +220,14 @@ def read_results(file: PathLike) -> Results:
     parts = ("format_version", "fingerprint", "results")
     if (
         not isinstance(content, Mapping)
-        or sorted(content) != sorted(parts)
+        or not set(parts) <= set(content) <= {*parts, "behaviour"}
         or not isinstance(content["results"], list)
+        or not isinstance(content.get("behaviour", ""), str)
     ):
-        raise ArtifactError(f"{file} must hold exactly {', '.join(parts)}; write it with hf_l3rs's write_results.")
+        raise ArtifactError(
+            f"{file} must hold exactly {', '.join(parts)} and, if it is known, a text on behaviour; write it with "
+            "hf_l3rs's write_results."
+        )
     if content["format_version"] != RESULTS_VERSION:
         raise ArtifactError(
             f"{file} has format_version {short(content['format_version'])}, but the installed hf_l3rs reads "
@@ -198,9 +239,8 @@ def read_results(file: PathLike) -> Results:
             f"{file} has the fingerprint {short(fingerprint)}, not 16 hexadecimal digits; measure again, or remove "
             "the file."
         )
-    return Results(
-        fingerprint, tuple(_read_entry(entry, index, file) for index, entry in enumerate(content["results"]))
-    )
+    entries = tuple(_read_entry(entry, index, file) for index, entry in enumerate(content["results"]))
+    return Results(fingerprint, entries, content.get("behaviour"))
 
 
 def _read_entry(entry: Any, index: int, file: PathLike) -> Result:

@@ -69,7 +69,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         self._identity: dict[str, torch.Tensor] = {}
         self._layers: tuple[LayerSpec, ...] = ()
         self._bindings = Bindings(self.network, self.float32_copy)
-        self._monitor = StepMonitor(self.quiet)
+        self.monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
         self.was_restored = False  # whether the state is a loaded one, with which no step was taken yet
 
@@ -158,9 +158,9 @@ class LearnedOptimizer(LateBoundOptimizer):
         self._layers = layers
         self._identity = {layer.name: row for layer, row in zip(layers, identify_layers(layers, self.config))}
         if not self.quiet:
-            self._monitor.warn_of_misfit(measure_fit(layers, self.config))
+            self.monitor.warn_of_misfit(measure_fit(layers, self.config))
         if not self.float32_copy:
-            self._monitor.warn_of_rounding(param for _, param in all_named(self.param_groups))
+            self.monitor.warn_of_rounding(param for _, param in all_named(self.param_groups))
 
     def observe_loss(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
         """
@@ -212,13 +212,13 @@ class LearnedOptimizer(LateBoundOptimizer):
         ]
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
         if loss is None and "loss" in self.config.features and any(group["lr"] != 0 for group in self.param_groups):
-            self._monitor.warn_without_loss()
+            self.monitor.warn_without_loss()
         self.was_restored = False
         decisions = []
         for group, planned, of_group in zip(self.param_groups, plans, bindings):
             group["step"] += 1
             decisions += [binding.step(group, planned, loss) for binding in of_group]
-        self._monitor.observe(decisions)
+        self.monitor.observe(decisions)
         return result
 
     def _refresh_network(self) -> None:
@@ -236,7 +236,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             `step_size_max`, `mixture_<direction>`, the mean over layers of μ, and, if there are any, `skipped_layers`,
             the number of layers whose gradient was not a number. Empty before the first step.
         """
-        return self._monitor.statistics(self.config.directions)
+        return self.monitor.statistics(self.config.directions)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """

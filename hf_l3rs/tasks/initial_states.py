@@ -93,4 +93,7 @@ def _reinitialised(model: nn.Module, module: nn.Module) -> State:
         reset = initialise or getattr(part, "reset_parameters", None)
         if reset is not None:
             reset(part) if initialise else reset()
+        forget = getattr(part, "reset_running_stats", None)
+        if forget is not None:  # of batch norm, which models' own initialisation leaves as they are
+            forget()
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}

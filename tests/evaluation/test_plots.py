@@ -4,6 +4,7 @@ import pytest
 
 from hf_l3rs.evaluation import plots
 from hf_l3rs.evaluation.plots import plot_learning_curves
+from hf_l3rs.evaluation.results import to_csv
 from tests.evaluation.rows import ROWS, row
 
 
@@ -95,3 +96,12 @@ def test_a_data_limit_that_diverged_is_said(axes):
     assert [text.get_text() for text in loss.texts] == ["Data limit, 8 passes: 1 diverged"]
     assert not [line for line in loss.lines if line.get_linestyle() == "--"]
     assert [float(points[0].get_xdata()[0]) for points in loss.containers] == [0.0]
+
+
+def test_a_picture_knows_what_it_was_drawn_from(tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "curves.png"
+    assert not plots.is_picture_of(picture, to_csv(ROWS).encode())
+    plot_learning_curves(ROWS, picture, "title")
+    assert plots.is_picture_of(picture, to_csv(ROWS).encode())
+    assert not plots.is_picture_of(picture, to_csv(ROWS[1:]).encode())

@@ -9,7 +9,7 @@ from hf_l3rs.evaluation.results import Row, read_rows, to_csv, to_frame, write_r
 from tests.evaluation.rows import row
 
 
-STORED = sorted(Path("recipes/results").glob("*/*.csv"))
+STORED = sorted(Path("recipes/results").glob("*/*/*.csv"))
 
 
 def test_rows_survive_the_disk(tmp_path):

@@ -78,10 +78,26 @@ def test_the_data_limit_has_its_columns_where_it_was_measured(config):
     assert "data limit" not in generate_model_card(config, RESULTS).text.lower()
     limited = replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.15), RESULT))
     text = generate_model_card(config, limited).text
-    assert "| wins | step ratio | data limit | gap closed |" in text and "for the same loss. *Data limit* is" in text
+    assert "| wins | speed-up | data limit | gap closed |" in text and "after the shortest. *Data limit* is" in text
     assert "| 11 of 12 | 2.50 | 0.1500 | 54 % |" in text and "| 11 of 12 | 2.50 |  |  |" in text
     card = generate_model_card(config, limited)
     assert str(generate_model_card(config, limited, existing=card)) == str(card)
+
+
+@pytest.mark.parametrize(
+    "changes, cell",
+    [
+        ({"step_ratio_low": 2.0, "step_ratio_high": 3.0}, "2.50 (2.00 to 3.00)"),
+        ({"step_ratio_low": 2.0}, "2.50 (≥ 2.00)"),
+        ({"step_ratio_high": 3.0}, "2.50 (≤ 3.00)"),
+        ({"step_ratio_low": 2.5, "step_ratio_bound": "at least"}, "≥ 2.50 (≥ 2.50)"),
+        ({"step_ratio_bound": "at most"}, "≤ 2.50"),
+        ({"step_ratio": None}, ""),
+    ],
+)
+def test_a_speed_up_is_told_with_its_interval_or_its_bound(config, changes, cell):
+    results = replace(RESULTS, entries=(replace(RESULT, **changes),))
+    assert f"| 11 of 12 | {cell} |" in generate_model_card(config, results).text
 
 
 def test_nothing_is_invented(config):

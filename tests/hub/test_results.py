@@ -53,6 +53,8 @@ def test_results_survive_their_file(tmp_path):
         ({"loss": "0.1"}, "loss must be a number"),
         ({"loss_stderr": float("inf")}, "loss_stderr must be in"),
         ({"step_ratio": float("nan")}, "step_ratio must be in"),
+        ({"step_ratio_high": float("inf")}, "step_ratio_high must be in"),
+        ({"step_ratio_bound": "about"}, "step_ratio_bound must be"),
         ({"baseline_accuracy": 1.5}, "do not store percent"),
         ({"accuracy": float("nan")}, "accuracy must be in"),
         ({"data_limit_loss": -0.1}, "data_limit_loss must be in"),
@@ -175,3 +177,14 @@ def test_results_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StorageError, match="choose another"):
         write_results(RESULTS, tmp_path / "file" / "results.json")
+
+
+def test_behaviour_survives_its_file_and_is_left_out_where_nobody_knows(tmp_path):
+    file = tmp_path / "results.json"
+    write_results(RESULTS, file)
+    assert "behaviour" not in json.loads(file.read_text()) and read_results(file).behaviour is None
+    write_results(replace(RESULTS, entries=(), behaviour="It takes small steps."), file)
+    assert read_results(file) == Results(RESULTS.fingerprint, (), "It takes small steps.")
+    file.write_text(file.read_text().replace('"It takes small steps."', "3"))
+    with pytest.raises(ArtifactError, match="a text on behaviour"):
+        read_results(file)

@@ -31,3 +31,18 @@ def test_a_model_without_a_head_has_none_to_renew():
         InitialStates(model, [model.state_dict()])
     with pytest.raises(ConfigError, match="no initial state"):
         InitialStates(model, [])
+
+
+def test_random_weights_are_the_same_for_a_seed_and_nothing_of_the_model_is_left_in_them():
+    """Batch norm's statistics were: the classes' own initialisation leaves them as pretraining made them."""
+    model = tiny_resnet()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.add_(3)
+    states = InitialStates(model, [RANDOM])
+    one, again, other = states.draw(1), states.draw(1), states.draw(2)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["classifier.1.weight"], other["classifier.1.weight"])
+    assert not [name for name, tensor in model.state_dict().items() if torch.equal(tensor, one[name])]
+    running = {name: tensor for name, tensor in one.items() if "running" in name}
+    assert running and all(bool((tensor == float(name.endswith("var"))).all()) for name, tensor in running.items())

@@ -1,0 +1,92 @@
+"""What an L3RS decides over a run on a task, as a table of pandas and as CSV."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from hf_l3rs.errors import DataError
+from hf_l3rs.learned.layers import named_trainable_parameters
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.learned.optimizer import LearnedOptimizer
+from hf_l3rs.learned.trajectory import LayerDecision, TrajectoryRecorder
+from hf_l3rs.tasks.inner_loop import fine_tune
+from hf_l3rs.tasks.task import Task
+
+
+COLUMNS = ("step", "num_training_steps", "layer", "role", "depth", "relative_step")
+SHARE = "share_"  # what the columns of the directions begin with
+
+
+def record_trajectory(
+    model: nn.Module, network: L3RSNetwork, task: Task, device: torch.device | str = "cpu"
+) -> pd.DataFrame:
+    """
+    Fine-tunes a model on a task with an L3RS, and records what it decides.
+
+    Args:
+        model (`nn.Module`): On `device`. Its state is overwritten.
+        network ([`L3RSNetwork`]): The meta-weights.
+        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on, and how long.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+
+    Returns:
+        `pandas.DataFrame`: As of [`to_table`].
+
+    Raises:
+        DataError: If the run diverges.
+    """
+    optimizer = LearnedOptimizer(
+        named_trainable_parameters(model),
+        network=network,
+        num_training_steps=task.num_training_steps,
+        synchronize_loss=False,
+        quiet=True,
+    )
+    with TrajectoryRecorder(optimizer) as recorder:
+        trajectory = fine_tune(model, task, optimizer, device=device, max_grad_norm=network.config.max_grad_norm)
+    if trajectory.diverged:
+        raise DataError("The L3RS diverges on this task, so that its decisions say nothing; choose another task.")
+    return to_table(recorder.decisions, network.config.directions)
+
+
+def to_table(decisions: Sequence[LayerDecision], directions: Sequence[str]) -> pd.DataFrame:
+    """
+    Returns decisions as a table with the columns `step`, `num_training_steps`, `layer`, `role`, `depth`,
+    `relative_step` and, for each direction, `share_<direction>`; four significant digits are kept.
+    """
+    columns = [*COLUMNS, *(f"{SHARE}{name}" for name in directions)]
+    table = pd.DataFrame([(*decision[:-1], *decision.mixture) for decision in decisions], columns=columns)
+    return pd.read_csv(io.BytesIO(to_csv(table)))
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """Returns a table of [`to_table`] as CSV."""
+    return table.to_csv(index=False, float_format="%.4g", lineterminator="\n").encode()
+
+
+def read_trajectory(file: str | os.PathLike[str]) -> pd.DataFrame:
+    """
+    Reads a table of [`to_table`] from its CSV.
+
+    Raises:
+        DataError: If it is none.
+    """
+    try:
+        table = pd.read_csv(Path(file))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as CSV ({error}); run recipes/trajectories.py again.") from error
+    if not set(COLUMNS) <= set(table.columns) or not directions_of(table) or table.empty:
+        raise DataError(f"{file} does not hold decisions of an L3RS; run recipes/trajectories.py again.")
+    return table
+
+
+def directions_of(table: pd.DataFrame) -> list[str]:
+    """Returns the names of the directions that a table has shares of."""
+    return [name.removeprefix(SHARE) for name in table.columns if name.startswith(SHARE)]

@@ -1,0 +1,197 @@
+"""
+Makes README's table and the pictures from the stored rows of recipes/results, and the card of that data set.
+
+    python recipes/readme.py
+
+What is stored belongs to the cells of recipes/configs/figure3_*.yaml: recipes/results/NAME/CELL/rows.csv and
+search.csv, NAME being the L3RS's, as recipes/figure3.py and recipes/meta_evaluate.py wrote them. Nothing is measured,
+and where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from hf_l3rs import L3RSArtifact
+from hf_l3rs.errors import DataError, L3RSError
+from hf_l3rs.evaluation.grid import SETTINGS, read_cells
+from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
+from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
+from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
+from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
+from hf_l3rs.evaluation.results import Row, read_rows, to_csv
+from hf_l3rs.evaluation.savings import meta_training_cost, runs_to_pay_back, steps_of_baselines
+from hf_l3rs.files import write_files
+from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
+from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.markdown import markdown_table
+
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "recipes" / "results"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+HEADERS = ("fine-tuning", "steps", "best tuned rival", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
+HEADERS += ("paid back after",)
+
+CARD = """
+# What hf_l3rs measured
+
+The raw rows behind the tables and pictures of hf_l3rs, a learned optimizer for fine-tuning (L3RS,
+[arXiv 2408.09310](https://arxiv.org/abs/2408.09310)): one row for each evaluation of each run. A configuration is one
+comparison on unseen tasks, the split `rows`, with the search for learning rates on validation tasks before it, the
+split `search`:
+
+{table}
+
+| column | what it says |
+|:--|:--|
+| `optimizer` | `L3RS`, `L3RS, untrained`, a baseline, or a data limit: Adam with many passes over a run's batches |
+| `learning_rate` | what the run had; none for L3RS |
+| `task` | number of the task; the same number is the same classes, initial weights and batches for all optimizers |
+| `num_training_steps` | length of the run |
+| `step` | steps taken at the evaluation |
+| `loss`, `accuracy` | on the task's evaluation set: mean cross entropy in nats, infinite if it diverged; share right |
+
+`trajectories.csv` of an L3RS has the step and the mixture of every layer over a run on a validation task.
+"""
+
+
+class Section(NamedTuple):
+    """A stored comparison."""
+
+    l3rs: str
+    cell: str
+    title: str
+    config: L3RSConfig
+    rows: list[Row]
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.l3rs / self.cell
+
+
+def stored_sections() -> list[Section]:
+    """The comparisons that are stored, in the order of the configs and of their cells."""
+    sections = []
+    for path in sorted((ROOT / "recipes" / "configs").glob("figure3_*.yaml")):
+        for name, cell in read_cells([str(path)]).items():
+            l3rs = Path(cell.evaluation.l3rs)
+            file = RESULTS / l3rs.name / name / ROWS_NAME
+            if file.exists():
+                config = L3RSArtifact.from_pretrained(ROOT / l3rs).config
+                sections.append(Section(l3rs.name, name, cell.evaluation.title, config, read_rows(file)))
+    return sections
+
+
+def table(sections: Sequence[Section]) -> str:
+    """README's table: a line for each comparison and length of run."""
+    lines = []
+    for section in sections:
+        rivals = rivals_in(section.rows)
+        summaries = summarise(section.rows, rivals)
+        cost = meta_training_cost(section.config.meta_training)
+        ours = [each for each in summaries if each.optimizer == OPTIMIZER_NAME]
+        for index, summary in enumerate(ours):
+            needed = steps_of_baselines(summaries, rivals, summary.loss)
+            (reference,) = (
+                each
+                for each in summaries
+                if each.is_reference and each.num_training_steps == summary.num_training_steps
+            )
+            runs = runs_to_pay_back(cost, summary.num_training_steps, needed) if cost else None
+            lines.append(_line(section.title if index == 0 else "", reference, summary, runs))
+    return markdown_table(HEADERS, lines, ("left", "right", "left", *["right"] * (len(HEADERS) - 3)))
+
+
+def _line(title: str, rival: Summary, ours: Summary, runs: int | None) -> list[str]:
+    speed_up = ours.speed_up
+    return [
+        title,
+        str(ours.num_training_steps),
+        rival.optimizer,
+        _measured(rival),
+        f"**{_measured(ours)}**" if ours.loss < rival.loss else _measured(ours),
+        f"{ours.ratio:.3f}",
+        f"{ours.wins} of {ours.num_tasks}",
+        "" if speed_up is None else describe_speed_up(speed_up.ratio, speed_up.low, speed_up.high, speed_up.bound),
+        "" if runs is None else f"{runs:,} runs",
+    ]
+
+
+def _measured(summary: Summary) -> str:
+    return f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}, {100 * summary.accuracy:.1f} %"
+
+
+def with_table(text: str, sections: Sequence[Section]) -> str:
+    """README with its table made anew; what stands outside of the markers stays."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"README.md has no place for its table; restore the lines {BEGIN} and {END}.")
+    return f"{before}{BEGIN}\n{table(sections)}\n{END}{after}"
+
+
+def dataset_card(sections: Sequence[Section]) -> str:
+    """The card of recipes/results as a data set, by which `datasets.load_dataset` finds its files."""
+    names = [f"{section.l3rs}.{section.cell}" for section in sections]
+    configs = [
+        {
+            "config_name": name,
+            **({"default": True} if index == 0 else {}),
+            "data_files": [
+                {"split": file.removesuffix(".csv"), "path": f"{section.l3rs}/{section.cell}/{file}"}
+                for file in (ROWS_NAME, SEARCH_NAME)
+                if (section.folder / file).exists()
+            ],
+        }
+        for index, (name, section) in enumerate(zip(names, sections))
+    ]
+    metadata = {
+        "license": "apache-2.0",
+        "pretty_name": "What hf_l3rs measured",
+        "tags": ["learned-optimizer", "l3rs", "benchmark"],
+        "configs": configs,
+    }
+    lines = [(f"`{name}`", SETTINGS[each.cell], each.title) for name, each in zip(names, sections)]
+    body = CARD.format(table=markdown_table(("configuration", "setting", "fine-tuning"), lines))
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{body}"
+
+
+def draw(sections: Sequence[Section]) -> list[Path]:
+    """Draws the pictures that are not of the stored rows yet; returns them."""
+    drawn = []
+    for name in dict.fromkeys(section.l3rs for section in sections):
+        own = {section.cell: section for section in sections if section.l3rs == name}
+        first, rows = next(iter(own.values())), {cell: section.rows for cell, section in own.items()}
+        curves, grid = RESULTS / name / "curves.png", RESULTS / name / "figure3.png"
+        if not is_picture_of(curves, to_csv(first.rows).encode()):
+            plot_learning_curves(first.rows, curves, first.title)
+            drawn.append(curves)
+        if not is_picture_of(grid, grid_data(rows)):
+            plot_grid(rows, grid, name, first.config.num_training_steps)
+            drawn.append(grid)
+    return drawn
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
+    sections, readme = stored_sections(), ROOT / "README.md"
+    text = with_table(readme.read_text(encoding="utf-8"), sections)
+    write_files(ROOT, {readme.name: text.encode()})
+    write_files(RESULTS, {"README.md": dataset_card(sections).encode()})
+    for path in draw(sections):
+        sys.stdout.write(f"drew {path.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except L3RSError as error:
+        sys.exit(f"error: {error}")

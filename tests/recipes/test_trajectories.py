@@ -1,0 +1,32 @@
+import pytest
+
+from hf_l3rs import L3RSArtifact
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.behaviour import describe_behaviour
+from hf_l3rs.evaluation.trajectories import read_trajectory
+from hf_l3rs.hub.results import read_results
+from recipes import release, trajectories
+
+
+CONFIG = "recipes/configs/evaluate_resnet_tiny_fashion.yaml"
+
+
+def test_what_was_seen_goes_onto_the_card(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    text = trajectories.main([CONFIG, "--num_steps=2", "--evaluation_size=50", f"--output_dir={tmp_path}"])
+    table = read_trajectory(tmp_path / "trajectories.csv")
+    assert text == describe_behaviour(table) and table.step.max() == 2 and text in capsys.readouterr().out
+    l3rs = "model_cards/l3rs-resnet-tiny-fashion"
+    results = read_results(tmp_path / "behaviour.json")
+    assert (results.entries, results.behaviour) == ((), text)
+    assert results.fingerprint == L3RSArtifact.from_pretrained(l3rs).network.fingerprint()
+    release.main([l3rs, str(tmp_path / "release"), f"{l3rs}/results.json", str(tmp_path / "behaviour.json")])
+    assert f"(the base step is 0.001 per element): {text}" in (tmp_path / "release/README.md").read_text()
+    assert len(read_results(tmp_path / "release/results.json").entries) == len(
+        read_results(f"{l3rs}/results.json").entries
+    )
+
+
+def test_several_models_are_refused():
+    with pytest.raises(ConfigError, match="leave out more_base_models"):
+        trajectories.main([CONFIG, "--more_base_models", "other"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
 import types
@@ -12,6 +13,9 @@ from typing import Any, Literal
 
 from hf_l3rs.errors import ConfigError, L3RSError
 
+
+# Of so many choices a message lists all.
+MAX_LISTED = 15
 
 # Seeds go into torch generators, which take 64 bits.
 MAX_SEED = 2**63 - 1
@@ -118,8 +122,16 @@ def _check_rule(label: str, value: Any, rule: Range | Collection[str] | None, er
         rule = Range()
     if value is None or rule is None or value in rule:
         return
-    allowed = f"in {rule}" if isinstance(rule, Range) else f"one of {', '.join(map(str, rule))}"
+    allowed = f"in {rule}" if isinstance(rule, Range) else f"one of {list_choices(rule, value)}"
     raise error(f"{label} must be {allowed}, got {short(value)}.")
+
+
+def list_choices(choices: Collection[str], value: Any) -> str:
+    """Lists choices for a message; of a great many, those that look most like `value`, which is none of them."""
+    if len(choices) <= MAX_LISTED:
+        return ", ".join(map(str, choices))
+    close = difflib.get_close_matches(str(value), choices, n=5, cutoff=0.0)
+    return f"{len(choices)} names such as {', '.join(close)}"
 
 
 def _as(hint: Any, value: Any) -> Any:

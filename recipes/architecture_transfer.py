@@ -83,6 +83,7 @@ def measure(model: str, arguments: argparse.Namespace) -> list[Summary]:
             "evaluate_architecture_transfer.yaml",
             arguments.num_processes,
             base_model=model,
+            setting=f"{Path(model).name}, an architecture that it never saw",
             l3rs=warm_start(model, inner_steps, place, arguments) if inner_steps else arguments.l3rs,
             baselines=[FIXED] if inner_steps else [FIXED, *tuned],  # which need to be measured only once
             output_dir=place,

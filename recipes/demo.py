@@ -76,7 +76,7 @@ class DemoArguments:
 
     def rates(self) -> dict[str, dict[int, float]]:
         """The learning rates that were best on validation tasks, by optimizer and horizon."""
-        return best_rates(read_rows(RECIPES / f"results/{self.name}/search.csv"))
+        return best_rates(read_rows(RECIPES / f"results/{self.name}/in_domain/search.csv"))
 
 
 class Examples(torch.utils.data.Dataset):

@@ -26,6 +26,7 @@ from hf_l3rs.learned.layers import named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.optimizer import LearnedOptimizer
 from hf_l3rs.tasks.inner_loop import ModelLearner
+from hf_l3rs.validation import list_choices
 
 
 # Eleven rates over two and a half decades, about a factor 1.8 apart.
@@ -245,9 +246,9 @@ def select_baselines(names: Sequence[str]) -> list[Baseline]:
     Raises:
         ConfigError: If a name is unknown, or the package of a baseline is not installed.
     """
-    unknown = [name for name in names if name not in BASELINES]
-    if unknown:
-        raise ConfigError(f"Unknown baselines {', '.join(unknown)}; known are {', '.join(BASELINES)}.")
+    for name in names:
+        if name not in BASELINES:
+            raise ConfigError(f"Baselines must be one of {list_choices(BASELINES, name)}, got {name!r}.")
     baselines = [BASELINES[name] for name in names]
     for baseline in baselines:
         baseline.example()  # what is not installed is found out now

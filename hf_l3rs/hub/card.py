@@ -17,6 +17,7 @@ from hf_l3rs.files import PathLike
 from hf_l3rs.hub.provenance import HUB_ID, base_models, describe_settings, known_hub_ids, last_part, trained_on
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.layers import ROLE_PREFIX
 from hf_l3rs.learned.sizes import tensor_shapes
 from hf_l3rs.markdown import markdown_code, markdown_table, markdown_text, one_line
 from hf_l3rs.validation import short
@@ -122,7 +123,14 @@ def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCar
     return ModelCard(f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}")
 
 
+def _knows_roles(config: L3RSConfig) -> bool:
+    """Whether it is for models that it never saw."""
+    return bool(config.layers) and all(layer.name.startswith(ROLE_PREFIX) for layer in config.layers)
+
+
 def _default_name(config: L3RSConfig) -> str:
+    if _knows_roles(config):
+        return "l3rs-universal-start"
     base = config.base_model or config.model_type
     return f"l3rs-{re.sub('[^A-Za-z0-9_.]+', '-', last_part(base)).strip('-.')}" if base else "l3rs"
 
@@ -189,6 +197,7 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
         "base_model": _base_model(config),
+        "knows_roles": _knows_roles(config),
         "num_meta_parameters": f"{sum(map(math.prod, tensor_shapes(config).values())):,}",
         "directions": " and ".join(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,

@@ -16,7 +16,8 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from transformers import ViTImageProcessorPil
 
-from hf_l3rs import L3RSArtifact, L3RSError, cli
+from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSError, L3RSNetwork, cli
+from hf_l3rs.learned.layers import describe_trainable_layers
 from recipes import meta_train as meta_train_recipe
 from tests.hub.examples import make_network
 from tests.tiny import tiny_resnet
@@ -63,7 +64,10 @@ class Place:
 def furnish(shared: Path) -> None:
     """Makes what the rows share."""
     L3RSArtifact(make_network()).save_pretrained(shared / "l3rs")
-    tiny_resnet().save_pretrained(shared / "model")
+    model = tiny_resnet()
+    model.save_pretrained(shared / "model")
+    fitting = L3RSConfig(tuple(describe_trainable_layers(model)))
+    L3RSArtifact(L3RSNetwork(fitting)).save_pretrained(shared / "fitting")
     ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(shared / "model")
     labels = [number % 3 for number in range(60)]
     pixels = np.random.default_rng(0).integers(0, 255, (60, 4, 4, 3), np.uint8)
@@ -159,7 +163,7 @@ _SETTINGS = {
 }
 _EVALUATION = {
     **{key: _SETTINGS[key] for key in ("base_model", "datasets", "num_classes", "batch_size", "evaluation_size")},
-    "l3rs": "<l3rs>",
+    "l3rs": "<fitting>",
     "horizons": [1],
     "num_tasks": 1,
     "output_dir": "<own>/out",

@@ -14,6 +14,7 @@ from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.results import Result, Results
+from hf_l3rs.learned.layers import role_layers
 
 
 RESULT = Result(
@@ -361,3 +362,10 @@ def test_an_l3rs_of_several_models_names_them(config):
     text = " ".join(card.text.split())
     assert "fine-tunes models such as `one`, `two`." in text and "meta-trained on models such as" in text
     assert "outputs/zoo" not in text and card.data.base_model is None
+
+
+def test_an_l3rs_that_knows_roles_is_for_any_architecture(config):
+    roles = config.replace(layers=role_layers(config.layers))
+    text = " ".join(generate_model_card(roles).text.split())
+    assert "# l3rs-universal-start" in text and "fine-tunes image classifiers of any architecture." in text
+    assert "It knows layers by role" in text and "by role" not in generate_model_card(config).text

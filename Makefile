@@ -56,14 +56,16 @@ pretrain: $(VENV)/.installed
 	$(BIN)/python recipes/pretrain.py --architecture vit --output_dir recipes/base_models/vit-tiny-fashion
 
 meta-train: $(VENV)/.installed
-	$(META_TRAIN) recipes/configs/resnet_tiny_fashion.yaml
-	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_short.yaml
-	$(BIN)/python recipes/select_adam_betas.py recipes/configs/evaluate_resnet_tiny_fashion.yaml \
-		--l3rs outputs/resnet_tiny_fashion_short/l3rs --output_dir outputs/resnet_tiny_fashion_betas
+	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_gradient.yaml
+	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_polish.yaml
 	$(META_TRAIN) recipes/configs/vit_tiny_fashion_gradient.yaml
+	$(META_TRAIN) recipes/configs/vit_tiny_fashion_polish.yaml
+	$(BIN)/python recipes/base_models/build_zoo.py --only trained
+	$(META_TRAIN) recipes/configs/universal_start.yaml
 
 # The evaluation of the cards and README, about an hour on two cores; interrupted, it goes on where it was.
 evaluate: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[rivals]"
 	$(BIN)/python recipes/data/build_digits.py outputs/digits
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_digits.yaml

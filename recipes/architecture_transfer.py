@@ -13,6 +13,7 @@ OUTPUT_DIR/MODEL/VARIANT. What is there is not made again: after an interruption
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -39,7 +40,8 @@ def run_recipe(name: str, config: str, num_processes: int, **options: object) ->
     launcher = [sys.executable]
     if num_processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    command = [*launcher, str(RECIPES / name), str(RECIPES / "configs" / config)]
+    # relative, as the command stands on the card
+    command = [*launcher, str(RECIPES / name), os.path.relpath(RECIPES / "configs" / config)]
     for option, value in options.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         command += [f"--{option}", *map(str, values)]

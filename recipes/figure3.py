@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> str:
     accelerator = make_accelerator()
     jobs = {name: EvaluationJob(*cell, accelerator) for name, cell in cells.items()}  # all errors before the first run
     command = f"python recipes/figure3.py {shlex.join(argv)}"
-    tables = [
-        f"## {LETTERS[name]}. {cells[name].evaluation.title}\n\n{job.run(command)}" for name, job in jobs.items()
-    ]
+    tables = [f"## {LETTERS[name]}{cells[name].evaluation.title}\n\n{job.run(command)}" for name, job in jobs.items()]
     text = "\n\n".join(tables)
     first = next(iter(cells.values())).evaluation
     output_dir = Path(first.output_dir).parent

@@ -20,13 +20,13 @@ import yaml
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import DataError, L3RSError
+from hf_l3rs.evaluation.baselines import BASELINES, is_recalibrated
 from hf_l3rs.evaluation.grid import SETTINGS, read_cells
 from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
 from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
 from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
 from hf_l3rs.evaluation.results import Row, read_rows, to_csv
-from hf_l3rs.evaluation.savings import meta_training_cost, runs_to_pay_back, steps_of_baselines
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
@@ -36,8 +36,9 @@ from hf_l3rs.markdown import markdown_table
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "recipes" / "results"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-HEADERS = ("fine-tuning", "steps", "best tuned rival", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
-HEADERS += ("paid back after",)
+HEADERS = ("fine-tuning", "steps", "best rival of all", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
+HEADERS += ("recalibrated / rival", "L3RS / best tuned Adam", "L3RS / best without tuning")
+ADAMS = ("Adam constant", "Adam cosine")
 
 CARD = """
 # What hf_l3rs measured
@@ -51,7 +52,7 @@ split `search`:
 
 | column | what it says |
 |:--|:--|
-| `optimizer` | `L3RS`, `L3RS, untrained`, a baseline, or a data limit: Adam with many passes over a run's batches |
+| `optimizer` | `L3RS`, also untrained, or recalibrated (batch norm's statistics anew); a baseline; a data limit |
 | `learning_rate` | what the run had; none for L3RS |
 | `task` | number of the task; the same number is the same classes, initial weights and batches for all optimizers |
 | `num_training_steps` | length of the run |
@@ -93,23 +94,18 @@ def table(sections: Sequence[Section]) -> str:
     """README's table: a line for each comparison and length of run."""
     lines = []
     for section in sections:
-        rivals = rivals_in(section.rows)
-        summaries = summarise(section.rows, rivals)
-        cost = meta_training_cost(section.config.meta_training)
+        summaries = summarise(section.rows, rivals_in(section.rows))
         ours = [each for each in summaries if each.optimizer == OPTIMIZER_NAME]
         for index, summary in enumerate(ours):
-            needed = steps_of_baselines(summaries, rivals, summary.loss)
-            (reference,) = (
-                each
-                for each in summaries
-                if each.is_reference and each.num_training_steps == summary.num_training_steps
-            )
-            runs = runs_to_pay_back(cost, summary.num_training_steps, needed) if cost else None
-            lines.append(_line(section.title if index == 0 else "", reference, summary, runs))
+            beside = [each for each in summaries if each.num_training_steps == summary.num_training_steps]
+            lines.append(_line(section.title if index == 0 else "", summary, beside))
     return markdown_table(HEADERS, lines, ("left", "right", "left", *["right"] * (len(HEADERS) - 3)))
 
 
-def _line(title: str, rival: Summary, ours: Summary, runs: int | None) -> list[str]:
+def _line(title: str, ours: Summary, beside: Sequence[Summary]) -> list[str]:
+    (rival,) = (each for each in beside if each.is_reference)
+    recalibrated = [each for each in beside if each.optimizer == f"{OPTIMIZER_NAME}, recalibrated"]
+    is_alike = rival.optimizer in BASELINES and is_recalibrated(BASELINES[rival.optimizer])
     speed_up = ours.speed_up
     return [
         title,
@@ -117,11 +113,18 @@ def _line(title: str, rival: Summary, ours: Summary, runs: int | None) -> list[s
         rival.optimizer,
         _measured(rival),
         f"**{_measured(ours)}**" if ours.loss < rival.loss else _measured(ours),
-        f"{ours.ratio:.3f}",
+        f"{ours.ratio:.2f}",
         f"{ours.wins} of {ours.num_tasks}",
         "" if speed_up is None else describe_speed_up(speed_up.ratio, speed_up.low, speed_up.high, speed_up.bound),
-        "" if runs is None else f"{runs:,} runs",
+        f"{recalibrated[0].ratio:.2f}" if recalibrated and is_alike else "",
+        _share(ours, [each for each in beside if each.optimizer in ADAMS]),
+        _share(ours, [each for each in beside if each.is_tuning_free]),
     ]
+
+
+def _share(ours: Summary, rivals: Sequence[Summary]) -> str:
+    """What the loss is of the best of some rivals'."""
+    return f"{ours.loss / min(each.loss for each in rivals):.2f}" if rivals else ""
 
 
 def _measured(summary: Summary) -> str:

@@ -75,9 +75,14 @@ class Contender:
     passes: int = 1
 
 
+def is_recalibrated(rival: Contender | Baseline) -> bool:
+    """Whether batch norm's statistics are taken again before its evaluations, as its authors ask."""
+    return issubclass(rival.learner, RecalibratedLearner)
+
+
 def recalibrated(contender: Contender) -> Contender:
     """Returns the contender with batch norm's statistics taken again before evaluations, if it is not so anyway."""
-    if issubclass(contender.learner, RecalibratedLearner):
+    if is_recalibrated(contender):
         return contender
     if contender.learner is ModelLearner:
         return replace(contender, learner=RecalibratedLearner)

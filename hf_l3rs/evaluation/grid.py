@@ -1,10 +1,11 @@
-"""The cells of the paper's figure 3, each an evaluation, from the settings of one file."""
+"""The cells of the paper's figure 3, and architectures never seen: each an evaluation, all of one file's settings."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +15,19 @@ from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 
 
-# What the cells A to E say of how their tasks relate to meta-training, by the names of their folders.
+# What the cells say of how their tasks relate to meta-training, by the names of their folders: A to E are the paper's,
+# and the others, for an L3RS that knows layers by role, are ours.
 SETTINGS = {
     "in_domain": "in domain",
     "other_initialisation": "other initialisation",
     "other_domain": "other domain",
     "other_both": "other initialisation and domain",
     "random_initialisation": "random initialisation",
+    "convnext": "other architecture, ConvNeXt",
+    "dinov2": "other architecture, DINOv2",
+    "resnet_wide": "other architecture, wide ResNet",
 }
-LETTERS = dict(zip(SETTINGS, "ABCDE"))
+LETTERS = dict(zip_longest(SETTINGS, ("A. ", "B. ", "C. ", "D. ", "E. "), fillvalue=""))
 
 
 class Cell(NamedTuple):

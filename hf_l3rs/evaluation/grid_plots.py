@@ -47,7 +47,7 @@ def plot_grid(
         summaries = summarise(rows, rivals_in(rows))
         axis = axes.flat[index]
         _draw_losses(axis, summaries, trained_steps)
-        axis.set_title(f"{LETTERS[name]}  {SETTINGS[name]}", fontsize=10)
+        axis.set_title(f"{LETTERS[name]}{SETTINGS[name]}", fontsize=10)
         _draw_speed_up(last, summaries, SETTINGS[name], MUTED[index % len(MUTED)])
         lengths |= {each.num_training_steps for each in summaries}
     _scale_steps(last, lengths)

@@ -15,13 +15,14 @@ from accelerate import Accelerator
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
-from hf_l3rs.evaluation.baselines import l3rs_contender, recalibrated, select_baselines
+from hf_l3rs.evaluation.baselines import is_recalibrated, l3rs_contender, recalibrated, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.card_entries import to_results
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.processes import on_main_process
+from hf_l3rs.evaluation.recalibration import batch_norms
 from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_markdown
 from hf_l3rs.evaluation.results import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
@@ -98,6 +99,9 @@ class EvaluationJob:
         refuse_misfit(measure_fit(describe_trainable_layers(self.model), self.network.config), MINIMUM_FIT)
         self.model.to(accelerator.device)
         self.contenders = [l3rs_contender(self.network)]
+        # a rival that is evaluated with batch norm's statistics taken again meets an L3RS that is, too
+        if not args.recalibrate and batch_norms(self.model) and any(map(is_recalibrated, self.baselines)):
+            self.contenders.append(recalibrated(l3rs_contender(self.network, "L3RS, recalibrated")))
         if args.include_untrained:
             self.contenders.append(l3rs_contender(L3RSNetwork(self.network.config), "L3RS, untrained"))
         self.output_dir = Path(args.output_dir)

@@ -14,6 +14,7 @@ from hf_l3rs import L3RSNetwork
 from hf_l3rs.errors import ArtifactError, BindingError, CheckpointError, ConfigError, DataError
 from hf_l3rs.evaluation import benchmark
 from hf_l3rs.evaluation import job as job_module
+from hf_l3rs.evaluation.baselines import is_recalibrated
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, is_data_limit
 from hf_l3rs.evaluation.recalibration import RecalibratedLearner
 from hf_l3rs.evaluation.results import Row, read_rows
@@ -298,3 +299,15 @@ def test_everybody_is_recalibrated_or_nobody(inputs, tmp_path, monkeypatch):
     assert learners == {RecalibratedLearner}
     with pytest.raises(CheckpointError, match="recalibrate"):
         make_job(inputs, tmp_path, data_limit_max_steps=0, horizons=[2]).search()
+
+
+def test_a_rival_that_is_recalibrated_meets_an_l3rs_that_is_too(inputs, tmp_path):
+    pytest.importorskip("schedulefree")
+
+    def contenders(name, **changes):
+        job = make_job(inputs, tmp_path / name, baselines=["Schedule-free AdamW"], **changes)
+        return {each.name: is_recalibrated(each) for each in job.contenders}
+
+    with_norms = contenders("with")
+    assert with_norms == {"L3RS": False, "L3RS, recalibrated": True, "L3RS, untrained": False}
+    assert "L3RS, recalibrated" not in contenders("everybody", recalibrate=True)

@@ -12,7 +12,11 @@ from hf_l3rs.hub.results import read_results, write_results
 
 
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
-FINGERPRINTS = {"l3rs-resnet-tiny-fashion": "eea07124fc9ec36f", "l3rs-vit-tiny-fashion": "32a1bc8978f0ee0a"}
+FINGERPRINTS = {
+    "l3rs-resnet-tiny-fashion": "dc9040b55539856b",
+    "l3rs-universal-start": "371a5d7a5b15d7b0",
+    "l3rs-vit-tiny-fashion": "e57178e56e0f5c21",
+}
 
 
 def contents(folder):

@@ -34,7 +34,7 @@ def axes(tmp_path, monkeypatch):
 def test_a_panel_a_cell_and_one_for_the_speed_up(axes):
     cells = {"in_domain": rows({10: 0.6, 20: 0.3, 40: 0.2}), "other_domain": rows({10: 0.5})}
     first, second, speed_up = axes(cells, trained_steps=20)
-    assert first.get_title() == "A  in domain" and second.get_title() == "C  other domain"
+    assert first.get_title() == "A. in domain" and second.get_title() == "C. other domain"
     lines = {line.get_label(): line.get_ydata() for line in first.lines}
     assert lines["best tuned baseline"] == pytest.approx([1.1, 0.55, 0.275])
     assert lines["data limit"] == pytest.approx([0.11]) and lines["untrained L3RS"] == pytest.approx([2.2])

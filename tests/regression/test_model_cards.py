@@ -39,7 +39,7 @@ def test_cards_name_no_folder_of_this_machine(folder):
     card = read_card(folder / README)
     assert card.data.datasets == ["zalando-datasets/fashion_mnist"]
     names = {each.dataset_type for each in card.data.eval_results}
-    assert names <= {"zalando-datasets/fashion_mnist", "scikit-learn digits"}
+    assert names <= {"zalando-datasets/fashion_mnist", "digits"}
     assert card.data.base_model is None
     prose = [line for line in card.text.splitlines() if not line.startswith("python ")]
     assert not any("outputs/" in line or "recipes/" in line for line in prose)

@@ -51,7 +51,7 @@ class DemoArguments:
 
     model: str = field(default="resnet", metadata={"help": "Which embedded model: resnet or vit."})
     l3rs: str | None = field(default=None, metadata={"help": "Another L3RS than the embedded one."})
-    horizons: list[int] = field(default_factory=lambda: [10, 20, 30, 50, 100], metadata={"help": "Lengths of runs."})
+    horizons: list[int] = field(default_factory=lambda: [10, 20, 50, 100], metadata={"help": "Lengths of runs."})
     num_tasks: int = field(default=16, metadata={"help": "Unseen tasks."})
     target_accuracy: float = field(default=0.93, metadata={"help": "Accuracy to count the steps to."})
     num_workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes, with one thread each."})

@@ -68,12 +68,14 @@ def make_parameters(model: str, device: torch.device) -> NamedParameters:
 
 def make_optimizers(parameters: NamedParameters) -> dict[str, torch.optim.Optimizer]:
     config = L3RSConfig(describe_layers(parameters.items()))
+    with_muon = config.replace(directions=(*config.directions, "muon"))
     params = list(parameters.values())
     return {
         REFERENCE: torch.optim.Adam(params, lr=1e-4, foreach=True),
         "Adam (fused)": torch.optim.Adam(params, lr=1e-4, fused=True),
         "SGD momentum (foreach)": torch.optim.SGD(params, lr=1e-4, momentum=0.9, foreach=True),
         "L3RS": L3RS(parameters.items(), config, num_training_steps=1000),
+        "L3RS with Muon": L3RS(parameters.items(), with_muon, num_training_steps=1000),
     }
 
 

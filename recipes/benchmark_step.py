@@ -15,6 +15,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from hf_l3rs.errors import reason
 
 NamedParameters = dict[str, nn.Parameter]
 
+EMBEDDED = Path(__file__).resolve().parent / "base_models" / "resnet-tiny-fashion"
 REFERENCE = "Adam (foreach)"
 WARM_UP = 2
 
@@ -40,6 +42,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], num_labels=1000
     ),
     "vit-base-16": lambda: ViTForImageClassification(ViTConfig(num_labels=1000)),
+    "resnet-tiny-fashion": lambda: ResNetForImageClassification(ResNetConfig.from_pretrained(EMBEDDED)),
     "resnet-tiny": lambda: _resnet(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
 }
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +21,14 @@ import yaml
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import DataError, L3RSError
-from hf_l3rs.evaluation.baselines import BASELINES, is_recalibrated
+from hf_l3rs.evaluation.baselines import BASELINES, RECALIBRATED, is_recalibrated
 from hf_l3rs.evaluation.grid import SETTINGS, read_cells
 from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
 from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
 from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
-from hf_l3rs.evaluation.results import Row, read_rows, to_csv
+from hf_l3rs.evaluation.results import Row, final_rows, read_rows, to_csv
+from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
@@ -37,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "recipes" / "results"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 HEADERS = ("fine-tuning", "steps", "best rival of all", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
-HEADERS += ("recalibrated / rival", "L3RS / best tuned Adam", "L3RS / best without tuning")
+HEADERS += ("recalibrated / rival", "L3RS / best tuned Adam", "speed-up on it", "L3RS / best without tuning")
 ADAMS = ("Adam constant", "Adam cosine")
 
 CARD = """
@@ -96,17 +98,17 @@ def table(sections: Sequence[Section]) -> str:
     for section in sections:
         summaries = summarise(section.rows, rivals_in(section.rows))
         ours = [each for each in summaries if each.optimizer == OPTIMIZER_NAME]
+        on_adam = speed_ups(final_rows(section.rows), OPTIMIZER_NAME, ADAMS)
         for index, summary in enumerate(ours):
             beside = [each for each in summaries if each.num_training_steps == summary.num_training_steps]
-            lines.append(_line(section.title if index == 0 else "", summary, beside))
+            lines.append(_line(section.title if index == 0 else "", summary, beside, on_adam))
     return markdown_table(HEADERS, lines, ("left", "right", "left", *["right"] * (len(HEADERS) - 3)))
 
 
-def _line(title: str, ours: Summary, beside: Sequence[Summary]) -> list[str]:
+def _line(title: str, ours: Summary, beside: Sequence[Summary], on_adam: Mapping[int, SpeedUp]) -> list[str]:
     (rival,) = (each for each in beside if each.is_reference)
-    recalibrated = [each for each in beside if each.optimizer == f"{OPTIMIZER_NAME}, recalibrated"]
+    recalibrated = [each for each in beside if each.optimizer == RECALIBRATED]
     is_alike = rival.optimizer in BASELINES and is_recalibrated(BASELINES[rival.optimizer])
-    speed_up = ours.speed_up
     return [
         title,
         str(ours.num_training_steps),
@@ -115,11 +117,16 @@ def _line(title: str, ours: Summary, beside: Sequence[Summary]) -> list[str]:
         f"**{_measured(ours)}**" if ours.loss < rival.loss else _measured(ours),
         f"{ours.ratio:.2f}",
         f"{ours.wins} of {ours.num_tasks}",
-        "" if speed_up is None else describe_speed_up(speed_up.ratio, speed_up.low, speed_up.high, speed_up.bound),
+        _speed_up(ours.speed_up),
         f"{recalibrated[0].ratio:.2f}" if recalibrated and is_alike else "",
         _share(ours, [each for each in beside if each.optimizer in ADAMS]),
+        _speed_up(on_adam.get(ours.num_training_steps)),
         _share(ours, [each for each in beside if each.is_tuning_free]),
     ]
+
+
+def _speed_up(speed_up: SpeedUp | None) -> str:
+    return "" if speed_up is None else describe_speed_up(**asdict(speed_up))
 
 
 def _share(ours: Summary, rivals: Sequence[Summary]) -> str:

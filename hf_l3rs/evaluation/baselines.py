@@ -22,10 +22,9 @@ from hf_l3rs.evaluation.recalibration import RecalibratedLearner
 from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner
 from hf_l3rs.evaluation.schedules import make_scheduler
 from hf_l3rs.evaluation.trained_part import TrainedPart
-from hf_l3rs.learned.layers import named_trainable_parameters
+from hf_l3rs.hub.results import OPTIMIZER_NAME
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.optimizer import LearnedOptimizer
-from hf_l3rs.tasks.inner_loop import ModelLearner
+from hf_l3rs.tasks.inner_loop import ModelLearner, inner_optimizer
 from hf_l3rs.validation import list_choices
 
 
@@ -34,6 +33,9 @@ ADAPTIVE_RATES = (1e-4, 2e-4, 4e-4, 7e-4, 1.2e-3, 2e-3, 3.5e-3, 6e-3, 1e-2, 1.8e
 SGD_RATES = tuple(rate * 10 for rate in ADAPTIVE_RATES)
 MUON_RATES = tuple(rate * 3 for rate in ADAPTIVE_RATES)
 ATMO_RATES = tuple(rate * 2 for rate in ADAPTIVE_RATES)  # of which Adam has half
+
+# An L3RS that is evaluated as those rivals are whose authors ask for statistics of batch norm that are taken again.
+RECALIBRATED = f"{OPTIMIZER_NAME}, recalibrated"
 
 # Share of the steps over which the learning rate rises, before it falls linearly.
 WARMUP = 0.1
@@ -260,14 +262,11 @@ def select_baselines(names: Sequence[str]) -> list[Baseline]:
     return baselines
 
 
-def l3rs_contender(network: L3RSNetwork, name: str = "L3RS") -> Contender:
+def l3rs_contender(network: L3RSNetwork, name: str = OPTIMIZER_NAME) -> Contender:
     """Returns an L3RS as it ships, with nothing tuned and gradients clipped as in its meta-training."""
 
     def build(model: nn.Module, num_training_steps: int) -> Built:
-        named = named_trainable_parameters(model)
-        return LearnedOptimizer(
-            named, network=network, num_training_steps=num_training_steps, synchronize_loss=False, quiet=True
-        ), None
+        return inner_optimizer(model, network, num_training_steps), None
 
     identity = {"fingerprint": network.fingerprint(), "max_grad_norm": network.config.max_grad_norm}
     return Contender(name, build, identity=identity, max_grad_norm=network.config.max_grad_norm)

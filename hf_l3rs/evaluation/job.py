@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
-from hf_l3rs.evaluation.baselines import is_recalibrated, l3rs_contender, recalibrated, select_baselines
+from hf_l3rs.evaluation.baselines import RECALIBRATED, is_recalibrated, l3rs_contender, recalibrated, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.card_entries import to_results
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
@@ -101,7 +101,7 @@ class EvaluationJob:
         self.contenders = [l3rs_contender(self.network)]
         # a rival that is evaluated with batch norm's statistics taken again meets an L3RS that is, too
         if not args.recalibrate and batch_norms(self.model) and any(map(is_recalibrated, self.baselines)):
-            self.contenders.append(recalibrated(l3rs_contender(self.network, "L3RS, recalibrated")))
+            self.contenders.append(recalibrated(l3rs_contender(self.network, RECALIBRATED)))
         if args.include_untrained:
             self.contenders.append(l3rs_contender(L3RSNetwork(self.network.config), "L3RS, untrained"))
         self.output_dir = Path(args.output_dir)

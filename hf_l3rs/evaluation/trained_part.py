@@ -22,11 +22,10 @@ class TrainedPart:
 
     def __init__(self, model: nn.Module, head_only: bool = False, head_ratio: float = 1.0) -> None:
         named = named_trainable_parameters(model)
-        roles = [layer.role for layer in describe_layers(named)]
         self._layers = [
-            (role, parameter)
-            for role, (_, parameter) in zip(roles, named)
-            if _is_of_head(role) or not head_only  # in the model's order
+            (layer, parameter)
+            for layer, (_, parameter) in zip(describe_layers(named), named)
+            if layer.is_head or not head_only  # in the model's order
         ]
         self.head_ratio = head_ratio
         self.has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
@@ -41,21 +40,17 @@ class TrainedPart:
         """Weights of linear layers and convolutions between embeddings and head."""
         return [
             parameter
-            for role, parameter in self._layers
-            if parameter.ndim > 1 and role != "embedding" and not _is_of_head(role)
+            for layer, parameter in self._layers
+            if parameter.ndim > 1 and layer.role != "embedding" and not layer.is_head
         ]
 
     def groups(self, learning_rate: float) -> list[nn.Parameter] | list[dict[str, Any]]:
         """Returns what a torch optimizer takes: the parameters, or trunk and head with a rate each."""
         if self.head_ratio == 1:
             return self.parameters
-        trunk = [parameter for role, parameter in self._layers if not _is_of_head(role)]
-        head = [parameter for role, parameter in self._layers if _is_of_head(role)]
+        trunk = [parameter for layer, parameter in self._layers if not layer.is_head]
+        head = [parameter for layer, parameter in self._layers if layer.is_head]
         return [
             {"params": trunk, "lr": learning_rate},
             {"params": head, "lr": learning_rate * self.head_ratio},
         ]
-
-
-def _is_of_head(role: str) -> bool:
-    return role.startswith("head.")

@@ -12,11 +12,9 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.learned.layers import named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.optimizer import LearnedOptimizer
 from hf_l3rs.learned.trajectory import LayerDecision, TrajectoryRecorder
-from hf_l3rs.tasks.inner_loop import fine_tune
+from hf_l3rs.tasks.inner_loop import fine_tune, inner_optimizer
 from hf_l3rs.tasks.task import Task
 
 
@@ -42,13 +40,7 @@ def record_trajectory(
     Raises:
         DataError: If the run diverges.
     """
-    optimizer = LearnedOptimizer(
-        named_trainable_parameters(model),
-        network=network,
-        num_training_steps=task.num_training_steps,
-        synchronize_loss=False,
-        quiet=True,
-    )
+    optimizer = inner_optimizer(model, network, task.num_training_steps)
     with TrajectoryRecorder(optimizer) as recorder:
         trajectory = fine_tune(model, task, optimizer, device=device, max_grad_norm=network.config.max_grad_norm)
     if trajectory.diverged:

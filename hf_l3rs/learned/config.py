@@ -56,6 +56,11 @@ class LayerSpec:
     def __post_init__(self) -> None:
         check_fields(self, {"shape": Range(low=0, high=2**63 - 1)}, lengths={"shape": Range(low=0, high=64)})
 
+    @property
+    def is_head(self) -> bool:
+        """Whether it belongs to the head, which is new in every task."""
+        return self.role.startswith("head.")
+
 
 @dataclass(frozen=True)
 class L3RSConfig:

@@ -113,7 +113,7 @@ class Fit:
 
     @property
     def _body(self) -> list[LayerFit]:
-        return [each for each in self.layers if not _is_head(each.layer)]
+        return [each for each in self.layers if not each.layer.is_head]
 
 
 def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
@@ -139,7 +139,7 @@ def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
         known, kin = config.layers[source], by_role.get(layer.role, [])
         if rule in ("name", "rename"):
             kind = rule if _has_same_shape(layer, known) else "other_shape"
-        elif rule == "role_mean" and _is_head(layer) and kin and all(_fits_head(layer, each) for each in kin):
+        elif rule == "role_mean" and layer.is_head and kin and all(_fits_head(layer, each) for each in kin):
             kind = "structure"  # of a head that is the role and the fan-in
         else:
             kind = "role_mean" if rule == "role" and not carries_over else rule
@@ -149,11 +149,7 @@ def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
 
 
 def _has_same_shape(layer: LayerSpec, known: LayerSpec) -> bool:
-    return _fits_head(layer, known) if _is_head(layer) else layer.shape == known.shape
-
-
-def _is_head(layer: LayerSpec) -> bool:
-    return layer.role.startswith("head.")
+    return _fits_head(layer, known) if layer.is_head else layer.shape == known.shape
 
 
 def _fits_head(layer: LayerSpec, known: LayerSpec) -> bool:

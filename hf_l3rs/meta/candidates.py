@@ -12,10 +12,8 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.learned.layers import named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.optimizer import LearnedOptimizer
-from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, run
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, inner_optimizer, run
 from hf_l3rs.tasks.population import PopulationLearner, draws_random_numbers
 from hf_l3rs.tasks.task import Task
 from hf_l3rs.validation import Range, check_fields
@@ -88,13 +86,7 @@ def rollout(
     Returns:
         [`Rollout`]
     """
-    optimizer = LearnedOptimizer(
-        named_trainable_parameters(model),
-        network=network,
-        num_training_steps=task.num_training_steps,
-        synchronize_loss=False,
-        quiet=True,
-    )
+    optimizer = inner_optimizer(model, network, task.num_training_steps)
     max_grad_norm = network.config.max_grad_norm
     learner = ModelLearner(model, optimizer, device=device, autocast=autocast, max_grad_norm=max_grad_norm)
     return _scores(learner, [task], meta_loss)[0]

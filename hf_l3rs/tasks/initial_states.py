@@ -20,7 +20,7 @@ RANDOM = "random"
 def head_modules(model: nn.Module) -> set[str]:
     """Returns the names of the modules that a model's head consists of."""
     layers = describe_layers(model.named_parameters())
-    return {layer.name.rpartition(".")[0] for layer in layers if layer.role.startswith("head.")}
+    return {layer.name.rpartition(".")[0] for layer in layers if layer.is_head}
 
 
 class InitialStates:

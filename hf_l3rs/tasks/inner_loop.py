@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from hf_l3rs.learned.layers import named_trainable_parameters
+from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.optimizer import LearnedOptimizer
 from hf_l3rs.tasks.task import Batch, State, Task
 
@@ -206,6 +208,24 @@ def _is_float16(device: torch.device, autocast: Autocast) -> bool:
     """Whether forward passes run in float16, whose gradients vanish unless the loss is scaled up."""
     with autocast():
         return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
+
+
+def inner_optimizer(model: nn.Module, network: L3RSNetwork, num_training_steps: int) -> LearnedOptimizer:
+    """
+    Returns an L3RS for an inner loop: its loss is one process's own, and it warns of nothing.
+
+    Args:
+        model (`nn.Module`): What is fine-tuned; its parameters that require no gradient are left out.
+        network ([`L3RSNetwork`]): The meta-weights.
+        num_training_steps (`int`): The planned length K of the run.
+    """
+    return LearnedOptimizer(
+        named_trainable_parameters(model),
+        network=network,
+        num_training_steps=num_training_steps,
+        synchronize_loss=False,
+        quiet=True,
+    )
 
 
 def fine_tune(

@@ -45,7 +45,7 @@ def freeze(model: nn.Module, trainable: str) -> None:
     """
     if trainable == ALL:
         return
-    head = [layer.role.startswith("head.") for layer in describe_layers(model.named_parameters())]
+    head = [layer.is_head for layer in describe_layers(model.named_parameters())]
     if not any(head):
         raise ConfigError(
             f"The model has no parameter named classifier, head, fc or score, so that trainable={trainable} finds no "

@@ -22,7 +22,6 @@ from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.processes import on_main_process
-from hf_l3rs.evaluation.recalibration import batch_norms
 from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_markdown
 from hf_l3rs.evaluation.results import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
@@ -30,6 +29,7 @@ from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import Results, write_results
+from hf_l3rs.learned.batch_norm import batch_norms
 from hf_l3rs.learned.fit import MINIMUM_FIT, measure_fit, refuse_misfit
 from hf_l3rs.learned.layers import describe_trainable_layers
 from hf_l3rs.learned.network import L3RSNetwork

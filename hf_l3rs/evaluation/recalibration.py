@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_l3rs.tasks.inner_loop import ModelLearner
 from hf_l3rs.tasks.task import Batch, State
@@ -17,11 +15,6 @@ from hf_l3rs.tasks.task import Batch, State
 
 # So many of the last training batches give the statistics of an evaluation, as schedule-free's authors have it.
 NUM_RECALIBRATION_BATCHES = 50
-
-
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Returns the layers of a model that keep running statistics."""
-    return [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
 
 
 class RecalibratedLearner(ModelLearner):
@@ -36,7 +29,6 @@ class RecalibratedLearner(ModelLearner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._norms = batch_norms(self.model)
         self._seen: deque[Batch] = deque(maxlen=NUM_RECALIBRATION_BATCHES if self._norms else 0)
 
     def start(self, initial_states: Sequence[State]) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.config import L3RSConfig, without_younger_defaults
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
 from hf_l3rs.markdown import one_line
@@ -47,10 +47,7 @@ def network_files(network: L3RSNetwork) -> dict[str, bytes]:
     if not bool(torch.isfinite(network.to_vector()).all()):
         raise ArtifactError("The meta-weights are not finite numbers throughout; save those of a run that converged.")
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    config = network.config.replace(library_version=_library_version()).to_dict()
-    for name in ("base_model_revision", "averaging"):  # as in artefacts that are older than the field
-        if not config[name]:
-            del config[name]
+    config = without_younger_defaults(network.config.replace(library_version=_library_version()).to_dict())
     return {
         WEIGHTS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
         CONFIG_NAME: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),

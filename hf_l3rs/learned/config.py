@@ -103,6 +103,9 @@ class L3RSConfig:
         momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
+        batch_norm_momentum (`float`, *optional*):
+            The momentum, in (0, 1], of batch norm's running statistics while it trains a model, in meta-training as in
+            use: [`~hf_l3rs.L3RS.bind`] sets it in the model (ours). `None` leaves the model's own.
         base_model (`str`, *optional*): Hub id or folder of the pretrained model that meta-training started from.
         base_model_revision (`str`, *optional*):
             The commit of that model on the Hub; `None` if it came from a folder. Only with it is `base_model` taken
@@ -135,6 +138,7 @@ class L3RSConfig:
     adam_eps: Number = 1e-8
     momentum: Number = 0.9
     max_grad_norm: Number | None = None
+    batch_norm_momentum: Number | None = None
     base_model: str | None = None
     base_model_revision: str | None = None
     model_type: str | None = None
@@ -165,9 +169,8 @@ class L3RSConfig:
     @functools.cached_property
     def settings(self) -> str:
         """Everything that a step depends on, as JSON: all fields but those that tell where the L3RS comes from."""
-        values = {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}
-        if not self.averaging:  # as artefacts have it that are older than the field: fingerprints are of this text
-            del values["averaging"]
+        values = without_younger_defaults(self.to_dict())
+        values = {name: value for name, value in values.items() if name not in _PROVENANCE}
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -220,6 +223,9 @@ _PROVENANCE = (
     "format_version",
 )
 
+# Fields that are younger than some artefacts, and that those have at these defaults.
+_YOUNGER = {"averaging": False, "base_model_revision": None, "batch_norm_momentum": None}
+
 _DECAY = Range(low=0, below=1)
 _RULES: dict[str, Range | tuple[str, ...]] = {
     "directions": DIRECTION_NAMES,
@@ -234,6 +240,7 @@ _RULES: dict[str, Range | tuple[str, ...]] = {
     "adam_eps": Range(low=1e-30, high=1e30),  # and so must its reciprocal
     "momentum": _DECAY,
     "max_grad_norm": Range(above=0),
+    "batch_norm_momentum": Range(above=0, high=1),
     "num_training_steps": Range(low=1, high=10**12),
     "format_version": Range(low=1, high=FORMAT_VERSION),
 }
@@ -245,6 +252,11 @@ _LENGTHS = {
 }
 # Every continued run adds a level to the summary: as deep as anybody goes, and far from what would exhaust the stack.
 _MAX_DEPTH = 64
+
+
+def without_younger_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields as artefacts have them that are older than some: fingerprints are of this text."""
+    return {name: value for name, value in values.items() if name not in _YOUNGER or value != _YOUNGER[name]}
 
 
 def _as_layer(layer: Any) -> LayerSpec:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import BindingError
+from hf_l3rs.learned.batch_norm import batch_norms, set_momentum
 from hf_l3rs.learned.binding import Bindings
 from hf_l3rs.learned.config import L3RSConfig, LayerSpec
 from hf_l3rs.learned.fit import MINIMUM_FIT, Fit, check_minimum_fit, measure_fit, refuse_misfit
@@ -85,7 +86,9 @@ class LearnedOptimizer(LateBoundOptimizer):
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> LearnedOptimizer:
         """
-        Gives the optimizer the parameters to train, and starts to read the loss from the model's output.
+        Gives the optimizer the parameters to train, and starts to read the loss from the model's output. An L3RS that
+        looks after batch norm (`config.batch_norm_momentum`) sets the momentum of the model's running statistics, for
+        good; it cannot where it is given parameters alone.
 
         Binding again to the same parameters keeps the state; to others, such as after unfreezing layers, drops it.
 
@@ -113,6 +116,7 @@ class LearnedOptimizer(LateBoundOptimizer):
     def _follow(self, model: nn.Module) -> None:
         super()._follow(model)
         self.loss_observer.watch(model)
+        set_momentum(batch_norms(model), self.config.batch_norm_momentum)
 
     def reset(self) -> None:
         """Forgets everything about the run: the next step is a first step. Parameters and plan stay."""

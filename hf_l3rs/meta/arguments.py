@@ -23,8 +23,8 @@ class L3RSArguments:
 
     Args:
         initial_l3rs (`str`, *optional*):
-            An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by` and
-            `adam_betas` stays as it has it.
+            An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
+            `adam_betas` and `batch_norm_momentum` stays as it has it.
         layers_by (`str`, *optional*, defaults to `"name"`):
             What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
             the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
@@ -46,6 +46,9 @@ class L3RSArguments:
     layers_by: str = field(default="name", metadata={"help": "What has an embedding: each layer's name, or role."})
     average_iterates: bool = field(default=False, metadata={"help": "Average each layer's iterates."})
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
+    batch_norm_momentum: float | None = field(
+        default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
+    )
 
     def __post_init__(self) -> None:
         check_fields(
@@ -59,6 +62,7 @@ class L3RSArguments:
                 "step_reference": STEP_REFERENCES,
                 "layers_by": LAYERS_BY,
                 "max_grad_norm": Range(above=0),
+                "batch_norm_momentum": Range(above=0, high=1),
             },
         )
         check_not_empty(self, "initial_l3rs")

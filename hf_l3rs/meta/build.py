@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Options that are younger than some checkpoints, which know a run by the settings without them.
 _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
-    "l3rs": {"layers_by": "name", "average_iterates": False},
+    "l3rs": {"layers_by": "name", "average_iterates": False, "batch_norm_momentum": None},
     "model": {"more_base_models": [], "trainable": "all"},
     "tasks": {"batch_sizes": []},
 }
@@ -64,6 +64,8 @@ def build_network(
     }
     if l3rs_args.adam_betas is not None:
         changes["adam_betas"] = tuple(l3rs_args.adam_betas)
+    if l3rs_args.batch_norm_momentum is not None:
+        changes["batch_norm_momentum"] = l3rs_args.batch_norm_momentum
     if l3rs_args.initial_l3rs is not None:
         start = L3RSArtifact.from_pretrained(l3rs_args.initial_l3rs).network
         if l3rs_args.layers_by == "role":

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from hf_l3rs.learned.batch_norm import batch_norms, temporary_momentum
 from hf_l3rs.learned.layers import named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.optimizer import LearnedOptimizer
@@ -154,6 +155,9 @@ class ModelLearner:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.device, self.autocast, self.max_grad_norm = torch.device(device), autocast, max_grad_norm
         self._params = list(model.parameters())
+        self._norms = batch_norms(model)
+        is_learned = isinstance(optimizer, LearnedOptimizer)
+        self._batch_norm_momentum = optimizer.config.batch_norm_momentum if is_learned else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
 
     def start(self, initial_states: Sequence[State]) -> None:
@@ -171,7 +175,7 @@ class ModelLearner:
     def step(self, batches: Sequence[Batch]) -> torch.Tensor:
         (batch,) = batches
         batch = batch.to(self.device)
-        with self.autocast():
+        with self.autocast(), temporary_momentum(self._norms, self._batch_norm_momentum):
             loss = self.model(pixel_values=batch.pixel_values, labels=batch.labels).loss
         self.scaler.scale(loss).backward()
         if self.max_grad_norm is not None:

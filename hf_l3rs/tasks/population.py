@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.learned.arithmetic import FUNCTIONAL, Tensors
+from hf_l3rs.learned.batch_norm import batch_norms, temporary_momentum
 from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import LayerStack, LayerState
@@ -48,7 +49,7 @@ class PopulationLearner:
         device: torch.device | str = "cpu",
     ) -> None:
         self.model, self.network, self.num_training_steps = model, network, num_training_steps
-        self.device = torch.device(device)
+        self.device, self._norms = torch.device(device), batch_norms(model)
         self.vectors = vectors.to(self.device)
         self.names = [name for name, _ in named_trainable_parameters(model)]
         self.identity = identify_layers(describe_trainable_layers(model), network.config)
@@ -124,7 +125,8 @@ class PopulationLearner:
 
         pixel_values, labels, dim = batch
         state = {**self.params, **self.fixed}
-        return Output(*torch.func.vmap(one, in_dims=(0, dim, dim), randomness="same")(state, pixel_values, labels))
+        with temporary_momentum(self._norms, self.network.config.batch_norm_momentum):
+            return Output(*torch.func.vmap(one, in_dims=(0, dim, dim), randomness="same")(state, pixel_values, labels))
 
 
 def _stack(batches: Sequence[Batch], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int | None]:

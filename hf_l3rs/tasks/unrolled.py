@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_l3rs.learned.arithmetic import ALL_AT_ONCE, Tensors
+from hf_l3rs.learned.batch_norm import batch_norms, temporary_momentum
 from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.step import Decide, LayerStack, LayerState
@@ -80,7 +81,7 @@ class UnrolledLearner:
         self.model, self.network, self.num_training_steps = model, network, num_training_steps
         self.vector, self.begin, self.keep_graph = vector, begin, keep_graph
         self.second_order, self.feature_gradient = second_order, feature_gradient
-        self.device, self.autocast = torch.device(device), autocast
+        self.device, self.autocast, self._norms = torch.device(device), autocast, batch_norms(model)
         self.names = [name for name, _ in named_trainable_parameters(model)]
         self.identity = identify_layers(describe_trainable_layers(model), network.config)
         self.params: Tensors
@@ -171,5 +172,7 @@ class UnrolledLearner:
     def _forward(self, inputs: dict[str, torch.Tensor]) -> Any:
         state = {**dict(zip(self.names, self.params)), **self.fixed}
         # fused attention cannot be differentiated twice
-        with self.autocast(), sdpa_kernel(SDPBackend.MATH) if self.second_order else nullcontext():
+        attention = sdpa_kernel(SDPBackend.MATH) if self.second_order else nullcontext()
+        norms = temporary_momentum(self._norms, self.network.config.batch_norm_momentum)
+        with self.autocast(), attention, norms:
             return torch.func.functional_call(self.model, state, kwargs=inputs)

@@ -41,6 +41,7 @@ OTHER = {
 # to people.
 PROVENANCE = {
     "max_grad_norm": 1.0,
+    "batch_norm_momentum": 0.2,
     "base_model": "org/model",
     "base_model_revision": "0" * 40,
     "model_type": "resnet",
@@ -113,6 +114,8 @@ INVALID = [
     ("adam_eps", 1e-40),
     ("momentum", 1.0),
     ("max_grad_norm", 0.0),
+    ("batch_norm_momentum", 0.0),
+    ("batch_norm_momentum", 1.1),
     ("max_grad_norm", "1.0"),
     ("num_training_steps", 0),
     ("num_training_steps", 1.5),

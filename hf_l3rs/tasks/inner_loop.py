@@ -156,8 +156,8 @@ class ModelLearner:
         self.device, self.autocast, self.max_grad_norm = torch.device(device), autocast, max_grad_norm
         self._params = list(model.parameters())
         self._norms = batch_norms(model)
-        is_learned = isinstance(optimizer, LearnedOptimizer)
-        self._batch_norm_momentum = optimizer.config.batch_norm_momentum if is_learned else None
+        learned = optimizer if isinstance(optimizer, LearnedOptimizer) else None
+        self._batch_norm_momentum = learned.config.batch_norm_momentum if learned else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
 
     def start(self, initial_states: Sequence[State]) -> None:

@@ -86,9 +86,8 @@ class LearnedOptimizer(LateBoundOptimizer):
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> LearnedOptimizer:
         """
-        Gives the optimizer the parameters to train, and starts to read the loss from the model's output. An L3RS that
-        looks after batch norm (`config.batch_norm_momentum`) sets the momentum of the model's running statistics, for
-        good; it cannot where it is given parameters alone.
+        Gives the optimizer the parameters to train, and starts to read the loss from the model's output. From a model,
+        not from parameters alone, batch norm is looked after, too: `config.batch_norm_momentum` is set in it for good.
 
         Binding again to the same parameters keeps the state; to others, such as after unfreezing layers, drops it.
 
@@ -172,8 +171,7 @@ class LearnedOptimizer(LateBoundOptimizer):
 
         Args:
             loss (`torch.Tensor` or `float`): A scalar.
-            is_share (`bool`, *optional*, defaults to `False`):
-                Whether it is a share of the whole step's loss, to be summed, rather than a mean, to be averaged.
+            is_share (`bool`, *optional*, defaults to `False`): Whether it is a share of the step's loss, to be summed.
         """
         self.loss_observer.add(loss, is_share)
 

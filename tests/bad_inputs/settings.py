@@ -83,6 +83,7 @@ BAD_VALUES = {
     "layers_by": {"unknown": ("block", "layers_by must be one of name, role, got 'block'"),
                   "a list": (["name"], "layers_by must be text"),
                   "role, with steps that depend on the width": ("role", "step_reference .*got 'rms'; set one")},
+    "batch_norm_momentum": {"0": (0.0, "batch_norm_momentum must be"), "2": (2.0, "batch_norm_momentum must be")},
     "average_iterates": {"a word": ("often", "average_iterates must be true or false")},
     "max_grad_norm": {"0": (0, "max_grad_norm must be in"), "NaN": (float("nan"), "max_grad_norm must be in")},
     "num_generations": {"0": (0, "num_generations must be in"), "1.5": (1.5, "a whole number, got 1.5")},

@@ -11,6 +11,7 @@ from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, run
 from hf_l3rs.tasks.population import PopulationLearner
 from tests.meta.problems import make_model, make_network, make_tasks
+from tests.tiny import tiny_resnet
 
 
 def draw(steps=12, index=0):
@@ -108,3 +109,15 @@ def test_float16_gradients_do_not_vanish():
     assert not torch.equal(model.encoder.weight, before)
     exact = ModelLearner(make_model(), adam(model), autocast=lambda: torch.autocast("cpu", torch.bfloat16))
     assert not exact.scaler.is_enabled() and not ModelLearner(model, adam(model)).scaler.is_enabled()
+
+
+def test_batch_norm_is_looked_after_for_the_learned_optimizer_alone():
+    """Its momentum is in force while it trains, and gone for the optimizer that gets the model next."""
+    tuned, plain = tiny_resnet(), tiny_resnet()
+    tasks = make_tasks(tuned, horizon=Horizon(6, 6))
+    task, network = tasks.draw(0, 0, 0), make_network(tuned, batch_norm_momentum=0.5)
+    (looked_after,) = run(learned(tuned, network, task), [task])
+    (left_alone,) = run(learned(plain, make_network(plain), task), [task])
+    assert looked_after.training_loss == left_alone.training_loss  # statistics only matter in evaluations
+    assert looked_after.evaluations != left_alone.evaluations
+    assert fine_tune(tuned, task, adam(tuned)) == fine_tune(plain, task, adam(plain))

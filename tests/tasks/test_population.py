@@ -57,9 +57,10 @@ def test_equals_to_double_precision():
     assert_same(vectorized, one_after_another(model, network, vectors, tasks), 1e-6)
 
 
-def test_batch_norm_statistics_are_each_candidates_own():
+@pytest.mark.parametrize("momentum", [None, 0.5])
+def test_batch_norm_statistics_are_each_candidates_own(momentum):
     model = tiny_resnet()
-    network = make_network(model)
+    network = make_network(model, batch_norm_momentum=momentum)
     distribution = make_tasks(model, horizon=Horizon(4, 4))
     tasks = [distribution.draw(0, 0, index) for index in range(3)]
     vectors = candidates(network, 3)

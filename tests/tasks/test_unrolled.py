@@ -142,3 +142,11 @@ def test_it_is_the_run_that_ships(max_grad_norm, keep_graph):
     assert trajectory.evaluations[NUM_STEPS].loss == pytest.approx(plain.loss, rel=1e-5)
     free = rollout(model, make_network(model, trained=True), task)
     assert (plain.loss == free.loss) == (max_grad_norm is None)
+
+
+def test_batch_norm_is_looked_after_as_in_the_run_that_ships():
+    model = tiny_resnet()
+    task, network = draw(model), make_network(model, batch_norm_momentum=0.5)
+    (trajectory,) = run(make_learner(model, network), [task])
+    assert trajectory.evaluations[NUM_STEPS].loss == pytest.approx(rollout(model, network, task).loss, rel=1e-4)
+    assert rollout(model, network, task).loss != rollout(model, make_network(model), task).loss

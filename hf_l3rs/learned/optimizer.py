@@ -182,8 +182,8 @@ class LearnedOptimizer(LateBoundOptimizer):
 
         Args:
             closure (`Callable`, `torch.Tensor` or `float`, *optional*):
-                A function that computes the gradients and returns the loss, or the loss itself. Without it, the loss
-                is the one that was observed since the last step.
+                A function that computes the gradients and returns the loss, or the loss itself; by default what was
+                observed since the last step.
 
         Returns:
             The closure's loss, or `closure` if that is the loss.
@@ -242,8 +242,7 @@ class LearnedOptimizer(LateBoundOptimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
-        Restores a state. The dictionary is neither changed nor referred to afterwards, and float32 state of
-        low-precision parameters stays float32.
+        Restores a state. The dictionary is neither changed nor kept; float32 state of low precision stays float32.
 
         Args:
             state_dict (`dict`): From `state_dict()`. Given before `bind`, it is applied by `bind`.

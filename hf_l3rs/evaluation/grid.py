@@ -25,7 +25,9 @@ SETTINGS = {
     "random_initialisation": "random initialisation",
     "convnext": "other architecture, ConvNeXt",
     "dinov2": "other architecture, DINOv2",
+    "mobilenet_v2": "other architecture, MobileNetV2",
     "resnet_wide": "other architecture, wide ResNet",
+    "swin": "other architecture, Swin",
 }
 LETTERS = dict(zip_longest(SETTINGS, ("A. ", "B. ", "C. ", "D. ", "E. "), fillvalue=""))
 

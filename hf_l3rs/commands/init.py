@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _GENERATIONS, _FEWEST, _MOST = 40, 5, 60
 # The settings of the template, of which the forecast knows.
 _NUM_TASKS, _NUM_VALIDATION_TASKS, _VALIDATION_INTERVAL = 8, 16, 10
-# Of the evaluation: each of two baselines is searched at eleven rates on 8 tasks, then all four run on 16.
-_RUNS_AT_EACH_LENGTH = 2 * 11 * 8 + 5 * 16
+# Of the evaluation, at each length of run: two baselines at eleven rates on 8 tasks, then five optimizers on 16.
+_SEARCH_RUNS, _COMPARISON_RUNS = 2 * 11 * 8, 5 * 16
 
 
 def add_to(commands: Any) -> None:
@@ -166,8 +166,12 @@ def _of_length(num_generations: int) -> dict[str, Any]:
 
 
 def _evaluation_seconds(costs: StepCosts, horizons: list[int]) -> float:
-    evaluations = 1 + max(horizons) / _evaluate_every(horizons)
-    return _RUNS_AT_EACH_LENGTH * sum(steps * costs.plain + evaluations * costs.evaluation for steps in horizons)
+    """A search evaluates at the end of runs, the comparison on the way, too."""
+    every, seconds = _evaluate_every(horizons), 0.0
+    for steps in horizons:
+        evaluations = _SEARCH_RUNS + _COMPARISON_RUNS * -(-steps // every)
+        seconds += (_SEARCH_RUNS + _COMPARISON_RUNS) * steps * costs.plain + evaluations * costs.evaluation
+    return seconds
 
 
 def _evaluate_every(horizons: list[int]) -> int:

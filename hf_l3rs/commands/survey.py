@@ -131,13 +131,13 @@ def survey_data(
     fields = {"path": path, **({} if name is None else {"name": name})}
     training = {**fields, **training}
     pool = _open(training, processor)
+    if len(pool.labels.unique()) < 2:
+        raise DataError(f"{path!r} has images of 1 class in {training['batches_split']}; give images of at least 2.")
     kept: dict[str, Any] | None = {**fields, **unseen} if unseen else None
     if kept is None:
         training, kept = _keep_apart(pool, training)
     used = [(each, _open(each, processor)) for each in (training, kept) if each is not None]
-    num_classes = min(_MAX_CLASSES, *(len(each.labels.unique()) for _, each in used))
-    if num_classes < 2:
-        raise DataError(f"{path!r} has {num_classes} class in {training['batches_split']}; give images of at least 2.")
+    num_classes = max(2, min(_MAX_CLASSES, *(len(each.labels.unique()) for _, each in used)))
     sizes = [_images_to_evaluate(each, processor, num_classes) for each, _ in used]
     shape = tuple(pool.fetch(torch.tensor([0])).shape[1:])
     return DataSurvey(training, kept, num_classes, len(used[0][1].labels), min(sizes), shape)

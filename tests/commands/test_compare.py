@@ -9,7 +9,7 @@ def test_everybody_runs_on_the_same_seeds(run, inputs, tmp_path):
     options = ["--model", inputs / "base", "--data", inputs / "images", "--steps", "2", "--seeds", "2"]
     options += ["--search_seeds", "1", "--batch_size", "4", "--output_dir", tmp_path]
     status, out, _ = run("compare", inputs / "l3rs", *options, "--json")
-    data = json.loads(out[out.index("{\n") :])
+    data = json.loads(out)
     assert status == 0 and [entry["optimizer"] for entry in data["results"]] == ["L3RS"]
     assert data["results"][0]["command"].startswith(f"hf-l3rs compare {inputs}/l3rs --model {inputs}/base")
     rows = read_rows(tmp_path / "rows.csv")

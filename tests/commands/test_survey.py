@@ -61,7 +61,7 @@ def test_data_that_cannot_be_divided_have_no_evaluation(inputs, tmp_path):
 
 def test_a_single_class_is_no_task(inputs, tmp_path):
     write_images(tmp_path / "images.parquet", [0] * 20)
-    with pytest.raises(DataError, match="has 1 class in train; give images of at least 2"):
+    with pytest.raises(DataError, match="has images of 1 class in train; give images of at least 2"):
         survey_data(str(tmp_path / "images.parquet"), str(inputs / "base"))
 
 

@@ -17,6 +17,9 @@ from tests.loopback_hub import TOKEN
 
 
 ROOT = Path(__file__).parents[1]
+# What makes the run a matter of minutes; without it, the settings are those that `init` wrote.
+SMALL = ["--num_generations", 8, "--num_validation_tasks", 4, "--validation_interval", 4]
+FEW = ["--num_tasks", 2, "--num_search_tasks", 1, "--horizons", 10]
 TRAIN = """
 import sys, torch
 from datasets import load_dataset
@@ -81,12 +84,10 @@ def test_from_a_wheel_in_an_empty_folder_to_a_repository_and_back(program, hub, 
     assert "79,637 parameters in 29 layers, with batch norm" in told
     print(re.search("meta-training .*", told)[0])
     assert {path.name for path in folder.glob("*.yaml")} == {"my_l3rs.yaml", "my_l3rs_evaluate.yaml"}
-    small = ["--num_generations", 8, "--num_validation_tasks", 4, "--validation_interval", 4]
-    run("hf-l3rs", "meta-train", "my_l3rs.yaml", *small)
+    run("hf-l3rs", "meta-train", "my_l3rs.yaml", *SMALL)
     metrics = [json.loads(line) for line in (folder / "outputs/my_l3rs/metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["best_validation_loss"] < metrics[-1]["validation_loss_untrained"]
-    few = ["--num_tasks", 2, "--num_search_tasks", 1, "--horizons", 10]
-    assert "| 10 | L3RS |" in run("hf-l3rs", "evaluate", "my_l3rs_evaluate.yaml", *few)
+    assert "| 10 | L3RS |" in run("hf-l3rs", "evaluate", "my_l3rs_evaluate.yaml", *FEW)
     information = json.loads(run("hf-l3rs", "info", "outputs/my_l3rs/l3rs", "--model", "model", "--json"))
     assert information["base model"] == "model" and "fits all 29 layers" in information["fit to model"]
     run("hf-l3rs", "push", "outputs/my_l3rs", "me/tried", "--private")

@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
     from hf_l3rs.evaluation.job import EvaluationJob
     from hf_l3rs.hub.results import read_results
     from hf_l3rs.meta.tracking import make_accelerator
-    from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+    from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 
     if arguments.search_seeds < 0:
         raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 leaves tuned Adam out.")
@@ -67,8 +67,9 @@ def _run(arguments: argparse.Namespace) -> Answer:
     data = survey_data(
         arguments.data, arguments.model, name=arguments.name, split=arguments.split, test_split=arguments.split
     )
+    images = data.training if arguments.split or data.unseen is None else data.unseen
     task_args = TaskArguments(
-        datasets=[data.training if arguments.split or data.unseen is None else data.unseen],
+        datasets=[DatasetArguments(**images)],
         num_classes=data.num_classes,
         batch_size=arguments.batch_size,
         evaluation_size=data.evaluation_size,

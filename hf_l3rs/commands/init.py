@@ -99,12 +99,12 @@ def _settings(
     arguments: argparse.Namespace, files: list[Path], model: ModelSurvey, data: DataSurvey
 ) -> dict[str, Any]:
     """What the templates say, but for the length of the run; checks what came from the command line."""
-    from hf_l3rs.tasks.arguments import TaskArguments
+    from hf_l3rs.tasks.arguments import DatasetArguments, TaskArguments
 
     low, high = arguments.steps
     sizes = {"num_classes": data.num_classes, "batch_size": arguments.batch_size, "min_steps": low, "max_steps": high}
     sizes["evaluation_size"] = data.evaluation_size
-    TaskArguments(datasets=[data.training], num_validation_tasks=_NUM_VALIDATION_TASKS, **sizes)
+    TaskArguments(datasets=[DatasetArguments(**data.training)], num_validation_tasks=_NUM_VALIDATION_TASKS, **sizes)
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise ConfigError(f"--minutes must be more than 0, got {arguments.minutes:g}; leave it out for the usual.")
     output_dir = f"outputs/{files[0].stem}"
@@ -131,12 +131,14 @@ def _measure(settings: dict[str, Any], data: DataSurvey) -> tuple[StepCosts, For
     from hf_l3rs.meta.forecast import forecast, measure_steps
     from hf_l3rs.meta.gradient import GradientConfig
     from hf_l3rs.meta.tracking import make_accelerator
-    from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+    from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
     from hf_l3rs.tasks.build import build_tasks
 
     names = ("num_classes", "batch_size", "evaluation_size", "min_steps", "max_steps")
     sizes = {name: settings[name] for name in names}
-    task_args = TaskArguments(datasets=[data.training], num_validation_tasks=_NUM_VALIDATION_TASKS, **sizes)
+    task_args = TaskArguments(
+        datasets=[DatasetArguments(**data.training)], num_validation_tasks=_NUM_VALIDATION_TASKS, **sizes
+    )
     model_args = ModelArguments(base_model=settings["model"])
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as meta-training by default

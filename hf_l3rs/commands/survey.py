@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -143,7 +143,7 @@ def survey_data(
     return DataSurvey(training, kept, num_classes, len(used[0][1].labels), min(sizes), shape)
 
 
-def _choose(names: Collection[str], usual: dict[str, Sequence[str]]) -> dict[str, Any]:
+def _choose(names: Collection[str], usual: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Returns the splits of the roles; none where there are no training batches."""
     found = {role: next((each for each in usual[role] if each in names), None) for role in ROLES}
     if found["batches"] is None:

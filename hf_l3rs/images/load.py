@@ -103,7 +103,9 @@ def load_image_dataset(
 
     path = os.fspath(path)
     source, files, is_out_of_reach = _locate(path)
-    options = {"name": name, "revision": revision, "token": token} if files is None else {"data_files": files}
+    options: dict[str, Any] = {"name": name, "revision": revision, "token": token}
+    if files is not None:
+        options = {"data_files": files}
     options |= {"split": split, "cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
     try:
         with _without_downloads(is_out_of_reach):

@@ -31,7 +31,7 @@ assert "site-packages" in hf_l3rs.__file__, hf_l3rs.__file__
 model = AutoModelForImageClassification.from_pretrained("model", num_labels=10, ignore_mismatched_sizes=True)
 processor = AutoImageProcessor.from_pretrained("model", backend="pil")
 images = load_dataset("./images", split="test_batches").select(range(320))
-pixels = processor(images["image"][:], return_tensors="pt")["pixel_values"]
+pixels = processor([image.convert("RGB") for image in images["image"]], return_tensors="pt")["pixel_values"]
 dataset = [{"pixel_values": image, "labels": label} for image, label in zip(pixels, images["label"][:])]
 args = TrainingArguments("run", max_steps=10, per_device_train_batch_size=32, logging_steps=1, report_to="none",
                          use_cpu=True, save_strategy="no", disable_tqdm=True)

@@ -32,10 +32,10 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--split", help="split to fine-tune and test on; by its name by default")
     parser.add_argument("--steps", type=int, default=20, help="length of a run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=4, help="runs of each optimizer (default: %(default)s)")
-    parser.add_argument("--search_seeds", type=int, default=2,
+    parser.add_argument("--search_seeds", "--search-seeds", type=int, default=2,
                         help="runs at each learning rate; 0 leaves tuned Adam out (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--output_dir", default="outputs/compare", help="default: %(default)s")
+    parser.add_argument("--batch_size", "--batch-size", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--output_dir", "--output-dir", default="outputs/compare", help="default: %(default)s")
     add_json_option(parser)
     parser.set_defaults(run=_run)
 

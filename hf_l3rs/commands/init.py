@@ -35,12 +35,18 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--data", help="image-classification data: Hub id, imagefolder or parquet file")
     parser.add_argument("--name", help="configuration of the data set")
     parser.add_argument("--split", help="split for meta-training; by its name by default")
-    parser.add_argument("--test_split", help="split for the evaluation; by its name, or a part of the only one")
+    parser.add_argument(
+        "--test_split", "--test-split", help="split for the evaluation; by its name, or a part of the only one"
+    )
     parser.add_argument("--steps", nargs=2, type=int, default=(10, 30), metavar=("MIN", "MAX"),
                         help="lengths of your fine-tuning runs, in steps (default: 10 30)")  # fmt: skip
-    parser.add_argument("--batch_size", type=int, default=32, help="of your fine-tuning runs (default: 32)")
+    parser.add_argument(
+        "--batch_size", "--batch-size", type=int, default=32, help="of your fine-tuning runs (default: 32)"
+    )
     parser.add_argument("--minutes", type=float, help="time for meta-training, by which its length is chosen")
-    parser.add_argument("--no_estimate", action="store_true", help="write the settings without measuring any step")
+    parser.add_argument(
+        "--no_estimate", "--no-estimate", action="store_true", help="write the settings without measuring any step"
+    )
     parser.add_argument("--output", default="my_l3rs.yaml", help="settings file (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace settings files that are there")
     add_json_option(parser)

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.report import Summary, summarise
 from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.files import write_files
@@ -169,9 +170,4 @@ def main(argv: Iterable[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main)

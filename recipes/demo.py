@@ -25,7 +25,8 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from hf_l3rs import L3RS, L3RSArtifact
-from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task
 from hf_l3rs.evaluation.plots import plot_learning_curves
@@ -216,7 +217,4 @@ def report(rows: list[Row], args: DemoArguments) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import L3RSError
+from hf_l3rs.commands.shell import run_script
 from hf_l3rs.evaluation.grid import LETTERS, read_cells
 from hf_l3rs.evaluation.grid_plots import plot_grid
 from hf_l3rs.evaluation.job import ROWS_NAME, EvaluationJob
@@ -62,9 +62,4 @@ def main(argv: list[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main)

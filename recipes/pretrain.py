@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_l3rs.errors import ConfigError, L3RSError, reason
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError, reason
 from hf_l3rs.files import write_files
 from hf_l3rs.images.load import load_image_pool
 
@@ -343,7 +344,4 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

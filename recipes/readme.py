@@ -20,7 +20,8 @@ from typing import NamedTuple
 import yaml
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import DataError, L3RSError
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.baselines import BASELINES, RECALIBRATED, is_recalibrated
 from hf_l3rs.evaluation.grid import SETTINGS, read_cells
 from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
@@ -201,7 +202,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -5,19 +5,17 @@ Puts a meta-trained L3RS and what was measured with it into one folder that is e
         outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json \\
         outputs/trajectories_resnet_tiny_fashion/behaviour.json
 
-The card is made from config and results; what a person wrote into an earlier card is kept.
+The card is made from config and results; what a person wrote into an earlier card is kept. `hf-l3rs push` does the
+same with the output folder of a run, on its way to the Hub.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import ArtifactError, L3RSError
-from hf_l3rs.hub.artifact import RESULTS_NAME
-from hf_l3rs.hub.results import OPTIMIZER_NAME, Results, read_results, write_results
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.hub.release import write_release
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,25 +28,8 @@ def main(argv: list[str] | None = None) -> None:
         help="what recipes/meta_evaluate.py (results.json) and recipes/trajectories.py (behaviour.json) wrote",
     )
     args = parser.parse_args(argv)
-    artifact, folder = L3RSArtifact.from_pretrained(args.l3rs), Path(args.folder)
-    fingerprint, entries = artifact.network.fingerprint(), []
-    behaviour = None
-    for path in args.results:
-        results = read_results(path)
-        if results.fingerprint != fingerprint:
-            raise ArtifactError(
-                f"{path} was measured with other meta-weights ({results.fingerprint}) than those of {args.l3rs} "
-                f"({fingerprint}); measure these with recipes/meta_evaluate.py."
-            )
-        entries += [entry for entry in results.entries if entry.optimizer == OPTIMIZER_NAME]
-        behaviour = results.behaviour or behaviour
-    if entries or behaviour:
-        write_results(Results(fingerprint, tuple(entries), behaviour), folder / RESULTS_NAME)
-    artifact.save_pretrained(folder)
+    write_release(L3RSArtifact.from_pretrained(args.l3rs), args.folder, args.results)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

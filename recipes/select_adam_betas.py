@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from hf_l3rs import L3RSArtifact, L3RSNetwork
-from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
@@ -86,7 +87,4 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

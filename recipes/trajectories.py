@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.behaviour import describe_behaviour
 from hf_l3rs.evaluation.benchmark import draw_task
@@ -69,7 +70,4 @@ def main(argv: list[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -20,6 +20,7 @@ FLOORS = [
     {"integration", "optimizer", "tasks"},
     {"evaluation"},
     {"meta"},
+    {"commands"},
     {"cli"},
 ]
 

@@ -213,7 +213,7 @@ def read_results(file: PathLike) -> Results:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ArtifactError(
-            f"{file} cannot be read ({error.strerror}); give a file that recipes/meta_evaluate.py wrote."
+            f"{file} cannot be read ({error.strerror}); give a file that hf-l3rs evaluate wrote."
         ) from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} cannot be read as JSON; measure again, or remove the file.") from error

@@ -102,24 +102,54 @@ def load_image_dataset(
     import datasets
 
     path = os.fspath(path)
+    source, files, is_out_of_reach = _locate(path)
     options: dict[str, Any] = {"name": name, "revision": revision, "token": token}
-    is_out_of_reach = False
-    if path.endswith(".parquet"):
-        if not os.path.isfile(path):
-            raise DataError(f"There is no file {path!r}; give an existing .parquet file, a folder or a Hub id.")
-        source, options = "parquet", {"data_files": path}
-    elif os.path.isdir(path):
-        source = os.path.abspath(path)  # a folder called text would be taken for the loader of that name
-    elif is_repo_id(path) and path not in _LOADERS:
-        source, is_out_of_reach = path, not hub_answers()
-    else:
-        raise DataError(f"There is no folder {path!r}; give an existing folder, a .parquet file or a Hub id.")
+    if files is not None:
+        options = {"data_files": files}
     options |= {"split": split, "cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
     try:
         with _without_downloads(is_out_of_reach):
             return datasets.load_dataset(source, **options)
     except Exception as error:  # of every kind, as what is wrong with a data set may be
         raise DataError(_explain(error, path, name, split, revision)) from error
+
+
+def split_names(path: str | os.PathLike[str], *, name: str | None = None, revision: str | None = None) -> list[str]:
+    """
+    Returns the names of a data set's splits.
+
+    Args:
+        path (`str` or `os.PathLike`): As in [`load_image_dataset`].
+        name (`str`, *optional*): Configuration of the data set.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Raises:
+        DataError: If the data set or its configuration does not exist, or cannot be had or read.
+    """
+    import datasets
+
+    path = os.fspath(path)
+    source, files, is_out_of_reach = _locate(path)
+    if files is not None:
+        return ["train"]
+    try:
+        with _without_downloads(is_out_of_reach):
+            return list(datasets.get_dataset_split_names(source, name, revision=revision))
+    except Exception as error:  # as above
+        raise DataError(_explain(error, path, name, "train", revision)) from error
+
+
+def _locate(path: str) -> tuple[str, str | None, bool]:
+    """Returns what `datasets` loads, of which file if it is one, and whether it is on a Hub that does not answer."""
+    if path.endswith(".parquet"):
+        if not os.path.isfile(path):
+            raise DataError(f"There is no file {path!r}; give an existing .parquet file, a folder or a Hub id.")
+        return "parquet", path, False
+    if os.path.isdir(path):
+        return os.path.abspath(path), None, False  # a folder called text would be taken for the loader of that name
+    if is_repo_id(path) and path not in _LOADERS:
+        return path, None, not hub_answers()
+    raise DataError(f"There is no folder {path!r}; give an existing folder, a .parquet file or a Hub id.")
 
 
 # What `datasets` takes for one of its loaders, which would read the current folder, and not for a name on the Hub.

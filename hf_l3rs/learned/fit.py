@@ -191,6 +191,6 @@ def refuse_misfit(fit: Fit, minimum: float) -> None:
     if fit.share < minimum:
         raise BindingError(
             f"This L3RS {fit.describe()}; that is less than minimum_fit={minimum:g}; meta-train one for this model in "
-            "minutes (recipes/meta_train.py with initial_l3rs: this one), use one that knows layers by role, such as "
+            "minutes (hf-l3rs init, with initial_l3rs: this one), use one that knows layers by role, such as "
             "l3rs-universal-start, or pass minimum_fit=0 to go on all the same."
         )

@@ -11,10 +11,10 @@ photographs of scikit-learn's. It is a model of timm, in transformers' wrapper.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from hf_l3rs.errors import ConfigError, L3RSError, reason
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError, reason
 from recipes.base_models.packaged_weights import Package, Recipe, build, parse_arguments
 
 
@@ -80,7 +80,4 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -10,10 +10,9 @@ scikit-learn's.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from hf_l3rs.errors import L3RSError
+from hf_l3rs.commands.shell import run_script
 from recipes.base_models.packaged_weights import Package, Recipe, build, parse_arguments
 
 
@@ -108,7 +107,4 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -10,14 +10,14 @@ pyarrow give the same bytes.
 
 import argparse
 import hashlib
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hf_l3rs.errors import DataError, L3RSError
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import DataError
 from hf_l3rs.files import write_files
 from hf_l3rs.images.load import load_image_dataset
 from hf_l3rs.images.parquet import to_parquet
@@ -220,7 +220,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

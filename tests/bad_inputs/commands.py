@@ -13,7 +13,71 @@ def damaged(change):
     return lambda place: change(place.copy("l3rs"))
 
 
-ROWS = [
+def text(name, content):
+    """Prepares a file of this content."""
+    return lambda place: (place / name).write_bytes(content.encode())
+
+
+INIT = ("init", "--model", "<model>", "--data", "<images>", "--no_estimate", "--output", "<own>/my.yaml")
+COMPARE = ("compare", "<fitting>", "--model", "<model>", "--data", "<images>", "--batch_size", "2", "--output_dir",
+           "<own>/out")  # fmt: skip
+
+MAKING = [
+    Row("init: no model", command("init", "--data", "<images>"), "init needs --model; give it, or run init at a"),
+    Row("init: no data", command("init", "--model", "<model>"), "init needs --data; give it"),
+    Row("init: no such model", command(*INIT, "--model", "./absent"), "no folder './absent'; give"),
+    Row("init: an L3RS for the model", command(*INIT, "--model", "<l3rs>"), "is an L3RS, not a model to"),
+    Row("init: no such data", command(*INIT, "--data", "./absent"), "There is no folder './absent'; give"),
+    Row("init: data on the Hub, offline", command(*INIT, "--data", "user/images"), "user/images"),
+    Row("init: data without images", command(*INIT, "--data", "<own>"), "holds no data: expected parquet"),
+    Row("init: no such split", command(*INIT, "--split", "trian"), "has no split 'trian'; it has train"),
+    Row("init: settings that are no YAML", command(*INIT, "--output", "<own>/my.json"), "must end in .yaml, got"),
+    Row("init: settings that are there", command(*INIT, prepare=text("my.yaml", "a: 1")),
+        "my.yaml exists; choose another --output, or give --overwrite"),
+    Row("init: below a file", command(*INIT, "--output", "<own>/file/my.yaml", prepare=text("file", "")),
+        "file.* cannot be written"),
+    Row("init: no time", command(*INIT, "--minutes", "0"), "--minutes must be more than 0, got 0"),
+    Row("init: steps the wrong way round", command(*INIT, "--steps", "30", "10"), "max_steps must be at least min"),
+    Row("init: no step", command(*INIT, "--steps", "0", "10"), "min_steps must be in .*got 0"),
+    Row("init: an empty batch", command(*INIT, "--batch_size", "0"), "batch_size must be in .*got 0"),
+    Row("init: one number of steps", usage(cli.main, "init", "--steps", "10"), "expected 2 arguments"),
+    Row("hf-l3rs meta-train: nothing", usage(cli.main, "meta-train"), "required: --base_model.*--datasets"),
+    Row("hf-l3rs meta-train: no such file", command("meta-train", "<own>/my.yaml"), "my.yaml cannot be read as YAML"),
+    Row("hf-l3rs meta-train: an unknown field", command("meta-train", "<own>/my.yaml", prepare=text(
+        "my.yaml", "num_generation: 3")), "Unknown settings in the YAML file: num_generation; known are num_gener"),
+    Row("hf-l3rs meta-train: an unknown option", usage(cli.main, "meta-train", "--base_model", "a", "--datasets",
+        "b", "--num_generation_s", "3"), "--num_generation_s"),
+    Row("hf-l3rs evaluate: nothing", usage(cli.main, "evaluate"), "required: --base_model.*--l3rs"),
+    Row("hf-l3rs evaluate: settings of a meta-training", command("evaluate", "<run>.yaml"), "Unknown settings"),
+]  # fmt: skip
+
+MEASURING = [
+    Row("compare: no data", usage(cli.main, "compare", "<l3rs>", "--model", "<model>"), "required: --data"),
+    Row("compare: no such L3RS", command("compare", "./absent", *COMPARE[2:]), "'./absent' is neither a local"),
+    Row("compare: of another model", command("compare", "<l3rs>", *COMPARE[2:]), "less than minimum_fit"),
+    Row("compare: no step", command(*COMPARE, "--steps", "0"), "horizons must be in .*got 0"),
+    Row("compare: no seed", command(*COMPARE, "--seeds", "0"), "num_tasks must be in .*got 0"),
+    Row("compare: a negative search", command(*COMPARE, "--search_seeds", "-1"), "must be at least 0, got -1; 0"),
+    Row("compare: no such data", command(*COMPARE, "--data", "./absent"), "There is no folder './absent'; give"),
+    Row("plot: no such folder", command("plot", "./absent"), "absent has neither rows.csv nor trajectories.csv"),
+    Row("plot: an L3RS", command("plot", "<l3rs>"), "has neither rows.csv nor trajectories.csv to draw; give"),
+    Row("plot: rows of something else", command("plot", "<own>", prepare=text("rows.csv", "a,b\n1,2\n")),
+        "rows.csv does not hold the rows of a benchmark"),
+    Row("plot: decisions of something else", command("plot", "<own>", prepare=text("trajectories.csv", "a\n1\n")),
+        "does not hold decisions of an L3RS; run"),
+    Row("doctor: no model", command("doctor", "<l3rs>"), "takes a learned optimizer and --model together.*give both"),
+    Row("doctor: a model alone", command("doctor", "--model", "<model>"), "--model together, got one of them; give"),
+    Row("doctor: no such L3RS", command("doctor", "./absent", "--model", "<model>"), "neither a local folder nor"),
+    Row("doctor: no such model", command("doctor", "<l3rs>", "--model", "./absent"), "no folder './absent'; give"),
+    Row("push: no such results", command("push", "<l3rs>", "me/name", "--results", "./absent.json"),
+        "absent.json cannot be read .No such"),
+    Row("push: results of other meta-weights", command("push", "<own>/l3rs", "me/name", "--results",
+        "<own>/other.json", prepare=lambda place: (damaged(lambda folder: None)(place), text("other.json",
+        '{"format_version": 1, "fingerprint": "0123456789abcdef", "results": []}')(place))),
+        "measured with other meta-weights .0123456789abcdef"),
+]  # fmt: skip
+
+LOOKING_AND_SHARING = [
     Row("hf-l3rs: no command", usage(cli.main), "required: COMMAND"),
     Row("hf-l3rs: unknown command", usage(cli.main, "download", "a/b"), "invalid choice: 'download'"),
     Row("hf-l3rs: unknown option", usage(cli.main, "info", "a/b", "--branch", "x"),
@@ -58,3 +122,5 @@ ROWS = [
     Row("pull: a folder for an id", command("pull", "<l3rs>", "<own>/out"), "is a folder, but only a Hub id"),
     Row("pull: a revision with spaces", command("pull", "user/name", "<own>/out", "--revision", " "), "revision must"),
 ]  # fmt: skip
+
+ROWS = [*MAKING, *MEASURING, *LOOKING_AND_SHARING]

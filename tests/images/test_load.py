@@ -16,7 +16,7 @@ from transformers import ViTImageProcessorPil
 
 from hf_l3rs.errors import ArtifactError, DataError, L3RSError
 from hf_l3rs.images.columns import find_columns
-from hf_l3rs.images.load import load_image_dataset, load_image_pool, load_image_processor
+from hf_l3rs.images.load import load_image_dataset, load_image_pool, load_image_processor, split_names
 
 
 FASHION_MNIST = Path(__file__).parents[2] / "recipes" / "data" / "fashion_mnist"
@@ -294,6 +294,13 @@ def test_import_loads_neither_datasets_nor_transformers():
     code = "import sys, hf_l3rs.images.load; print({'datasets', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
+
+
+def test_the_splits_of_a_folder_and_of_a_file():
+    assert set(split_names(FASHION_MNIST)) == set(SPLITS)
+    assert split_names(FASHION_MNIST / "test_eval.parquet") == ["train"]
+    with pytest.raises(DataError, match="There is no folder './absent'; give"):
+        split_names("./absent")
 
 
 @pytest.fixture(scope="module")

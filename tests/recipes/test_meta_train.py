@@ -162,7 +162,9 @@ def test_evaluation_writes_rows_tables_curves_and_results(tmp_path, capsys):
         "curves.png",
         "results.json",
         "manifest.json",
+        "l3rs",
     }
+    assert read_results(tmp_path / "l3rs/results.json").entries == read_results(tmp_path / "results.json").entries[:1]
     (entry, untrained) = read_results(tmp_path / "results.json").entries
     assert (entry.optimizer, entry.num_tasks, entry.baseline) == ("L3RS", 2, "Adam cosine, tuned")
     assert "meta_evaluate.py recipes/configs" in entry.command and untrained.optimizer == "L3RS, untrained"

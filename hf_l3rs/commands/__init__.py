@@ -1,0 +1,1 @@
+"""The commands of `hf-l3rs`, one a file; recipes are thin over the same functions."""

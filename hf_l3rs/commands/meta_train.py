@@ -1,0 +1,97 @@
+"""`hf-l3rs meta-train`: meta-trains an L3RS for a pretrained image-classification model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_l3rs.commands.answer import Answer
+from hf_l3rs.evaluation.baselines import BASELINES
+from hf_l3rs.evaluation.benchmark import tuned_losses
+from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.hub.release import L3RS_NAME
+from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
+from hf_l3rs.meta.build import build_network, run_settings
+from hf_l3rs.meta.candidates import MetaLoss
+from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.meta.windows import WindowConfig
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build_tasks
+
+
+logger = logging.getLogger(__name__)
+
+ARGUMENTS = (
+    ModelArguments,
+    L3RSArguments,
+    TaskArguments,
+    ESConfig,
+    WindowConfig,
+    MetaLoss,
+    MetaTrainingArguments,
+)
+
+DESCRIPTION = """
+Meta-trains an L3RS for a pretrained image-classification model. The first argument is a settings file in YAML, as
+`hf-l3rs init` writes it; options of the same names override it. In several processes:
+`accelerate launch --module hf_l3rs.cli meta-train my.yaml`, or `torchrun --nproc_per_node 2 -m hf_l3rs.cli ...`.
+OUTPUT_DIR/l3rs is the finished artefact; `hf-l3rs push OUTPUT_DIR user/name` publishes it.
+"""
+
+
+def meta_train(argv: Sequence[str] | None = None, *, description: str = DESCRIPTION, **parser: str) -> Path | None:
+    """
+    Meta-trains as a settings file and options say.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): The command line; that of the process by default.
+        description (`str`, *optional*): What `--help` begins with.
+        parser: Further settings of the parser, such as `prog`.
+
+    Returns:
+        `Path` or `None`: The folder of the finished artefact, or `None` if training was interrupted.
+
+    Raises:
+        L3RSError: Of whatever kind, if settings, model, data or the output folder do not allow the run.
+    """
+    model_args, l3rs_args, task_args, es, windows, meta_loss, args = parse_arguments(
+        ARGUMENTS, argv, description=description, **parser
+    )
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    accelerator = make_accelerator(args.report_to, args.output_dir)
+    _, tasks, validation = build_tasks(model_args, task_args, es.seed)
+    network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
+    reference = [BASELINES["Adam cosine"]]
+    trainer = MetaTrainer(
+        network,
+        tasks,
+        es,
+        args,
+        gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
+        meta_loss=meta_loss,
+        validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
+        references=lambda: tuned_losses(accelerator, trainer.validation_tasks, reference),
+        accelerator=accelerator,
+        settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
+    )
+    trainer.train()
+    if trainer.was_interrupted:
+        logger.info("Interrupted; continue with --resume_from_checkpoint last.")
+        return None
+    folder = Path(args.output_dir) / L3RS_NAME
+    if accelerator.is_main_process:
+        network.config = network.config.replace(meta_training=trainer.summary())
+        L3RSArtifact(network).save_pretrained(folder)
+        logger.info("Saved the L3RS in %s.", folder)
+    accelerator.end_training()
+    return folder
+
+
+def run(argv: Sequence[str]) -> Answer:
+    """Runs the command with what follows its name; the log has told everything by its end."""
+    folder = meta_train(argv, prog="hf-l3rs meta-train")
+    return Answer("", {"l3rs": None if folder is None else str(folder)})

@@ -1,0 +1,154 @@
+"""What a meta-training will take, from a few steps that are measured before it starts (ours)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from hf_l3rs.evaluation.baselines import BASELINES
+from hf_l3rs.evaluation.benchmark import measure
+from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
+from hf_l3rs.meta.processes import Processes
+from hf_l3rs.tasks.arguments import TaskArguments
+from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
+
+
+# Runs of these lengths are measured; what a step more takes is their difference.
+_SHORT, _LONG = 1, 3
+_REFERENCE = BASELINES["Adam cosine"]
+
+
+class StepCosts(NamedTuple):
+    """
+    What was measured.
+
+    Args:
+        differentiated (`float`): Seconds of an inner step that is differentiated, its share of the way back included.
+        plain (`float`): Seconds of an inner step that is not.
+        evaluation (`float`): Seconds of an evaluation.
+        graph_bytes (`int`): What the graph of a differentiated run of one step holds.
+        step_bytes (`int`): What every further step adds to it.
+    """
+
+    differentiated: float
+    plain: float
+    evaluation: float
+    graph_bytes: int
+    step_bytes: int
+
+
+class Forecast(NamedTuple):
+    """
+    What a run will take in one process: times are shared out among several.
+
+    Args:
+        generation_seconds (`float`): Of a generation, its share of validations included.
+        other_seconds (`float`): Of what comes before the first: the untrained L3RS and the tuned reference.
+        num_bytes (`int`): Of the graph of the longest run, which is held beside model and images.
+    """
+
+    generation_seconds: float
+    other_seconds: float
+    num_bytes: int
+
+    def seconds(self, num_generations: int) -> float:
+        """Returns the time of a run of so many generations."""
+        return self.other_seconds + num_generations * self.generation_seconds
+
+
+def measure_steps(
+    tasks: TaskDistribution, network: L3RSNetwork, gradient: GradientConfig, accelerator: Accelerator
+) -> StepCosts:
+    """
+    Measures inner steps on a task. The model's state is overwritten.
+
+    Args:
+        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where the task is drawn from.
+        network ([`L3RSNetwork`]): The L3RS.
+        gradient ([`GradientConfig`]): How runs are differentiated.
+        accelerator (`Accelerator`): Names the device.
+    """
+    short, long = (tasks.with_horizon(Horizon(steps, steps)).draw(0, 0, 0) for steps in (_SHORT, _LONG))
+    device = accelerator.device
+    short.model.to(device)
+    estimator = MetaGradient(gradient, 0, tasks, network, Processes(accelerator), accelerator)
+    vector = network.to_vector().detach()
+    adam = _REFERENCE.at(_REFERENCE.learning_rates[0])
+    estimator.of_task(vector, short)  # the first time, much is set up that never is again
+    with _counted() as small:
+        first = _seconds(lambda: estimator.of_task(vector, short), device)
+    with _counted() as large:
+        further = _seconds(lambda: estimator.of_task(vector, long), device) - first
+    once = _seconds(lambda: measure(short.model, adam, short, device=device), device)
+    plain = _per_step(_seconds(lambda: measure(long.model, adam, long, device=device), device) - once)
+    sizes = sum(small.values()), sum(large.values())
+    return StepCosts(
+        differentiated=_per_step(further),
+        plain=plain,
+        evaluation=max(once - plain, 0.0),
+        graph_bytes=sizes[0],
+        step_bytes=max(sizes[1] - sizes[0], 0) // (_LONG - _SHORT),
+    )
+
+
+def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validation_interval: int) -> Forecast:
+    """
+    Returns what a meta-training by gradient will take.
+
+    Args:
+        costs ([`StepCosts`]): As measured.
+        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks.
+        num_tasks (`int`): Of a generation.
+        validation_interval (`int`): Generations between validations; 0 for none.
+    """
+    steps = mean_steps(task_args)
+    validation = task_args.num_validation_tasks * (steps * costs.plain + costs.evaluation)
+    generation = num_tasks * (steps * costs.differentiated + costs.evaluation)
+    return Forecast(
+        generation_seconds=generation + (validation / validation_interval if validation_interval else 0.0),
+        other_seconds=(1 + len(_REFERENCE.learning_rates)) * validation,
+        num_bytes=costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes,
+    )
+
+
+def mean_steps(task_args: TaskArguments) -> float:
+    """Returns the mean of the horizons, which are log-uniform."""
+    low, high = task_args.min_steps, task_args.longest_horizon
+    return float(low) if low == high else (high - low) / math.log(high / low)
+
+
+@contextmanager
+def _counted() -> Iterator[dict[int, int]]:
+    """Counts the bytes of all storages that a graph holds, each once."""
+    sizes: dict[int, int] = {}
+    held: list[Any] = []  # an address is told from others as long as what is there is kept
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        held.append(storage)
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield sizes
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of a GPU, time by the clock; else of this process alone, whatever else the machine does meanwhile."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    start = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def _per_step(seconds: float) -> float:
+    return max(seconds / (_LONG - _SHORT), 1e-6)

@@ -1,0 +1,60 @@
+"""Settings that are written for a model and data run as they stand."""
+
+import json
+
+import pytest
+import yaml
+
+from hf_l3rs.commands.init import _num_generations
+from hf_l3rs.commands.meta_train import ARGUMENTS
+from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.hub.artifact import load_network
+from hf_l3rs.meta.forecast import Forecast
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+
+
+def init(run, inputs, *options):
+    return run("init", "--model", inputs / "base", "--data", inputs / "images", "--batch_size", "4", *options)
+
+
+def test_the_files_are_settings_and_run(run, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = init(run, inputs, "--steps", "2", "3", "--output", "my.yaml")
+    assert status == 0 and "20 layers, with batch norm" in out and "80 images" in out
+    assert "for 40 generations, and " in out and "hf-l3rs meta-train my.yaml" in out
+    *_, task_args, es, _, _, args = parse_arguments(ARGUMENTS, ["my.yaml"])
+    assert (task_args.num_classes, task_args.min_steps, task_args.max_steps, es.num_generations) == (2, 2, 3, 40)
+    assert args.output_dir == "outputs/my" and args.estimator == "gradient"
+    _, unseen, evaluation = parse_arguments((ModelArguments, TaskArguments, EvaluationArguments), ["my_evaluate.yaml"])
+    assert evaluation.l3rs == "outputs/my/l3rs" and evaluation.setting == "other classes"
+    assert not set(unseen.datasets[0].classes) & set(task_args.datasets[0].classes)
+    small = ["--num_generations", "1", "--num_tasks", "1", "--num_validation_tasks", "1"]
+    assert run("meta-train", "my.yaml", *small)[0] == 0
+    assert load_network("outputs/my/l3rs").config.meta_training["estimator"] == "gradient"
+    few = ["--baselines", "Adam at 1e-3", "--num_tasks", "1", "--horizons", "2"]
+    assert run("evaluate", "my_evaluate.yaml", *few)[0] == 0
+
+
+def test_nothing_is_measured_where_that_is_not_wanted(run, inputs, tmp_path):
+    status, out, _ = init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml", "--json")
+    data = json.loads(out)
+    assert status == 0 and data["num_generations"] == 40 and "meta-training" not in data
+    assert yaml.safe_load((tmp_path / "my.yaml").read_text())["adam_betas"] == [0.7, 0.95]
+    assert data["files"] == [str(tmp_path / "my.yaml"), str(tmp_path / "my_evaluate.yaml")]
+    status, _, err = init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml")
+    assert status == 1 and "exists; choose another --output, or give --overwrite" in err
+    assert init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml", "--overwrite")[0] == 0
+
+
+def test_what_is_missing_is_asked_for_at_a_terminal(run, inputs, tmp_path, monkeypatch):
+    answers = iter([str(inputs / "base"), str(inputs / "images")])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    assert run("init", "--no_estimate", "--batch_size", "4", "--output", tmp_path / "my.yaml")[0] == 0
+    assert (tmp_path / "my.yaml").exists()
+
+
+@pytest.mark.parametrize(("minutes", "count"), [(None, 40), (5, 29), (0.1, 5), (1000, 60)])
+def test_the_time_that_is_given_chooses_the_length(minutes, count):
+    assert _num_generations(Forecast(10.0, 10.0, 0), minutes) == count

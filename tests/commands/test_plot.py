@@ -1,0 +1,40 @@
+"""Pictures again from stored rows; that of an evaluation is tested with it."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_l3rs.commands.plot import draw_again
+from hf_l3rs.evaluation.results import Row, write_rows
+
+
+RESULTS = Path(__file__).parents[2] / "recipes/results/l3rs-resnet-tiny-fashion"
+
+
+def test_the_title_is_that_of_the_evaluation_or_else_of_the_folder(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        "hf_l3rs.evaluation.plots.plot_learning_curves", lambda rows, path, title: titles.append(title)
+    )
+    write_rows([Row("L3RS", None, 0, 2, 2, 0.5, 0.9)], tmp_path / "rows.csv")
+    draw_again(tmp_path, tmp_path)
+    (tmp_path / "summary.md").write_text("# ResNet, fine-tuned\n\n| steps |\n")
+    draw_again(tmp_path, tmp_path)
+    draw_again(tmp_path, tmp_path, "Mine")
+    assert titles == [tmp_path.name, "ResNet, fine-tuned", "Mine"]
+
+
+def test_trajectories_are_drawn_too(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    status, out, _ = run("plot", RESULTS, "--output", tmp_path)
+    assert (status, out) == (0, f"{tmp_path}/trajectories.png\n") and (tmp_path / "trajectories.png").stat().st_size
+
+
+def test_without_matplotlib_it_says_how_to_have_it(run, tmp_path, monkeypatch):
+    def missing():
+        raise ImportError("Pictures need matplotlib; install it with `pip install hf_l3rs[plots]`.")
+
+    monkeypatch.setattr("hf_l3rs.evaluation.plots.pyplot", missing)
+    write_rows([Row("L3RS", None, 0, 2, 2, 0.5, 0.9)], tmp_path / "rows.csv")
+    status, out, err = run("plot", tmp_path)
+    assert (status, out) == (1, "") and "pip install hf_l3rs[plots]" in err and err.count("\n") == 1

@@ -1,9 +1,9 @@
 """
 The step of float32 layers on the CPU in two passes over memory, compiled from C when it is first needed.
 
-The plain step reads and writes a model some twenty times, once for every operation of its directions, and is as fast as
-memory is. Here the first pass computes the directions only to measure them; the second computes them again, writes the
-averages and moves the parameters. That is the traffic of torch's fused Adam, and one more reading.
+The plain step reads and writes a model some twenty times, once for every operation of its directions, and is as fast
+as memory is. Here the first pass computes the directions only to measure them; the second computes them again, writes
+the averages and moves the parameters. That is the traffic of torch's fused Adam, and one more reading.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ def _refuse_what_is_plain(config: L3RSConfig, streams: Sequence[Tensors]) -> Non
     layouts = [torch.empty_like(param, device="meta").stride() for param in params]
     if any(tensor.stride() != layout for stream in streams for tensor, layout in zip(stream, layouts)):
         raise UnsupportedSetupError(
-            "The fused step needs parameters without holes in memory, and a state that lies as they do; the plain step "
-            "is taken."
+            "The fused step needs parameters without holes in memory, and a state that lies as they do; the plain "
+            "step is taken."
         )
 
 
@@ -259,8 +259,8 @@ def _compiled(source: str) -> ctypes.CDLL:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
             return ctypes.CDLL(str(library))
         except (OSError, subprocess.SubprocessError) as error:
-            told = (getattr(error, "stderr", None) or reason(error)).strip().splitlines()
+            told = (getattr(error, "stderr", None) or reason(error)).strip().splitlines() or ["no word"]
             raise UnsupportedSetupError(
-                f"The fused step needs a C compiler with OpenMP, but {compiler} failed ({told[0] if told else 'no word'}); "
-                "the plain step is taken, install gcc or set CC."
+                f"The fused step needs a C compiler with OpenMP, but {compiler} failed ({told[0]}); the plain step is "
+                "taken, install gcc or set CC."
             ) from error

@@ -79,7 +79,7 @@ class Outcome(NamedTuple):
         ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The state's, brought up to date.
         decision ([`Decision`]): For who wants to know.
         shares (`torch.Tensor` of shape `(num_layers, num_directions)`): μ(l)_p / ‖d_p(l)‖.
-        averaging (`torch.Tensor` of shape `(num_layers, 2)` or `(num_layers, 0)`): Of [`~hf_l3rs.learned.network.Choice`].
+        averaging (`torch.Tensor` of shape `(num_layers, 2)` or `(num_layers, 0)`): As the network's [`Choice`] has it.
     """
 
     ema: torch.Tensor

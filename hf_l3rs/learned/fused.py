@@ -27,8 +27,9 @@ from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.step import Decide, Decision, LayerStack, LayerState
 
 
-# Elements that one thread takes at a time. Sums are of chunks, so that they do not depend on the number of threads.
-CHUNK = 8192
+# Elements that one thread takes at a time; with fewer, steps are slower. Sums are of chunks, so that they do not depend
+# on the number of threads.
+CHUNK = 65536
 
 # Not -ffast-math, with which a library changes how its whole process rounds, and numbers that are none are forgotten.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
@@ -51,7 +52,7 @@ _SOURCE = """
 
 void measure(ARGUMENTS, float (*sums)[%(num_sums)d], int num_threads)
 {
-    #pragma omp parallel for num_threads(num_threads) schedule(dynamic, 4)
+    #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t chunk = 0; chunk < num_chunks; chunk++) {
         LAYER
         float %(zero_sums)s;
@@ -67,7 +68,7 @@ void measure(ARGUMENTS, float (*sums)[%(num_sums)d], int num_threads)
 /* from the end, where the first pass has left the caches */
 void apply(ARGUMENTS, int num_threads)
 {
-    #pragma omp parallel for num_threads(num_threads) schedule(dynamic, 4)
+    #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t left = num_chunks; left > 0; left--) {
         const int64_t chunk = left - 1;
         LAYER

@@ -27,8 +27,8 @@ from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.step import Decide, Decision, LayerStack, LayerState
 
 
-# Elements that one thread takes at a time; with fewer, steps are slower. Sums are of chunks, so that they do not depend
-# on the number of threads.
+# Elements that one thread takes at a time; with fewer, steps are slower. Sums are of chunks, so that they do not
+# depend on the number of threads.
 CHUNK = 65536
 
 # Not -ffast-math, with which a library changes how its whole process rounds, and numbers that are none are forgotten.

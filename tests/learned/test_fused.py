@@ -21,8 +21,9 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C com
 
 
 @pytest.fixture(autouse=True)
-def compiled_anew():
+def compiled_anew_for_small_chunks(monkeypatch):
     fused._compiled.cache_clear()
+    monkeypatch.setattr(fused, "CHUNK", 8192)  # so that a layer has several
 
 
 def make_model():

@@ -31,6 +31,10 @@ class L3RS(LearnedOptimizer):
         float32_copy (`bool`, *optional*, defaults to `False`):
             Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
             updates smaller than their rounding are lost.
+        fused (`bool`, *optional*, defaults to `False`):
+            Whether steps of float32 parameters on the CPU go through memory twice only, in kernels that a C compiler
+            makes at the first step; equal to the plain step but for rounding. Where that cannot be, a warning says
+            why, and steps are plain.
         minimum_fit (`float`, *optional*, defaults to `0.5`):
             The least share of the trained parameters, in [0, 1], that must be in layers that the meta-weights are
             made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model, as
@@ -67,6 +71,7 @@ class L3RS(LearnedOptimizer):
         lr: float = 1.0,
         num_training_steps: int | None = None,
         float32_copy: bool = False,
+        fused: bool = False,
         minimum_fit: float = MINIMUM_FIT,
         **kwargs: Any,
     ) -> L3RS:
@@ -79,6 +84,7 @@ class L3RS(LearnedOptimizer):
             lr (`float`, *optional*, defaults to `1.0`): Multiplier on the learned step, without unit.
             num_training_steps (`int`, *optional*): Planned length of the run in optimizer steps.
             float32_copy (`bool`, *optional*, defaults to `False`): Whether low precision keeps float32 copies.
+            fused (`bool`, *optional*, defaults to `False`): Whether steps are compiled, see above.
             minimum_fit (`float`, *optional*, defaults to `0.5`): What fits a model less is refused; 0 trains any.
             kwargs: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as of
                 [`~hf_l3rs.L3RSArtifact.from_pretrained`].
@@ -97,6 +103,7 @@ class L3RS(LearnedOptimizer):
             lr=lr,
             num_training_steps=num_training_steps,
             float32_copy=float32_copy,
+            fused=fused,
             minimum_fit=minimum_fit,
         )
         optimizer.commit_hash = artifact.commit_hash

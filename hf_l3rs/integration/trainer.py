@@ -80,6 +80,7 @@ class L3RSTrainer(Trainer):
                 lr=template.param_groups[0]["lr"],
                 synchronize_loss=template.loss_observer.synchronize,
                 float32_copy=template.float32_copy,
+                fused=template.fused,
                 minimum_fit=template.minimum_fit,
             )
             optimizer.commit_hash = getattr(template, "commit_hash", None)

@@ -39,6 +39,9 @@ class Arithmetic(Protocol):
     def sqrt(self, tensors: Tensors) -> Tensors:
         """√x, in new memory"""
 
+    def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+        """x + w (y - x), in new memory"""
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         """‖x‖, of shape `(num_layers,)`"""
 
@@ -72,6 +75,9 @@ class InPlace:
     def sqrt(self, tensors: Tensors) -> Tensors:
         return list(torch._foreach_sqrt(tensors))
 
+    def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+        return list(torch._foreach_lerp(tensors, ends, weights))
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack(torch._foreach_norm(tensors))
 
@@ -99,6 +105,9 @@ class Functional:
 
     def sqrt(self, tensors: Tensors) -> Tensors:
         return [(x + torch.finfo(x.dtype).tiny).sqrt() for x in tensors]  # the root of 0 has no derivative
+
+    def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+        return self.lerp_(tensors, ends, weights)
 
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack([torch.linalg.vector_norm(x) for x in tensors])

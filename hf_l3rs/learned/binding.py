@@ -10,6 +10,7 @@ import torch
 
 from hf_l3rs.errors import UnsupportedSetupError
 from hf_l3rs.learned.arithmetic import IN_PLACE, Tensors
+from hf_l3rs.learned.fused import FusedStep
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.refusals import is_sharded, refuse_sparse_gradients
 from hf_l3rs.learned.step import Decision, LayerStack, LayerState, buffer_names, initial_buffers
@@ -33,6 +34,7 @@ class Binding:
             From [`~hf_l3rs.learned.structure.identify_layers`].
         state (`dict`): The optimizer's state; entries are created for parameters that have none.
         float32_copy (`bool`): Whether parameters of low precision get a float32 copy in the state.
+        fused (`bool`): Whether steps are fused where they can be; where not, `plain_because` says why.
 
     Raises:
         UnsupportedSetupError: If a parameter is sharded.
@@ -45,6 +47,7 @@ class Binding:
         identity: torch.Tensor,
         state: MutableMapping[torch.Tensor, dict[str, Any]],
         float32_copy: bool,
+        fused: bool,
     ) -> None:
         if any(map(is_sharded, params)):  # swapped in after the optimizer was bound, as FSDP2 does
             raise UnsupportedSetupError(
@@ -58,6 +61,13 @@ class Binding:
         entries = [state[param] for param in params]
         self.state = self._stack_state(entries)
         self._copies = [self._float32_copy(*pair) for pair in zip(params, entries)] if float32_copy else None
+        self._fused: FusedStep | None = None
+        self.plain_because: str | None = None
+        if fused:
+            try:
+                self._fused = FusedStep(self.stack, params, self.state)
+            except UnsupportedSetupError as error:
+                self.plain_because = str(error)
 
     def _stack_state(self, entries: Sequence[dict[str, Any]]) -> LayerState:
         """Stacks the state, as it is where the parameters are now, and leaves the rows in it."""
@@ -84,10 +94,15 @@ class Binding:
     def holds(self, params: Tensors) -> bool:
         """Whether the binding is of exactly these parameters, as and where they are now."""
         same = len(params) == len(self.params) and all(map(operator.is_, params, self.params))
-        return same and params[0].device == self.stack.device and [p.dtype for p in params] == self.param_dtypes
+        same = same and params[0].device == self.stack.device and [p.dtype for p in params] == self.param_dtypes
+        return same and (self._fused is None or self._fused.holds())
 
     def step(self, group: Mapping[str, Any], num_training_steps: int, loss: torch.Tensor | None) -> Decision:
         """Takes one step of all layers, in place; see [`LayerStack.step`]."""
+        if self._fused is not None:
+            return self._fused.step(
+                self.decide, loss=loss, k=group["step"], num_training_steps=num_training_steps, lr=group["lr"]
+            )
         targets = self._targets()
         _, _, decision = self.stack.step(
             self.decide,
@@ -133,11 +148,11 @@ class Bindings:
 
     Args:
         network ([`L3RSNetwork`]): The meta-weights; bindings are made anew when they change.
-        float32_copy (`bool`): See [`Binding`].
+        float32_copy, fused (`bool`): See [`Binding`].
     """
 
-    def __init__(self, network: L3RSNetwork, float32_copy: bool) -> None:
-        self.network, self.float32_copy = network, float32_copy
+    def __init__(self, network: L3RSNetwork, float32_copy: bool, fused: bool) -> None:
+        self.network, self.float32_copy, self.fused = network, float32_copy, fused
         self._made: dict[tuple[int, torch.device], Binding] = {}
         self._version = self._network_version()
 
@@ -171,7 +186,9 @@ class Bindings:
             if binding is None or not binding.holds(params):
                 rows = {id(param): identity[name] for name, param in zip(group["param_names"], group["params"])}
                 weights = torch.stack([rows[id(param)] for param in params])
-                binding = self._made[index, device] = Binding(params, self.network, weights, state, self.float32_copy)
+                binding = self._made[index, device] = Binding(
+                    params, self.network, weights, state, self.float32_copy, self.fused
+                )
             bindings.append(binding)
         return bindings
 

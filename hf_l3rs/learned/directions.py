@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from hf_l3rs.learned.arithmetic import FUNCTIONAL, Arithmetic, Tensors
+from hf_l3rs.learned.arithmetic import Arithmetic, Tensors
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.orthogonal import orthogonalise
 
@@ -97,7 +97,7 @@ def _muon(
     """The running mean of the gradients, a step ahead (Nesterov), with all its singular values near one."""
     beta1, _ = config.adam_betas
     averages = arithmetic.lerp_(buffers["muon_exp_avg"], grads, 1 - beta1)
-    ahead = FUNCTIONAL.lerp_(averages, grads, 1 - beta1)
+    ahead = arithmetic.lerp(averages, grads, 1 - beta1)
     return orthogonalise(ahead), {"muon_exp_avg": averages}
 
 

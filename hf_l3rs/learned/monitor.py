@@ -87,6 +87,11 @@ class StepMonitor:
                 low.pop().removeprefix("torch."),
             )
 
+    def warn_of_plain_steps(self, reasons: Iterable[str | None]) -> None:
+        """Warns where fused steps were asked for, but are not to be had."""
+        for reason in filter(None, reasons):
+            self._warn("fused", "%s", reason)
+
     def _warn(self, kind: str, message: str, *args: Any) -> None:
         if kind not in self._warned and not self.quiet:
             self._warned.add(kind)

@@ -24,7 +24,16 @@ from hf_l3rs.learned.structure import identify_layers
 
 
 # Beside torch's own; what else there is is derived, or belongs to one process.
-_KEPT_IN_COPIES = ("network", "float32_copy", "minimum_fit", "quiet", "_identity", "_layers", "_waiting_state")
+_KEPT_IN_COPIES = (
+    "network",
+    "float32_copy",
+    "fused",
+    "minimum_fit",
+    "quiet",
+    "_identity",
+    "_layers",
+    "_waiting_state",
+)
 
 
 class LearnedOptimizer(LateBoundOptimizer):
@@ -32,7 +41,7 @@ class LearnedOptimizer(LateBoundOptimizer):
     [`~hf_l3rs.L3RS`] without Hub and Trainer: a torch optimizer that is given its meta-weights.
 
     Args:
-        params, config, network, lr, num_training_steps, synchronize_loss, float32_copy, minimum_fit:
+        params, config, network, lr, num_training_steps, synchronize_loss, float32_copy, fused, minimum_fit:
             As of [`~hf_l3rs.L3RS`].
         quiet (`bool`, *optional*, defaults to `False`):
             Whether to warn of nothing and to train any model, as for the candidates of meta-training, of which many
@@ -49,6 +58,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         num_training_steps: int | None = None,
         synchronize_loss: bool = True,
         float32_copy: bool = False,
+        fused: bool = False,
         minimum_fit: float = MINIMUM_FIT,
         quiet: bool = False,
     ) -> None:
@@ -59,7 +69,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         self.minimum_fit = 0.0 if network is None else minimum_fit  # an untrained one has learned no model's ways
         self.network = network = choose_network(network, config, all_named(groups))
         self.loss_observer = LossObserver(synchronize_loss)
-        self.float32_copy, self.quiet = float32_copy, quiet
+        self.float32_copy, self.fused, self.quiet = float32_copy, fused, quiet
         self._init_transient()
         defaults = {"step": 0, "num_training_steps": num_training_steps, "fingerprint": network.fingerprint()}
         super().__init__(groups, params if isinstance(params, nn.Module) else None, {"lr": lr, **defaults})
@@ -69,7 +79,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         super()._init_transient()
         self._identity: dict[str, torch.Tensor] = {}
         self._layers: tuple[LayerSpec, ...] = ()
-        self._bindings = Bindings(self.network, self.float32_copy)
+        self._bindings = Bindings(self.network, self.float32_copy, self.fused)
         self.monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
         self.was_restored = False  # whether the state is a loaded one, with which no step was taken yet
@@ -220,6 +230,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         for group, planned, of_group in zip(self.param_groups, plans, bindings):
             group["step"] += 1
             decisions += [binding.step(group, planned, loss) for binding in of_group]
+        self.monitor.warn_of_plain_steps(binding.plain_because for of_group in bindings for binding in of_group)
         self.monitor.observe(decisions)
         return result
 
@@ -272,7 +283,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         state = dict(state)
         if "network" in state:  # torch's own load_state_dict comes here too, with state and param_groups only
             self.network = state["network"]
-            self.float32_copy, self.quiet = state["float32_copy"], state["quiet"]
+            self.float32_copy, self.fused, self.quiet = state["float32_copy"], state["fused"], state["quiet"]
             self.loss_observer = LossObserver(state.pop("synchronize_loss"))
             self._init_transient()
         super().__setstate__(state)

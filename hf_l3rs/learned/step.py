@@ -71,6 +71,23 @@ class Decision(NamedTuple):
     is_usable: torch.Tensor | None
 
 
+class Outcome(NamedTuple):
+    """
+    What [`LayerStack.decide`] returns.
+
+    Args:
+        ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The state's, brought up to date.
+        decision ([`Decision`]): For who wants to know.
+        shares (`torch.Tensor` of shape `(num_layers, num_directions)`): μ(l)_p / ‖d_p(l)‖.
+        averaging (`torch.Tensor` of shape `(num_layers, 2)` or `(num_layers, 0)`): As the network's [`Choice`] has it.
+    """
+
+    ema: torch.Tensor
+    decision: Decision
+    shares: torch.Tensor
+    averaging: torch.Tensor
+
+
 class LayerStack:
     """
     The layers that one step updates, all on one device. Holds what does not change from step to step.
@@ -149,22 +166,14 @@ class LayerStack:
             `tuple[list[torch.Tensor], LayerState, Decision]`: Parameters and state after the step, and the decision.
         """
         config = self.config
-        lam, gains = lr * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
         grad_norms = self._norms(grads, arithmetic)
-        is_usable = grad_norms <= self.max_norm
-        all_usable = arithmetic.are_all_set(is_usable)
-        if (
-            not all_usable
-        ):  # a layer whose gradient is not a number takes it as zero, and keeps its parameter and averages
+        is_usable = self.usable(grad_norms, arithmetic)
+        if is_usable is not None:  # a layer whose gradient is not a number takes it as zero
             grads = [torch.where(flag, grad, 0.0) for flag, grad in zip(is_usable.unbind(), grads)]
-            grad_norms, lam = torch.where(is_usable, grad_norms, 0.0), torch.where(is_usable, lam, 0.0)
-            gains = torch.where(is_usable[:, None, None], gains, 0.0)
+            grad_norms = torch.where(is_usable, grad_norms, 0.0)
         (steps,) = arithmetic.add_([state.steps], 1.0)
 
-        param_norms = self._norms(params, arithmetic)
-        if config.step_reference == "relative":
-            lam = lam * torch.hypot(param_norms, LEAST_RMS * self.sqrt_numel).detach()
-        norms = [grad_norms, param_norms]
+        norms = [grad_norms, self._norms(params, arithmetic)]
         directions, buffers = [], dict[str, Tensors]()
         for name in config.directions:  # d_p(l), and ‖d_p(l)‖
             direction, own = DIRECTIONS[name].update(config, grads, state.buffers, steps.double(), arithmetic)
@@ -172,29 +181,63 @@ class LayerStack:
             norms.append(grad_norms if direction is grads else self._norms(direction, arithmetic))
             buffers.update(own)
 
-        measured = torch.stack(norms, dim=1)
-        measures = log_measures(loss, measured, self.sqrt_numel)
-        if not feature_gradient:
-            measures = measures.detach()
-        inputs = ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
-        (ema,) = arithmetic.lerp_([state.ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
-        times = self.time_coefficients(num_training_steps)
-        mixture, factor, averaging = decide(stack_features(config, Features(k, times, ema, measures)))
-
-        lam = lam * factor  # lr λ(l)
-        shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
+        ema, decision, shares, averaging = self.decide(
+            decide, torch.stack(norms, dim=1), is_usable, state.ema, loss=loss, k=k,
+            num_training_steps=num_training_steps, arithmetic=arithmetic, lr=lr, feature_gradient=feature_gradient,
+        )  # fmt: skip
         if config.normalize_mixture:
             directions, shares = self._unit_mixture(directions, shares, arithmetic)
-        coefficients = -lam[:, None] * shares
+        coefficients = -decision.update_norms[:, None] * shares
         moved = state.buffers[FAST] if config.averaging else params
         for direction, column in zip(directions, coefficients.unbind(1)):
             moved = arithmetic.addcmul_(moved, direction, list(column.unbind()))  # θ ← θ − lr λ Σ_p μ_p d_p/‖d_p‖
-        decision = Decision(mixture, lam, self.sqrt_numel, None if all_usable else is_usable)
         if not config.averaging:
             return moved, LayerState(steps, ema, buffers), decision
         weights = averaging_weights(averaging, steps)
-        params, own = average_iterates(params, moved, state.buffers[AVERAGE], weights, decision.is_usable, arithmetic)
+        params, own = average_iterates(params, moved, state.buffers[AVERAGE], weights, is_usable, arithmetic)
         return params, LayerState(steps, ema, {**buffers, **own}), decision
+
+    def usable(self, grad_norms: torch.Tensor, arithmetic: Arithmetic) -> torch.Tensor | None:
+        """Returns which layers' gradients are numbers, and not too large to be squared; `None` if all are known to."""
+        is_usable = grad_norms <= self.max_norm
+        return None if arithmetic.are_all_set(is_usable) else is_usable
+
+    def decide(
+        self,
+        decide: Decide,
+        measured: torch.Tensor,
+        is_usable: torch.Tensor | None,
+        ema: torch.Tensor,
+        *,
+        loss: torch.Tensor | None,
+        k: int,
+        num_training_steps: int,
+        arithmetic: Arithmetic,
+        lr: float = 1.0,
+        feature_gradient: bool = True,
+    ) -> Outcome:
+        """
+        Asks the network what to do with layers of which everything was measured; other arguments as of `step`.
+
+        Args:
+            measured (`torch.Tensor` of shape `(num_layers, 2 + num_directions)`): ‖g(l)‖, ‖θ(l)‖ and ‖d_p(l)‖.
+            is_usable (`torch.Tensor` of shape `(num_layers,)`, *optional*): The layers that move; the others stay.
+            ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): Of the state.
+        """
+        lam, gains = lr * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
+        if is_usable is not None:  # the others keep their parameter and averages
+            lam, gains = torch.where(is_usable, lam, 0.0), torch.where(is_usable[:, None, None], gains, 0.0)
+        if self.config.step_reference == "relative":
+            lam = lam * torch.hypot(measured[:, 1], LEAST_RMS * self.sqrt_numel).detach()
+        measures = log_measures(loss, measured, self.sqrt_numel)
+        if not feature_gradient:
+            measures = measures.detach()
+        inputs = ema_inputs(measures)[:, :, None].expand_as(ema)  # ξ
+        (ema,) = arithmetic.lerp_([ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
+        times = self.time_coefficients(num_training_steps)
+        mixture, factor, averaging = decide(stack_features(self.config, Features(k, times, ema, measures)))
+        shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
+        return Outcome(ema, Decision(mixture, lam * factor, self.sqrt_numel, is_usable), shares, averaging)
 
     def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
         """Returns [`~hf_l3rs.learned.features.time_coefficients`], made anew only when the plan changes."""

@@ -9,7 +9,14 @@ from recipes import benchmark_step
 def test_smoke(capsys):
     rows = benchmark_step.main(["--models", "resnet-tiny", "--rounds", "2"])
     costs = {row.optimizer: row for row in rows}
-    assert set(costs) == {"Adam (foreach)", "Adam (fused)", "SGD momentum (foreach)", "L3RS", "L3RS with Muon"}
+    assert set(costs) == {
+        "Adam (foreach)",
+        "Adam (fused)",
+        "SGD momentum (foreach)",
+        "L3RS",
+        "L3RS (fused)",
+        "L3RS with Muon",
+    }
     assert costs["Adam (foreach)"].ratio == 1
     assert all(row.milliseconds > 0 for row in rows)
     assert costs["SGD momentum (foreach)"].bytes_per_parameter == 4

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.recalibration import batch_norms
 from hf_l3rs.images.load import load_image_processor, open_image_pool, split_names
 from hf_l3rs.images.pools import StreamedImagePool
+from hf_l3rs.learned.batch_norm import batch_norms
 from hf_l3rs.learned.layers import describe_trainable_layers
 from hf_l3rs.tasks.arguments import ROLES
 from hf_l3rs.tasks.base_model import load_image_classifier

@@ -13,6 +13,7 @@ from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, save_network
 from hf_l3rs.hub.card import generate_model_card, read_card
 from hf_l3rs.hub.hub import download, push
+from hf_l3rs.hub.paths import refuse_missing_path
 from hf_l3rs.hub.results import read_results_of
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
@@ -79,6 +80,7 @@ class L3RSArtifact:
         # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
         if os.path.exists(source) or not isinstance(source, str):
             return cls(load_network(source))
+        refuse_missing_path(source)
         folder, commit_hash = download(
             source,
             revision,

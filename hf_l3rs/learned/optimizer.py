@@ -191,9 +191,11 @@ class LearnedOptimizer(LateBoundOptimizer):
         """
         if not self.is_bound:
             raise BindingError(
-                "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) before the first step."
+                "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) on the L3RS itself, "
+                "with Accelerate before accelerator.prepare, whose wrapper has no bind."
             )
         plans = [planned_steps(group) for group in self.param_groups]
+        self.monitor.warn_of_plan(self.param_groups, self.config.num_training_steps)
         result: Any = closure
         if callable(closure):
             with torch.enable_grad():

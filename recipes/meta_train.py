@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 
 from hf_l3rs.errors import L3RSError
-from hf_l3rs.evaluation.baselines import BASELINES
-from hf_l3rs.evaluation.benchmark import tuned_losses
+from hf_l3rs.evaluation.references import reference_losses
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
@@ -52,7 +51,6 @@ def main(argv: list[str] | None = None) -> Path | None:
     accelerator = make_accelerator(args.report_to, args.output_dir)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
-    reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(
         network,
         tasks,
@@ -61,7 +59,7 @@ def main(argv: list[str] | None = None) -> Path | None:
         gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
         meta_loss=meta_loss,
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
-        references=lambda: tuned_losses(accelerator, trainer.validation_tasks, reference),
+        references=lambda: reference_losses(accelerator, trainer.validation_tasks, args.data_limit),
         accelerator=accelerator,
         settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
     )

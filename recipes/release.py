@@ -5,7 +5,8 @@ Puts a meta-trained L3RS and what was measured with it into one folder that is e
         outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json \\
         outputs/trajectories_resnet_tiny_fashion/behaviour.json
 
-The card is made from config and results; what a person wrote into an earlier card is kept.
+The card is made from config and results, with the picture beside the first of them; what a person wrote into an
+earlier card is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ArtifactError, L3RSError
-from hf_l3rs.hub.artifact import RESULTS_NAME
+from hf_l3rs.files import write_files
+from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Results, read_results, write_results
 
 
@@ -44,6 +46,9 @@ def main(argv: list[str] | None = None) -> None:
         behaviour = results.behaviour or behaviour
     if entries or behaviour:
         write_results(Results(fingerprint, tuple(entries), behaviour), folder / RESULTS_NAME)
+    pictures = [file for path in args.results if (file := Path(path).with_name(PICTURE_NAME)).is_file()]
+    if pictures:
+        write_files(folder, {PICTURE_NAME: pictures[0].read_bytes()})
     artifact.save_pretrained(folder)
 
 

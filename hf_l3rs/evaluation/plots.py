@@ -131,21 +131,18 @@ def _draw_lines(axis: Axes, tables: dict[str, pd.DataFrame], styles: dict[str, d
 def _draw_points(
     axis: Axes, tables: dict[str, pd.DataFrame], styles: dict[str, dict[str, Any]], is_loss: bool
 ) -> None:
-    """Side by side, the best first: at the same place they would hide one another. Names stand where there is room."""
+    """Side by side, the best first: at the same place they would hide one another. Losses bear names."""
     worst = math.inf if is_loss else -math.inf
     means = {name: float(table["mean"].fillna(worst).iloc[0]) for name, table in tables.items()}
-    names = sorted(means, key=lambda name: means[name], reverse=not is_loss)
     finite = [mean for mean in means.values() if math.isfinite(mean)] or [1.0]
-    middle = (
-        math.sqrt(min(finite) * max(finite)) if is_loss else (min(finite) + max(finite)) / 2
-    )  # losses are on a log scale
-    for index, name in enumerate(names):
+    middle = math.sqrt(abs(min(finite) * max(finite)))  # on a scale of logarithms
+    for index, name in enumerate(sorted(means, key=lambda name: means[name], reverse=not is_loss)):
         table, color = tables[name], styles[name]["color"]
         axis.errorbar(
             [index], table["mean"], table["stderr"], fmt="o", capsize=3, markersize=4, color=color, label=name
         )
-        if math.isfinite(means[name]):
-            is_above = means[name] < middle
+        if is_loss and math.isfinite(means[name]):
+            is_above = means[name] <= middle
             axis.annotate(
                 name,
                 (index, means[name]),

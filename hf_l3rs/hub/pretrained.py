@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, save_network
+from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, picture_in, save_network
 from hf_l3rs.hub.card import generate_model_card, read_card
 from hf_l3rs.hub.hub import download, push
 from hf_l3rs.hub.paths import refuse_missing_path
@@ -121,7 +121,13 @@ class L3RSArtifact:
         folder = Path(save_directory)
         files = network_files(self.network)
         results = read_results_of(self.network.fingerprint(), folder / RESULTS_NAME)
-        card = generate_model_card(self.config, results, repo_id=repo_id, existing=read_card(folder / README))
+        card = generate_model_card(
+            self.config,
+            results,
+            repo_id=repo_id,
+            existing=read_card(folder / README),
+            picture=picture_in(folder),
+        )
         write_files(folder, {**files, README: str(card).encode()})
         if not push_to_hub:
             return None

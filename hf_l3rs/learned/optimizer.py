@@ -25,6 +25,11 @@ from hf_l3rs.learned.structure import identify_layers
 # Beside torch's own; what else there is is derived, or belongs to one process.
 _KEPT_IN_COPIES = ("network", "float32_copy", "minimum_fit", "quiet", "_identity", "_layers", "_waiting_state")
 
+_UNBOUND = (
+    "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) on the L3RS itself, with "
+    "Accelerate before accelerator.prepare, whose wrapper has no bind."
+)
+
 
 class LearnedOptimizer(LateBoundOptimizer):
     """
@@ -190,10 +195,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             BindingError: If it is not bound, was not told the number of steps, or added groups fit it too little.
         """
         if not self.is_bound:
-            raise BindingError(
-                "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) on the L3RS itself, "
-                "with Accelerate before accelerator.prepare, whose wrapper has no bind."
-            )
+            raise BindingError(_UNBOUND)
         plans = [planned_steps(group) for group in self.param_groups]
         self.monitor.warn_of_plan(self.param_groups, self.config.num_training_steps)
         result: Any = closure

@@ -9,20 +9,19 @@ from typing import Any
 
 from hf_l3rs.evaluation.data_limit import DATA_LIMIT
 from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figure, scale_loss
-from hf_l3rs.files import PathLike
 
 
 CURVE_NAME = "curve.png"
 _REFERENCE = "validation_loss_"
 
 
-def draw_curve(metrics_file: PathLike, path: PathLike) -> bool:
+def draw_curve(metrics_file: str | Path, path: str | Path) -> bool:
     """
     Draws the validation loss of a run, with a line across for each reference.
 
     Args:
-        metrics_file (`str` or `os.PathLike`): The run's `metrics.jsonl`.
-        path (`str` or `os.PathLike`): The PNG to write.
+        metrics_file (`str` or `Path`): The run's `metrics.jsonl`.
+        path (`str` or `Path`): The PNG to write.
 
     Returns:
         `bool`: Whether there was anything to draw: nothing is written where no validation gave a number.

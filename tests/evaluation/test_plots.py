@@ -42,12 +42,13 @@ def test_a_curve_starts_where_it_was_first_measured(axes):
 
 
 def test_points_of_a_single_step_stand_side_by_side_with_their_errors(axes):
-    """They bear their names, and the best comes first."""
+    """The best comes first; losses bear names."""
     worse = [row("Adam", task, 2.0 + task) for task in (0, 1)]
-    for axis in axes([*worse, *curve("L3RS", [10], 10)]):
+    loss, accuracy = axes([*worse, *curve("L3RS", [10], 10)])
+    assert {text.get_text(): text.xy[0] for text in loss.texts if text.get_text()} == {"L3RS": 0, "Adam": 1}
+    for axis in (loss, accuracy):
         assert sorted(float(points[0].get_xdata()[0]) for points in axis.containers) == [0.0, 1.0]
         assert axis.get_xticks().tolist() == [] and axis.get_xlabel() == "at step 10"
-        assert {text.get_text(): text.xy[0] for text in axis.texts if text.get_text()} == {"L3RS": 0, "Adam": 1}
 
 
 def test_no_more_than_a_handful_of_columns(axes):

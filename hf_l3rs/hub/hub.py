@@ -131,8 +131,8 @@ def push(
     create_pr: bool = False,
 ) -> str:
     """
-    Uploads the L3RS in a folder in one commit: config, weights, measured results, their picture and card. What a person
-    wrote into the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets there
+    Uploads the L3RS in a folder in one commit: config, weights, measured results, their picture and card. What a
+    person wrote into the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets there
     meanwhile.
 
     Args:

@@ -36,7 +36,10 @@ def draw_curve(metrics_file: str | Path, path: str | Path) -> bool:
         for name, value in validated[-1].items()
         if name.startswith(_REFERENCE) and value is not None
     }
-    figure, axis = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
+    plt = pyplot()
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     generations = [line["generation"] for line in validated]
     axis.plot(generations, [line["validation_loss"] for line in validated], "o-", color=HIGHLIGHT, label="L3RS")
     for index, (name, loss) in enumerate(references.items()):
@@ -46,6 +49,7 @@ def draw_curve(metrics_file: str | Path, path: str | Path) -> bool:
     if 0 < min(loss for loss in axis.get_ylim()) < math.inf:
         scale_loss(axis)
     axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.set_xlabel("generation")
     axis.set_ylabel("loss on the validation tasks")
     axis.spines[["top", "right"]].set_visible(False)

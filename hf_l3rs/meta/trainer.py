@@ -177,6 +177,7 @@ class MetaTrainer:
                 self._trajectories.draw(self.folder.path)
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
+                self.accelerator.trackers.clear()  # which end_training would finish again
         if self._is_over():
             self.selection.check_outcome(progress)
             if self.accelerator.is_main_process and (advice := look_back(progress)) is not None:

@@ -1,5 +1,7 @@
 """A run says before it starts what it will cost, and in the end what to do where it got nowhere."""
 
+import logging
+
 import pytest
 import torch
 
@@ -22,6 +24,16 @@ def test_the_cost_of_a_generation_is_what_it_was(gradient, tmp_path):
     said = foresee(trainer.estimator, 10, trainer.validation_tasks, 5, 3.0)
     assert f"10 generations cost about {10 * cost:,.0f} plain inner steps, and 5 validations 60" in said
     assert f"about {(10 * cost + 60) * 3 / 60:.2g} minutes" in said
+
+
+def test_a_run_says_both_of_itself(tmp_path, caplog):
+    trainer = make_trainer(str(tmp_path), 2)
+    trainer.selection._measure_references = lambda: {"Adam": 0.0}
+    with caplog.at_level(logging.INFO, logger="hf_l3rs.meta"):
+        trainer.train()
+    said = [record.getMessage() for record in caplog.records if "about" in record.getMessage() or record.levelno > 20]
+    assert said[0].startswith("2 generations cost about 48 plain inner steps, and 1 validations 12:")
+    assert "no better than that of tuned Adam, 0" in said[1] and len(said) == 2
 
 
 def over(best, best_generation=4, **references):

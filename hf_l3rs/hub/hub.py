@@ -132,8 +132,8 @@ def push(
 ) -> str:
     """
     Uploads the L3RS in a folder in one commit: config, weights, measured results, their picture and card. What a
-    person wrote into the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets there
-    meanwhile.
+    person wrote into the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets
+    there meanwhile.
 
     Args:
         folder (`str` or `os.PathLike`): What [`~hf_l3rs.L3RSArtifact.save_pretrained`] wrote.

@@ -82,6 +82,8 @@ class StepMonitor:
             groups (`Sequence[dict]`): The optimizer's `param_groups`.
             trained_steps (`int`, *optional*): The longest run of meta-training, if it is known.
         """
+        if self.quiet:
+            return
         run = groups[0]
         planned = run["num_training_steps"]
         rates = [group.get("initial_lr", group["lr"]) for group in groups]  # a schedule may begin at nothing

@@ -31,6 +31,7 @@ from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
 from hf_l3rs.evaluation.results import Row, final_rows, read_rows, to_csv
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
 from hf_l3rs.files import write_files
+from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.markdown import markdown_table
@@ -184,6 +185,7 @@ def draw(sections: Sequence[Section]) -> list[Path]:
         if not is_picture_of(curves, to_csv(first.rows).encode()):
             plot_learning_curves(first.rows, curves, first.title)
             drawn.append(curves)
+        write_files(ROOT / "model_cards" / name, {PICTURE_NAME: curves.read_bytes()})
         if not is_picture_of(grid, grid_data(rows)):
             plot_grid(rows, grid, name, first.config.num_training_steps)
             drawn.append(grid)

@@ -5,8 +5,8 @@ Puts a meta-trained L3RS and what was measured with it into one folder that is e
         outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json \\
         outputs/trajectories_resnet_tiny_fashion/behaviour.json
 
-The card is made from config and results; what a person wrote into an earlier card is kept. `hf-l3rs push` does the
-same with the output folder of a run, on its way to the Hub.
+The card is made from config and results, with the picture beside the first of them; what a person wrote into an
+earlier card is kept. `hf-l3rs push` does the same with the output folder of a run, on its way to the Hub.
 """
 
 from __future__ import annotations

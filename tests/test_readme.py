@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import AutoModelForImageClassification, TrainingArguments
 
 
@@ -18,19 +19,22 @@ def names(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     images, labels = torch.randn(8, 3, 28, 28), torch.arange(8) % 5
     args = TrainingArguments(str(tmp_path), max_steps=2, report_to="none", disable_tqdm=True, use_cpu=True)
-    return {
+    dataset = [{"pixel_values": image, "labels": int(label)} for image, label in zip(images, labels)]
+    yield {
         "model": AutoModelForImageClassification.from_pretrained("recipes/base_models/resnet-tiny-fashion"),
         "args": args,
-        "dataset": [{"pixel_values": image, "labels": int(label)} for image, label in zip(images, labels)],
+        "dataset": dataset,
+        "loader": torch.utils.data.DataLoader(dataset, batch_size=4),
         "batches": [
             {"pixel_values": images[:4], "labels": labels[:4]},
             {"pixel_values": images[4:], "labels": labels[4:]},
         ],
     }
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_there_are_snippets():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 @pytest.mark.parametrize("block", BLOCKS)

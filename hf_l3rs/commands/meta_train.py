@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_l3rs.commands.answer import Answer
-from hf_l3rs.evaluation.baselines import BASELINES
-from hf_l3rs.evaluation.benchmark import tuned_losses
+from hf_l3rs.evaluation.references import reference_losses
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.release import L3RS_NAME
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
@@ -65,7 +64,6 @@ def meta_train(argv: Sequence[str] | None = None, *, description: str = DESCRIPT
     accelerator = make_accelerator(args.report_to, args.output_dir)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
-    reference = [BASELINES["Adam cosine"]]
     trainer = MetaTrainer(
         network,
         tasks,
@@ -74,7 +72,7 @@ def meta_train(argv: Sequence[str] | None = None, *, description: str = DESCRIPT
         gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
         meta_loss=meta_loss,
         validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
-        references=lambda: tuned_losses(accelerator, trainer.validation_tasks, reference),
+        references=lambda: reference_losses(accelerator, trainer.validation_tasks, args.data_limit),
         accelerator=accelerator,
         settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
     )

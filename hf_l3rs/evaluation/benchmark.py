@@ -48,7 +48,8 @@ def run_one(
         seed (`int`): Of the tasks; meta-training's tasks have another seed, and other images.
         run ([`Run`]): What to run.
         evaluate_every (`int`, *optional*):
-            Steps between evaluations; at the end only by default, and of a contender with more than one pass.
+            Steps between evaluations, the first before any step; at the end only by default, and of a contender with
+            more than one pass.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 
     Returns:
@@ -56,7 +57,7 @@ def run_one(
     """
     length = run.num_training_steps
     task = draw_task(tasks, seed, run.task, length)
-    steps = range(evaluate_every, length, evaluate_every) if evaluate_every and run.contender.passes == 1 else ()
+    steps = range(0, length, evaluate_every) if evaluate_every and run.contender.passes == 1 else ()
     evaluations = measure(model, run.contender, task, steps, device)
     return [Row(*run.key, step, *evaluation) for step, evaluation in evaluations.items()]
 

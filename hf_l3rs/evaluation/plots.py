@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# L3RS stands out; baselines keep to muted colours that differ in lightness too.
+# L3RS and what is made of it stand out; baselines keep to muted colours that differ in lightness too.
 HIGHLIGHT = "#c1121f"
+VARIANTS = ("#f77f00", "#e5989b")
 LIMIT = "#333333"
 MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
 
 # Lengths of run side by side; more of them go below.
-MAX_COLUMNS = 5
+MAX_COLUMNS = 3
 
 # Where a PNG keeps the digest of what it was drawn from.
 _DIGEST = "Data digest"
@@ -46,14 +47,14 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
     """
     plt = pyplot()
     frame = to_frame(rows)
-    colors = _colors(frame.optimizer.unique(), highlight)
+    styles = _styles(frame.optimizer.unique(), highlight)
     horizons = sorted(frame.num_training_steps.unique())
-    columns = min(len(horizons), MAX_COLUMNS)
-    bands = math.ceil(len(horizons) / columns)
+    bands = math.ceil(len(horizons) / MAX_COLUMNS)
+    columns = math.ceil(len(horizons) / bands)  # as many in each band
     figure, axes = plt.subplots(
         2 * bands,
         columns,
-        figsize=(max(3.4 * columns, 6), 5.2 * bands + 0.6),  # not narrower than the title
+        figsize=(max(4.2 * columns, 6), 5.6 * bands + 0.8),  # not narrower than the title
         squeeze=False,
         sharey="row",
         layout="constrained",
@@ -65,23 +66,32 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
         for row, metric in enumerate(("loss", "accuracy")):
             axis = axes[2 * band + row, column]
             axis.set_visible(True)
-            _draw_curves(axis, frame[frame.num_training_steps == horizon], metric, colors, highlight)
+            _draw_curves(axis, frame[frame.num_training_steps == horizon], metric, styles)
             axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
         axes[2 * band, column].set_title(f"runs of {horizon} steps", fontsize=10)
     for row in range(0, 2 * bands, 2):
         scale_loss(axes[row, 0])
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:  # lines, which come later, also show how they are dashed
+        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path, to_csv(rows).encode())
 
 
-def _colors(names: Sequence[str], highlight: str) -> dict[str, str]:
-    others = [name for name in names if name != highlight and not is_data_limit(name)]
-    return {highlight: HIGHLIGHT, **dict(zip(others, MUTED * len(others)))}
+def _styles(names: Sequence[str], highlight: str) -> dict[str, dict[str, Any]]:
+    """How each optimizer is drawn; a colour that comes again is dashed."""
+    styles: dict[str, dict[str, Any]] = {highlight: {"color": HIGHLIGHT, "linewidth": 2.4, "zorder": 3}}
+    variants = [name for name in names if name.startswith(f"{highlight}, ")]
+    others = [name for name in names if name != highlight and name not in variants and not is_data_limit(name)]
+    for palette, group in ((VARIANTS, variants), (MUTED, others)):
+        for index, name in enumerate(group):
+            dashes = ("-", "--", ":", "-.")[index // len(palette) % 4]
+            styles[name] = {"color": palette[index % len(palette)], "linewidth": 1.3, "linestyle": dashes}
+    return styles
 
 
-def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, colors: dict[str, str], highlight: str) -> None:
+def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, styles: dict[str, dict[str, Any]]) -> None:
     """Means over tasks with one standard error: as lines with a band, or as points where there is a single step."""
     from matplotlib.ticker import MaxNLocator
 
@@ -90,21 +100,15 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, colors: dict[str,
     if limit < math.inf:
         axis.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=DATA_LIMIT)
     steps = curves.step.unique()
-    for index, (name, of_optimizer) in enumerate(curves.groupby("optimizer", sort=False)):
-        table = mean_and_stderr(of_optimizer.groupby("step")[metric])
-        table = table.where(table["mean"] < math.inf)
-        style = {"color": colors[name], "label": name, "markersize": 3}
-        if len(steps) == 1:  # side by side: at the same place they would hide one another
-            axis.errorbar([index], table["mean"], table["stderr"], fmt="o", capsize=3, **style)
-            continue
-        axis.plot(table.index, table["mean"], "o-", linewidth=2.2 if name == highlight else 1.3, **style)
-        low, high = table["mean"] - table["stderr"], table["mean"] + table["stderr"]
-        axis.fill_between(table.index, low, high, color=colors[name], alpha=0.15, linewidth=0)
+    tables = {
+        name: mean_and_stderr(rows.groupby("step")[metric]) for name, rows in curves.groupby("optimizer", sort=False)
+    }
+    tables = {name: table.where(table["mean"] < math.inf) for name, table in tables.items()}
     if len(steps) == 1:
-        axis.set_xticks([])
+        _draw_points(axis, tables, styles, is_loss=metric == "loss")
         axis.set_xlabel(f"at step {steps[0]}")
-        axis.margins(x=0.3)
     else:
+        _draw_lines(axis, tables, styles)
         axis.set_xlim(left=0)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 5, 10), integer=True))
         axis.set_xlabel("step")
@@ -115,6 +119,43 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, colors: dict[str,
     counts = diverged.groupby("optimizer", sort=False).size()
     text = "\n".join(f"{name}: {count} diverged" for name, count in counts.items())
     axis.text(0.98, 0.98, text if metric == "loss" else "", transform=axis.transAxes, ha="right", va="top", fontsize=7)
+
+
+def _draw_lines(axis: Axes, tables: dict[str, pd.DataFrame], styles: dict[str, dict[str, Any]]) -> None:
+    for name, table in tables.items():
+        axis.plot(table.index, table["mean"], marker="o", markersize=3, label=name, **styles[name])
+        low, high = table["mean"] - table["stderr"], table["mean"] + table["stderr"]
+        axis.fill_between(table.index, low, high, color=styles[name]["color"], alpha=0.15, linewidth=0)
+
+
+def _draw_points(
+    axis: Axes, tables: dict[str, pd.DataFrame], styles: dict[str, dict[str, Any]], is_loss: bool
+) -> None:
+    """Side by side, the best first: at the same place they would hide one another. Losses bear names."""
+    worst = math.inf if is_loss else -math.inf
+    means = {name: float(table["mean"].fillna(worst).iloc[0]) for name, table in tables.items()}
+    finite = [mean for mean in means.values() if math.isfinite(mean)] or [1.0]
+    middle = math.sqrt(abs(min(finite) * max(finite)))  # on a scale of logarithms
+    for index, name in enumerate(sorted(means, key=lambda name: means[name], reverse=not is_loss)):
+        table, color = tables[name], styles[name]["color"]
+        axis.errorbar(
+            [index], table["mean"], table["stderr"], fmt="o", capsize=3, markersize=4, color=color, label=name
+        )
+        if is_loss and math.isfinite(means[name]):
+            is_above = means[name] <= middle
+            axis.annotate(
+                name,
+                (index, means[name]),
+                xytext=(0, 8 if is_above else -8),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="bottom" if is_above else "top",
+                fontsize=6.5,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            ).set_in_layout(False)
+    axis.set_xticks([])
+    axis.margins(x=0.08)
 
 
 def scale_loss(axis: Axes) -> None:

@@ -73,10 +73,16 @@ def _draw(axis: Axes, table: pd.DataFrame, value: str, colors: Any) -> None:
 
 
 def _scale(axis: Axes, values: pd.Series, is_share: bool) -> None:
-    """The same for all roles, so that they can be compared."""
+    """The same for all roles, so that they can be compared, with ticks that are plain numbers."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
     if is_share:
         axis.set_ylim(0, 1)
         return
     axis.set_yscale("log")
-    axis.set_ylim(0.8 * values[values > 0].min(), 1.25 * values.max())
+    low, high = 0.8 * values[values > 0].min(), 1.25 * values.max()
+    axis.set_ylim(low, high)
+    if high < 10 * low:
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_major_formatter("{x:g}")

@@ -22,6 +22,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 README = "README.md"
 RESULTS_NAME = "results.json"
+PICTURE_NAME = "curves.png"  # of the results; optional
 
 # Bytes. A configuration with as many layers as one may have is smaller.
 _MAX_CONFIG_SIZE = 2**23
@@ -59,6 +60,11 @@ def _library_version() -> str | None:
         return version("hf_l3rs")
     except PackageNotFoundError:  # run from a source tree that was never installed
         return None
+
+
+def picture_in(folder: PathLike) -> str | None:
+    """Returns the name of the picture of the results that is in a folder; `None` where there is none."""
+    return PICTURE_NAME if Path(folder, PICTURE_NAME).is_file() else None
 
 
 def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:

@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike
+from hf_l3rs.hub.overview import describe_cost, describe_gain
 from hf_l3rs.hub.provenance import HUB_ID, base_models, describe_settings, known_hub_ids, last_part, trained_on
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
@@ -40,6 +41,7 @@ def generate_model_card(
     *,
     repo_id: str | None = None,
     existing: ModelCard | None = None,
+    picture: str | None = None,
 ) -> ModelCard:
     """
     Writes the card of an L3RS. The same arguments give the same bytes, and so does the own output as `existing`.
@@ -52,6 +54,7 @@ def generate_model_card(
             The present card. Only what stands between its markers `<!-- hf_l3rs:begin ... -->` and
             `<!-- hf_l3rs:end ... -->` is replaced, and a section that was removed stays removed. Additional metadata,
             tags, license and results are kept.
+        picture (`str`, *optional*): Name of a file beside the card that shows the results.
 
     Returns:
         `huggingface_hub.ModelCard`
@@ -68,6 +71,7 @@ def generate_model_card(
         data,
         template_path=str(_TEMPLATE),
         behaviour=markdown_text(results.behaviour) if results is not None and results.behaviour else None,
+        picture=picture,
         **_template_values(config, entries, repo_id),
     )
     text = generated.text if existing is None else _merged_text(existing.text, generated.text)
@@ -202,6 +206,8 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "directions": " and ".join(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
+        "gain": describe_gain(entries),
+        "cost": describe_cost(config.meta_training, config.directions),
         "base_step": f"{config.base_step:g}",
         "settings": markdown_table(["setting", "value"], settings.items()),
         "results": _results_table(entries) if entries else None,
@@ -238,10 +244,10 @@ def _row(entry: Result) -> list[Any]:
         entry.optimizer,
         entry.num_training_steps,
         _measured(entry.loss, entry.loss_stderr),
-        _measured(entry.accuracy, entry.accuracy_stderr),
+        _percent(entry.accuracy, entry.accuracy_stderr),
         entry.baseline,
         _measured(entry.baseline_loss),
-        _measured(entry.baseline_accuracy),
+        _percent(entry.baseline_accuracy),
         None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
         entry.speed_up,
         _measured(entry.data_limit_loss),
@@ -254,7 +260,13 @@ def _measured(value: float | None, stderr: float | None = None) -> str | None:
         return None
     if value == math.inf:
         return "diverged"
-    return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.4f}"
+    return f"{value:.3f}" if stderr is None else f"{value:.3f} ± {stderr:.3f}"
+
+
+def _percent(value: float | None, stderr: float | None = None) -> str | None:
+    if value is None:
+        return None
+    return f"{100 * value:.1f} %" if stderr is None else f"{100 * value:.1f} ± {100 * stderr:.1f} %"
 
 
 def _command(entry: Result) -> str:

@@ -10,7 +10,15 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
+from hf_l3rs.hub.artifact import (
+    CONFIG_NAME,
+    PICTURE_NAME,
+    README,
+    RESULTS_NAME,
+    WEIGHTS_NAME,
+    load_network,
+    picture_in,
+)
 from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.errors import check_request, hub_errors
 from hf_l3rs.hub.results import read_results_of
@@ -98,7 +106,9 @@ def pull(
     cached, commit_hash = download(repo_id, revision, token=token)
     load_network(cached, repo_id)
     files: dict[str, Path | None] = {WEIGHTS_NAME: cached / WEIGHTS_NAME, CONFIG_NAME: cached / CONFIG_NAME}
-    files |= {name: _download_optional(repo_id, name, commit_hash, token) for name in (README, RESULTS_NAME)}
+    files |= {
+        name: _download_optional(repo_id, name, commit_hash, token) for name in (README, RESULTS_NAME, PICTURE_NAME)
+    }
     contents = {name: file.read_bytes() for name, file in files.items() if file is not None}
     for name, data in contents.items():
         target = Path(folder, name)
@@ -121,8 +131,9 @@ def push(
     create_pr: bool = False,
 ) -> str:
     """
-    Uploads the L3RS in a folder in one commit: config, weights, measured results and card. What a person wrote into
-    the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets there meanwhile.
+    Uploads the L3RS in a folder in one commit: config, weights, measured results, their picture and card. What a
+    person wrote into the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets
+    there meanwhile.
 
     Args:
         folder (`str` or `os.PathLike`): What [`~hf_l3rs.L3RSArtifact.save_pretrained`] wrote.
@@ -180,7 +191,9 @@ class _Folder:
         self.results = read_results_of(self.fingerprint, folder / RESULTS_NAME, strict=True)
         self.card = read_card(folder / README)
         generate_model_card(self.config, self.results, existing=self.card)
+        self.picture = picture_in(folder)
         names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if self.results else [])]
+        names += [self.picture] if self.picture else []
         self.files = {name: (folder / name).read_bytes() for name in names}
 
     def operations(self, repo_id: str, parent: str | None, token: str | bool | None) -> list[Any]:
@@ -190,7 +203,13 @@ class _Folder:
             # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
             kept = read_results_of(self.fingerprint, results) if results and not self.results else None
             existing = combine_cards(self.card, read_card(card))
-            text = generate_model_card(self.config, self.results or kept, repo_id=repo_id, existing=existing)
+            text = generate_model_card(
+                self.config,
+                self.results or kept,
+                repo_id=repo_id,
+                existing=existing,
+                picture=self.picture,
+            )
         except ArtifactError as error:
             raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
         files = {**self.files, README: str(text).encode()}

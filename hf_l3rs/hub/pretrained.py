@@ -10,9 +10,10 @@ from typing import Any
 
 from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, save_network
+from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, picture_in, save_network
 from hf_l3rs.hub.card import generate_model_card, read_card
 from hf_l3rs.hub.hub import download, push
+from hf_l3rs.hub.paths import refuse_missing_path
 from hf_l3rs.hub.results import read_results_of
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.network import L3RSNetwork
@@ -79,6 +80,7 @@ class L3RSArtifact:
         # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
         if os.path.exists(source) or not isinstance(source, str):
             return cls(load_network(source))
+        refuse_missing_path(source)
         folder, commit_hash = download(
             source,
             revision,
@@ -119,7 +121,13 @@ class L3RSArtifact:
         folder = Path(save_directory)
         files = network_files(self.network)
         results = read_results_of(self.network.fingerprint(), folder / RESULTS_NAME)
-        card = generate_model_card(self.config, results, repo_id=repo_id, existing=read_card(folder / README))
+        card = generate_model_card(
+            self.config,
+            results,
+            repo_id=repo_id,
+            existing=read_card(folder / README),
+            picture=picture_in(folder),
+        )
         write_files(folder, {**files, README: str(card).encode()})
         if not push_to_hub:
             return None

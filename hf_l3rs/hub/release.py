@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.files import PathLike
-from hf_l3rs.hub.artifact import CONFIG_NAME, RESULTS_NAME, load_network
+from hf_l3rs.files import PathLike, write_files
+from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, RESULTS_NAME, load_network
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results, read_results, read_results_of, write_results
 
@@ -26,16 +26,18 @@ def write_release(artifact: L3RSArtifact, folder: PathLike, files: Iterable[Path
     Args:
         artifact ([`~hf_l3rs.L3RSArtifact`]): The L3RS.
         folder (`str` or `os.PathLike`): Of the release; made if absent.
-        files (`Iterable`): Of results; of these the L3RS's own enter, not those of others beside it.
+        files (`Iterable`):
+            Of results; of these the L3RS's own enter, not those of others beside it. The picture beside the first of
+            them that has one goes with it.
 
     Raises:
         ArtifactError: If a file cannot be read, or was measured with other meta-weights.
         StorageError: If the folder cannot be written.
     """
     fingerprint = artifact.network.fingerprint()
+    files = list(files)
     results = merge_results(fingerprint, [_read_own(file, fingerprint) for file in files])
-    if results is not None:
-        write_results(results, Path(folder, RESULTS_NAME))
+    _write_measured(Path(folder), results, files)
     artifact.save_pretrained(folder)
 
 
@@ -62,13 +64,11 @@ def gather_release(folder: Path, more: Sequence[PathLike] = ()) -> Path:
         return home
     network = load_network(home)
     fingerprint = network.fingerprint()
-    found = [read_results_of(fingerprint, home / RESULTS_NAME)]
-    if is_run:
-        found += [read_results_of(fingerprint, file) for file in _results_in(folder) if file.parent != home]
-    found += [_read_own(_file_of(path), fingerprint) for path in more]
-    results = merge_results(fingerprint, found)
-    if results is not None:
-        write_results(results, home / RESULTS_NAME)
+    files = [file for file in _results_in(folder) if file.parent != home] if is_run else []
+    found = {file: read_results_of(fingerprint, file) for file in (home / RESULTS_NAME, *files)}
+    found.update({file: _read_own(file, fingerprint) for file in map(_file_of, more)})
+    used = [file for file, results in found.items() if results is not None and file.parent != home]
+    _write_measured(home, merge_results(fingerprint, found.values()), used)
     L3RSArtifact(network).save_pretrained(home)
     return home
 
@@ -91,6 +91,15 @@ def merge_results(fingerprint: str, parts: Iterable[Results | None]) -> Results 
                 where = (entry.setting, entry.shown_dataset, entry.split, entry.num_training_steps)
                 entries[where] = entry
     return Results(fingerprint, tuple(entries.values()), behaviour) if entries or behaviour else None
+
+
+def _write_measured(home: Path, results: Results | None, files: Iterable[PathLike]) -> None:
+    """Puts results, and the picture beside the first file of them that has one, to an L3RS."""
+    if results is not None:
+        write_results(results, home / RESULTS_NAME)
+    pictures = [picture for file in files if (picture := Path(file).with_name(PICTURE_NAME)).is_file()]
+    if pictures:
+        write_files(home, {PICTURE_NAME: pictures[0].read_bytes()})
 
 
 def _results_in(folder: Path) -> Iterator[Path]:

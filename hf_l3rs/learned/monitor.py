@@ -16,6 +16,11 @@ logger = logging.getLogger("hf_l3rs.optimizer")
 
 # How many layers a warning names: a model may have hundreds.
 NUM_EXAMPLES = 3
+# A multiplier below this is taken for a learning rate (ours).
+SMALL_LR = 0.05
+# So many times the longest run of meta-training is far past it (ours): at 3 times the released L3RS are ahead of tuned
+# Adam, at 17 times behind.
+LONG = 5
 
 
 class StepMonitor:
@@ -68,13 +73,60 @@ class StepMonitor:
             "optimizer.step(loss), or let the model compute the loss from its labels.",
         )
 
+    def warn_of_plan(self, groups: Sequence[dict[str, Any]], trained_steps: int | None) -> None:
+        """
+        Warns, before a step, of a multiplier that hardly moves anything, of a run much longer than those of
+        meta-training, and of one that is past its plan.
+
+        Args:
+            groups (`Sequence[dict]`): The optimizer's `param_groups`.
+            trained_steps (`int`, *optional*): The longest run of meta-training, if it is known.
+        """
+        if self.quiet:
+            return
+        run = groups[0]
+        planned = run["num_training_steps"]
+        rates = [group.get("initial_lr", group["lr"]) for group in groups]  # a schedule may begin at nothing
+        if run["step"] == 0 and 0 < max(rates) < SMALL_LR:
+            self._warn(
+                "lr",
+                "L3RS's lr is a multiplier on the learned step, 1.0 as meta-trained, and no learning rate: at %g it "
+                "trains at a fraction of that; leave lr out.",
+                max(rates),
+            )
+        if planned is None or not any(rates):
+            return
+        if trained_steps is not None and planned > LONG * trained_steps:
+            self._warn(
+                "horizon",
+                "The run is planned for %d steps, but this L3RS was meta-trained for up to %d: in runs so much longer "
+                "its gain is smaller, and a tuned Adam may be better; compare, or meta-train it for longer runs "
+                "(initial_l3rs).",
+                planned,
+                trained_steps,
+            )
+        if run["step"] >= planned:
+            self._warn(
+                "plan",
+                "The run goes on past the %d steps that L3RS was told of, with steps as small as at the end of a run; "
+                "give bind the real number by num_training_steps.",
+                planned,
+            )
+
     def warn_of_misfit(self, fit: Fit) -> None:
         """Warns of layers that are not those that the L3RS was meta-trained for."""
         misfits = fit.misfits
         if misfits and not self.quiet:
             names = ", ".join(misfits[:NUM_EXAMPLES])
             more = f" and {len(misfits) - NUM_EXAMPLES} more" if len(misfits) > NUM_EXAMPLES else ""
-            logger.warning("This L3RS %s; what does not fit is %s%s.", fit.describe(), names, more)
+            logger.warning(
+                "This L3RS %s; where it does not fit, layers take the mean embedding of their kind, with less of a "
+                "gain, or none: compare with a tuned Adam, or meta-train for this model from it (initial_l3rs); what "
+                "does not fit is %s%s.",
+                fit.describe(),
+                names,
+                more,
+            )
 
     def warn_of_rounding(self, params: Iterable[torch.Tensor]) -> None:
         """Warns if a parameter is of a type that rounds small updates away."""

@@ -35,6 +35,11 @@ _KEPT_IN_COPIES = (
     "_waiting_state",
 )
 
+_UNBOUND = (
+    "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) on the L3RS itself, with "
+    "Accelerate before accelerator.prepare, whose wrapper has no bind."
+)
+
 
 class LearnedOptimizer(LateBoundOptimizer):
     """
@@ -202,10 +207,9 @@ class LearnedOptimizer(LateBoundOptimizer):
             BindingError: If it is not bound, was not told the number of steps, or added groups fit it too little.
         """
         if not self.is_bound:
-            raise BindingError(
-                "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) before the first step."
-            )
+            raise BindingError(_UNBOUND)
         plans = [planned_steps(group) for group in self.param_groups]
+        self.monitor.warn_of_plan(self.param_groups, self.config.num_training_steps)
         result: Any = closure
         if callable(closure):
             with torch.enable_grad():

@@ -104,7 +104,11 @@ class MetaTrainingArguments:
             Pairs whose inner loops run as one through `torch.func.vmap`; 0 runs candidates one after another. Faster
             for small dense models, slower for convolutions on a CPU. Tasks must then have one fixed horizon.
         compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
-        report_to (`str`, *optional*): A tracker that Accelerate knows, such as `"wandb"` or `"tensorboard"`.
+        data_limit (`bool`, *optional*, defaults to `False`):
+            Whether to measure the data limit of the validation tasks, a line to refer to beside tuned Adam's. It takes
+            124 times the steps of one validation.
+        report_to (`str`, *optional*):
+            A tracker that Accelerate knows, such as `"trackio"`, `"tensorboard"` or `"wandb"`.
         project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
     """
 
@@ -119,6 +123,7 @@ class MetaTrainingArguments:
     num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
     vectorized_pairs: int = field(default=0, metadata={"help": "Pairs that run as one through vmap; 0: none."})
     compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
+    data_limit: bool = field(default=False, metadata={"help": "Measure the data limit of the validation tasks."})
     report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
     project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 

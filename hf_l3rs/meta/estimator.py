@@ -44,6 +44,9 @@ class Estimator(Protocol):
     def estimate(self, state: OuterState) -> Estimate:
         """Returns the estimate at `state.mean` for the generation `state.generation`, the same on every process."""
 
+    def cost_of_generation(self, num_steps: float) -> float:
+        """Returns what a generation costs where runs have `num_steps` steps, in steps that are not differentiated."""
+
     def state(self) -> dict[str, torch.Tensor]:
         """
         Returns what is carried over to the next generation, the same on every process, by name; nothing by default.

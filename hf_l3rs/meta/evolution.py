@@ -112,6 +112,10 @@ class Evolution(Estimator):
             },
         )
 
+    def cost_of_generation(self, num_steps: float) -> float:
+        """See [`~hf_l3rs.meta.estimator.Estimator.cost_of_generation`]."""
+        return 2 * self.config.num_pairs * num_steps
+
     def scores(self, state: OuterState) -> torch.Tensor:
         """Returns the fields of [`Rollout`] for all candidates, of shape `(num_pairs, 2, num_fields)`."""
         shape = (self.config.num_pairs, 2, len(Rollout._fields))

@@ -138,6 +138,10 @@ class MetaGradient(Estimator):
             metrics={name: float(values[usable].mean()) for name, values in means.items()},
         )
 
+    def cost_of_generation(self, num_steps: float) -> float:
+        """See [`~hf_l3rs.meta.estimator.Estimator.cost_of_generation`]."""
+        return self.config.num_tasks * num_steps * self.config.step_cost
+
     def has_exploded(self, gradients: torch.Tensor) -> torch.Tensor:
         """Whether each of the gradients, of shape `(num_samples, dimension)`, is not a number, or no use."""
         return ~(torch.linalg.vector_norm(gradients, dim=1) <= EXPLODED * self.config.max_task_gradient)

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,6 +23,7 @@ from hf_l3rs.meta.checkpoint import (
     save_checkpoint,
     set_aside_after,
 )
+from hf_l3rs.meta.curve import CURVE_NAME, draw_curve
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.processes import Processes
 
@@ -92,6 +94,11 @@ class RunFolder:
     def log(self, metrics: Mapping[str, float]) -> None:
         """Adds a generation's metrics; see [`append_metrics`]."""
         self._processes.on_main(lambda: append_metrics(self.path, metrics))
+
+    def draw_curve(self) -> None:
+        """Draws the metrics, where matplotlib is there; see [`~hf_l3rs.meta.curve.draw_curve`]."""
+        if find_spec("matplotlib") is not None:
+            self._processes.on_main(lambda: draw_curve(self.path / METRICS_NAME, self.path / CURVE_NAME))
 
     def _find(self, fresh: Progress, like: OuterState, resume: str | None) -> Progress | None:
         """Returns the progress to resume from, if any; another run's are never written over."""

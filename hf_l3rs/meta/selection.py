@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -43,11 +44,22 @@ class Selection:
         self._scorer, self._processes = scorer, processes
         self._patience, self._measure_references = patience, references
 
-    def measure_references(self, progress: Progress) -> None:
-        """Measures once in a run what it is compared with: an untrained L3RS, and what was given."""
+    def measure_references(self, progress: Progress, foresee: Callable[[float], None] | None = None) -> None:
+        """
+        Measures once in a run what it is compared with: an untrained L3RS, and what was given.
+
+        Args:
+            progress ([`Progress`]): Where to keep it.
+            foresee (`Callable`, *optional*):
+                Called in between with the seconds that an inner step of the untrained L3RS takes, on all processes
+                together, evaluations included.
+        """
         if not self.interval or progress.references:
             return
+        start = time.perf_counter()
         losses = {"untrained": self._loss(L3RSNetwork(self._scorer.config).to_vector())}
+        if foresee is not None:
+            foresee((time.perf_counter() - start) / sum(task.num_training_steps for task in self.tasks))
         losses |= self._measure_references() if self._measure_references is not None else {}
         progress.references = {name: _infinite_if_not_finite(loss) for name, loss in losses.items()}
 

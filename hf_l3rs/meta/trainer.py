@@ -21,12 +21,15 @@ from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.evolution import ESConfig, Evolution
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.interruption import Interruption
-from hf_l3rs.meta.outer import OuterConfig, OuterState, move, retreat
+from hf_l3rs.meta.outer import OuterState, move, retreat
+from hf_l3rs.meta.outlook import foresee, look_back
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
 from hf_l3rs.meta.selection import Selection
+from hf_l3rs.meta.summary import describe_strategy, summarise_run
 from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator
+from hf_l3rs.meta.trajectory_log import TrajectoryLog
 from hf_l3rs.meta.windows import WindowConfig, WindowedGradient
 from hf_l3rs.tasks.mixture import Tasks
 from hf_l3rs.tasks.task import Task
@@ -97,6 +100,7 @@ class MetaTrainer:
             patience=args.early_stopping_patience,
             references=references,
         )
+        self._trajectories = TrajectoryLog(network.config, validation_tasks, self.accelerator)
         identity = {
             "config": network.config.to_dict(),
             "es": dataclasses.asdict(es),
@@ -166,13 +170,18 @@ class MetaTrainer:
                     self.estimator.load_state(progress.carried)
                     progress.carried = {}  # would otherwise be held twice
                 self.accelerator.init_trackers(self.args.project, config=flat_scalars(progress.settings))
-                self.selection.measure_references(progress)
+                self.selection.measure_references(progress, self._foresee)
                 self._run_generations()
                 self._save()
+                self.folder.draw_curve()
+                self._trajectories.draw(self.folder.path)
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
+                self.accelerator.trackers.clear()  # which end_training would finish again
         if self._is_over():
             self.selection.check_outcome(progress)
+            if self.accelerator.is_main_process and (advice := look_back(progress)) is not None:
+                logger.warning(advice)
         self.network.load_vector(progress.state.average if progress.best_mean is None else progress.best_mean)
         return self.network
 
@@ -181,35 +190,22 @@ class MetaTrainer:
         Returns what the model card tells about the run, as strict JSON values. If it started from another L3RS, the
         cost includes that one's, and `started_from` is its summary.
         """
-        progress = self.progress
-        tasks = progress.settings.get("tasks", {})
-        models = progress.settings.get("model", {})
-        of_several = ("base_model", "more_base_models", "revisions") if "more_base_models" in models else ()
-        earlier = self.network.config.meta_training  # of the L3RS that training started from
-        summary = {
-            "datasets": [dataset["hub_id"] or dataset["path"] for dataset in tasks.get("datasets", [])],
-            **{name: value for name, value in progress.settings.items() if name == "data"},
-            **{name: value for name, value in tasks.items() if name != "datasets"},
-            **{name: models[name] for name in (*of_several, "trainable") if name in models},
-            **self._strategy(),
-            "best_generation": progress.best_generation,
-            "best_validation_loss": progress.best_loss,
-            **{f"validation_loss_{name}": loss for name, loss in progress.references.items()},
-            **_with_earlier_cost(progress.cost, earlier),
-            **({"started_from": earlier} if earlier else {}),
-        }
-        return plain_json(summary)
+        strategy = describe_strategy(self.es, self.gradient, self.meta_loss, self.args.task_per_pair)
+        return summarise_run(self.progress, strategy, self.network.config.meta_training)
 
-    def _strategy(self) -> dict[str, Any]:
-        """The settings that the estimator reads, and none of the others'."""
-        strategy = dataclasses.asdict(self.es)
-        if self.gradient is None:
-            judged = {**dataclasses.asdict(self.meta_loss), "task_per_pair": self.args.task_per_pair}
-            return {"estimator": "evolution", **strategy, **judged}
-        if isinstance(self.gradient, WindowConfig):
-            return {"estimator": "windows", **strategy, **dataclasses.asdict(self.gradient)}
-        strategy = {spec.name: strategy[spec.name] for spec in dataclasses.fields(OuterConfig)}
-        return {"estimator": "gradient", **strategy, **dataclasses.asdict(self.gradient)}
+    def _foresee(self, seconds_per_step: float) -> None:
+        """Says what the run will cost, before the references, whose tuning may take a while, too."""
+        if self.accelerator.is_main_process:
+            count = self.es.num_generations
+            logger.info(
+                foresee(
+                    self.estimator,
+                    count,
+                    self.validation_tasks,
+                    -(-count // self.selection.interval),
+                    seconds_per_step,
+                )
+            )
 
     def _run_generations(self) -> None:
         bar = tqdm(
@@ -238,7 +234,9 @@ class MetaTrainer:
         metrics = self._count(estimate, time.perf_counter() - start)
         if self._is_due(self.selection.interval):
             metrics |= self.selection.validate(progress)
-        self._log(metrics)
+            self._trajectories.log(progress.state.average, progress.state.generation)
+        self.accelerator.log(metrics, step=progress.state.generation)
+        self.folder.log(metrics)
         if self._is_due(self.args.checkpoint_interval):
             self._save()
         return metrics
@@ -281,13 +279,3 @@ class MetaTrainer:
     def _all_agree_to_stop(self) -> bool:
         self._interruption.requested = self.processes.any(self._interruption.requested)
         return self._interruption.requested
-
-    def _log(self, metrics: dict[str, float]) -> None:
-        self.accelerator.log(metrics, step=int(metrics["generation"]))
-        self.folder.log(metrics)
-
-
-def _with_earlier_cost(cost: dict[str, float], earlier: dict[str, Any]) -> dict[str, float]:
-    """Adds what an earlier run cost, whose summary may be of a time when only its inner steps were counted."""
-    earlier = {"cost_in_plain_steps": earlier.get("inner_steps", 0), **earlier}
-    return {name: value + earlier.get(name, 0) for name, value in cost.items()}

@@ -115,6 +115,15 @@ class WindowedGradient(MetaGradient):
         self.signs = COMBINATIONS[config.combination]
         self._episodes: dict[int, Episode] = {}  # of this process's own slots
 
+    @property
+    def _costs(self) -> list[float]:
+        """What a step of each candidate costs, in plain ones."""
+        return [1.0 if sign else self.config.step_cost for sign in self.signs]
+
+    def cost_of_generation(self, num_steps: float) -> float:
+        """See [`~hf_l3rs.meta.estimator.Estimator.cost_of_generation`]."""
+        return self.config.num_tasks * min(num_steps, self.config.window_steps) * sum(self._costs)
+
     def estimate(self, state: OuterState) -> Estimate:
         """Takes every slot a window further; see [`~hf_l3rs.meta.estimator.Estimator.estimate`]."""
         dimension, num_figures = len(state.mean), len(self.signs) * len(FIGURES)
@@ -133,13 +142,12 @@ class WindowedGradient(MetaGradient):
         shown = slice(1) if self.is_differentiated else slice(None)
         usable = ~failed[:, shown]
         num_steps = figures["num_steps"].sum(dim=0)
-        costs = [1.0 if sign else self.config.step_cost for sign in self.signs]
         return Estimate(
             gradient=gradient.to(state.mean.dtype),
             num_evaluations=failed.numel(),
             num_diverged=int(failed.sum()),
             num_inner_steps=int(num_steps.sum()),
-            cost_in_plain_steps=float(num_steps @ num_steps.new_tensor(costs)),
+            cost_in_plain_steps=float(num_steps @ num_steps.new_tensor(self._costs)),
             metrics={
                 **{name: float(figures[name][:, shown][usable].mean()) for name in FIGURES[:-1]},
                 "gradient_norm": float(torch.linalg.vector_norm(truncated, dim=1).mean()),

@@ -17,6 +17,7 @@ from torch import nn
 
 from hf_l3rs.errors import ArtifactError, reason
 from hf_l3rs.hub.errors import hub_errors
+from hf_l3rs.hub.paths import refuse_missing_path, similar_folders
 from hf_l3rs.hub.reach import hub_answers, is_repo_id, out_of_reach
 from hf_l3rs.tasks.initial_states import head_modules
 
@@ -77,7 +78,10 @@ def _locate(name: str, revision: str | None) -> dict[str, Any]:
         _check_config(name, Path(name, _CONFIG_NAME))
         return {}
     if not is_repo_id(name):
-        raise ArtifactError(f"There is no folder {name!r}; give an existing folder, or the Hub id of a model.")
+        raise ArtifactError(
+            f"There is no folder {name!r}{similar_folders(name)}; give an existing folder, or the Hub id of a model."
+        )
+    refuse_missing_path(name)
     local_files_only = not hub_answers()
     with hub_errors(name, revision, _CONFIG_NAME):
         try:

@@ -37,7 +37,7 @@ def test_all_contenders_get_the_same_task():
     run_one(model, tasks, 7, Run(l3rs_contender(make_network()), 1, 5))
     again = run_one(model, tasks, 7, Run(Contender("a", spying), 2, 5), evaluate_every=2)
     assert first == again
-    assert [entry.step for entry in first] == [2, 4, 5]
+    assert [entry.step for entry in first] == [0, 2, 4, 5]
     task = draw_task(tasks, 7, 2, 5)
     assert task.num_training_steps == 5 and task.seed == draw_task(tasks, 7, 2, 9).seed
 
@@ -92,8 +92,8 @@ def sgd(rate):
 
 def test_a_run_that_diverges_has_all_its_rows():
     rows = run_one(make_model(), make_tasks(), 0, Run(sgd(1e9), 0, 25), evaluate_every=5)
-    assert [each.step for each in rows] == [5, 10, 15, 20, 25]
-    assert {(each.loss, each.accuracy) for each in rows[2:]} == {(math.inf, 0.0)}
+    assert [each.step for each in rows] == [0, 5, 10, 15, 20, 25]
+    assert {(each.loss, each.accuracy) for each in rows[3:]} == {(math.inf, 0.0)}
 
 
 def test_an_evaluation_that_is_not_a_number_counts_as_diverged():

@@ -42,9 +42,13 @@ def test_a_curve_starts_where_it_was_first_measured(axes):
 
 
 def test_points_of_a_single_step_stand_side_by_side_with_their_errors(axes):
-    loss, _ = axes([*curve("L3RS", [10], 10), *curve("Adam", [10], 10)])
-    assert sorted(float(points[0].get_xdata()[0]) for points in loss.containers) == [0.0, 1.0]
-    assert loss.get_xticks().tolist() == [] and loss.get_xlabel() == "at step 10"
+    """The best comes first; losses bear names."""
+    worse = [row("Adam", task, 2.0 + task) for task in (0, 1)]
+    loss, accuracy = axes([*worse, *curve("L3RS", [10], 10)])
+    assert {text.get_text(): text.xy[0] for text in loss.texts if text.get_text()} == {"L3RS": 0, "Adam": 1}
+    for axis in (loss, accuracy):
+        assert sorted(float(points[0].get_xdata()[0]) for points in axis.containers) == [0.0, 1.0]
+        assert axis.get_xticks().tolist() == [] and axis.get_xlabel() == "at step 10"
 
 
 def test_no_more_than_a_handful_of_columns(axes):
@@ -52,7 +56,7 @@ def test_no_more_than_a_handful_of_columns(axes):
     visible = axes(rows)
     assert len(visible) == 2 * 7
     grid = visible[0].get_subplotspec().get_gridspec()
-    assert (grid.nrows, grid.ncols) == (4, plots.MAX_COLUMNS)
+    assert (grid.nrows, grid.ncols) == (6, plots.MAX_COLUMNS)
     assert {axis.get_title() for axis in visible} - {""} == {f"runs of {length} steps" for length in range(2, 16, 2)}
 
 
@@ -81,6 +85,9 @@ def test_a_long_comparison_keeps_its_colours(axes):
     names = [f"optimizer {number}" for number in range(9)]
     loss, _ = axes([each for name in [*names, "L3RS"] for each in curve(name, [1, 2], 2)])
     assert [line.get_color() for line in loss.lines] == [*plots.MUTED, *plots.MUTED[:3], plots.HIGHLIGHT]
+    assert [line.get_linestyle() for line in loss.lines] == [*["-"] * 6, *["--"] * 3, "-"]
+    loss, _ = axes([each for name in ("L3RS, untrained", "L3RS") for each in curve(name, [1, 2], 2)])
+    assert loss.lines[0].get_color() in plots.VARIANTS
 
 
 def test_the_data_limit_is_a_dashed_line_across(axes):
@@ -93,7 +100,7 @@ def test_the_data_limit_is_a_dashed_line_across(axes):
 
 def test_a_data_limit_that_diverged_is_said(axes):
     loss, _ = axes([*curve("L3RS", [10], 10), row("Data limit, 8 passes", 0, math.inf)])
-    assert [text.get_text() for text in loss.texts] == ["Data limit, 8 passes: 1 diverged"]
+    assert [text.get_text() for text in loss.texts] == ["L3RS", "Data limit, 8 passes: 1 diverged"]
     assert not [line for line in loss.lines if line.get_linestyle() == "--"]
     assert [float(points[0].get_xdata()[0]) for points in loss.containers] == [0.0]
 

@@ -20,3 +20,16 @@ def test_steps_and_shares_of_every_layer_are_drawn(tmp_path, monkeypatch):
     pyplot.close("all")
     assert is_picture_of(tmp_path / "trajectories.png", to_csv(decisions))
     assert not is_picture_of(tmp_path / "trajectories.png", to_csv(decisions.iloc[1:]))
+
+
+@pytest.mark.parametrize("step", [1.0, 0.05])
+def test_ticks_are_plain_numbers_also_where_steps_hardly_differ(step, tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    decisions = table(dict.fromkeys(SIZES, lambda t: step), dict.fromkeys(SIZES, lambda t: 0.5))
+    plot_trajectories(decisions, tmp_path / "trajectories.png", "title")
+    axis = pyplot.gcf().axes[0]
+    labels = [label.get_text() for label in (*axis.get_yticklabels(), *axis.get_yticklabels(minor=True))]
+    assert any(labels) and not any("10^" in label for label in labels)
+    monkeypatch.undo()
+    pyplot.close("all")

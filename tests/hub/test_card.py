@@ -69,7 +69,7 @@ def test_text_says_what_config_and_results_say(config):
     assert "up to 20 steps" in text
     assert "| sigma | 0.05 |" in text
     assert r"| steps\|range | [10, 20] |" in text
-    row = "| in domain | org/data (test) | L3RS | 20 | 0.2221 ± 0.0090 | 0.9234 | Adam | 0.3080 |  | 11 of 12 | 2.50 |"
+    row = "| in domain | org/data (test) | L3RS | 20 | 0.222 ± 0.009 | 92.3 % | Adam | 0.308 |  | 11 of 12 | 2.50 |"
     assert row in text
     assert text.count(RESULT.command) == 1
     assert "arXiv:2408.09310" in text
@@ -80,7 +80,7 @@ def test_the_data_limit_has_its_columns_where_it_was_measured(config):
     limited = replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.15), RESULT))
     text = generate_model_card(config, limited).text
     assert "| wins | speed-up | data limit | gap closed |" in text and "after the shortest. *Data limit* is" in text
-    assert "| 11 of 12 | 2.50 | 0.1500 | 54 % |" in text and "| 11 of 12 | 2.50 |  |  |" in text
+    assert "| 11 of 12 | 2.50 | 0.150 | 54 % |" in text and "| 11 of 12 | 2.50 |  |  |" in text
     card = generate_model_card(config, limited)
     assert str(generate_model_card(config, limited, existing=card)) == str(card)
 
@@ -99,6 +99,15 @@ def test_the_data_limit_has_its_columns_where_it_was_measured(config):
 def test_a_speed_up_is_told_with_its_interval_or_its_bound(config, changes, cell):
     results = replace(RESULTS, entries=(replace(RESULT, **changes),))
     assert f"| 11 of 12 | {cell} |" in generate_model_card(config, results).text
+
+
+def test_what_matters_comes_first_and_raw_settings_last(config):
+    card = generate_model_card(config.replace(meta_training={"inner_steps": 9}), RESULTS, picture="curves.png")
+    places = ["**When to use it**", "0.222 ±", "How to use it", "## Limits", "## Citation", "| inner_steps | 9 |"]
+    assert "](curves.png)" in card.text and "**What it costs**: Making it took 9 inner steps." in card.text
+    found = [card.text.index(place) for place in places]
+    assert found == sorted(found) and card.text.index("](curves.png)") < found[0]
+    assert "curves.png" not in generate_model_card(config, RESULTS).text
 
 
 def test_nothing_is_invented(config):
@@ -187,7 +196,7 @@ def test_figures_are_rounded(config):
 def test_diverged_runs_are_shown(config):
     entry = replace(RESULT, loss=math.inf, loss_stderr=None, baseline_loss=math.inf)
     card = generate_model_card(config, Results(RESULTS.fingerprint, (entry,)))
-    assert "| 20 | diverged | 0.9234 | Adam | diverged |" in card.text
+    assert "| 20 | diverged | 92.3 % | Adam | diverged |" in card.text
     assert [each.metric_type for each in card.data.eval_results] == ["accuracy"]
 
 
@@ -234,7 +243,7 @@ def test_no_value_does_anything(config, changes):
     assert "](https://evil" not in prose
     assert "evil(" not in "".join(line for line in lines if "from_pretrained(" in line or "l3rs=" in line)
     bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines if line.startswith("| x # Injected")]
-    assert bars == [3, 12]
+    assert bars == [12, 3]
     assert str(generate_model_card(config, results, existing=first)) == str(first)
     assert str(generate_model_card(config, results, existing=ModelCard(str(first)))) == str(first)
 
@@ -289,7 +298,7 @@ def test_person_written_parts_are_kept(config):
     assert card.data.tags[0] == "mine"
     assert "Between sections.\n\n<!-- hf_l3rs:begin usage -->" in card.text
     assert card.text.endswith("\n## My notes\n")
-    assert "0.2221" in card.text
+    assert "0.222 ±" in card.text
     assert "No results stored yet." not in card.text
     assert str(generate_model_card(config, RESULTS, existing=card)) == str(card)
 
@@ -368,4 +377,4 @@ def test_an_l3rs_that_knows_roles_is_for_any_architecture(config):
     roles = config.replace(layers=role_layers(config.layers))
     text = " ".join(generate_model_card(roles).text.split())
     assert "# l3rs-universal-start" in text and "fine-tunes image classifiers of any architecture." in text
-    assert "It knows layers by role" in text and "by role" not in generate_model_card(config).text
+    assert "it knows layers by role" in text and "by role" not in generate_model_card(config).text

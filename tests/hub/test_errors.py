@@ -20,8 +20,8 @@ def test_local_typo():
 
 def test_no_such_repository(hub):
     with pytest.raises(ArtifactError) as error:
-        L3RS.from_pretrained("outputs/typo")
-    assert_one_sentence(error, "neither a local folder 'outputs/typo' nor a Hub repository", "check it for a typo")
+        L3RS.from_pretrained("nobody/typo")
+    assert_one_sentence(error, "neither a local folder 'nobody/typo' nor a Hub repository", "check it for a typo")
 
 
 def test_private_repository_without_token(hub, monkeypatch):

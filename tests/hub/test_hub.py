@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, constants
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError, StorageError
-from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
+from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
 from hf_l3rs.hub.hub import pull, push
 from hf_l3rs.hub.results import read_results, write_results
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_model, make_network, make_results, train
@@ -95,12 +95,20 @@ def test_results_stay_with_the_meta_weights_that_they_are_of(hub, saved):
     L3RS(network=make_network()).push_to_hub(REPO_ID)
     tree = repository.trees[repository.branches["main"]]
     assert RESULTS_NAME in tree
-    assert "0.2500" in tree[README].decode()
+    assert "| 0.250 |" in tree[README].decode()
     L3RS(network=make_network(seed=1)).push_to_hub(REPO_ID)
     tree = repository.trees[repository.branches["main"]]
     assert RESULTS_NAME not in tree
-    assert "0.2500" not in tree[README].decode()
+    assert "| 0.250 |" not in tree[README].decode()
     assert len(repository.messages) == 3
+
+
+def test_the_picture_goes_along(hub, saved, tmp_path):
+    (saved / PICTURE_NAME).write_bytes(b"\x89PNG")
+    push(saved, REPO_ID)
+    pull(REPO_ID, tmp_path / "pulled")
+    assert (tmp_path / "pulled" / PICTURE_NAME).read_bytes() == b"\x89PNG"
+    assert f"]({PICTURE_NAME})" in (tmp_path / "pulled" / README).read_text()
 
 
 def test_push_refuses_results_of_other_meta_weights(hub, saved):

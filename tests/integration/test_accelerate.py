@@ -48,6 +48,22 @@ def run(accelerator, model, optimizer, loader, give_loss=False):
     return losses
 
 
+def test_an_unbound_l3rs_says_what_its_wrapper_cannot_do():
+    """The wrapper has no bind, so the advice is to bind the L3RS itself, which works before and after."""
+    accelerator, model = Accelerator(cpu=True), tiny_resnet()
+    own = learned_optimizer(model)
+    model, optimizer = accelerator.prepare(model, own)
+    batch = next(iter(torch.utils.data.DataLoader(RandomImages(4), batch_size=4)))
+    accelerator.backward(model(**batch).loss)
+    with pytest.raises(BindingError, match=r"on the L3RS itself, .* before accelerator.prepare"):
+        optimizer.step()
+    own.bind(model, num_training_steps=2)
+    accelerator.backward(model(**batch).loss)
+    before = parameters(model)
+    optimizer.step()
+    assert any(not torch.equal(before[name], value) for name, value in parameters(model).items())
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_loop_with_accumulation(make, accumulation, seen_losses):

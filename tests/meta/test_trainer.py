@@ -104,14 +104,14 @@ def test_another_run_is_never_overwritten(tmp_path):
 
 def test_a_signal_ends_training_after_the_generation_with_a_checkpoint(tmp_path):
     trainer = make_trainer(str(tmp_path), 50, checkpoint_interval=0, validation_interval=0)
-    log = trainer._log
+    log = trainer.folder.log
 
     def interrupt(metrics):
         log(metrics)
         if metrics["generation"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    trainer._log = interrupt
+    trainer.folder.log = interrupt
     handler = signal.getsignal(signal.SIGTERM)
     trainer.train()
     assert trainer.was_interrupted

@@ -38,6 +38,8 @@ def test_pictures_are_of_the_stored_rows(sections):
         first = next(iter(own.values()))
         assert is_picture_of(readme.RESULTS / name / "curves.png", to_csv(first).encode()), "run `make readme`"
         assert is_picture_of(readme.RESULTS / name / "figure3.png", grid_data(own)), "run `make readme`"
+        pictures = [folder / name / "curves.png" for folder in (readme.RESULTS, readme.ROOT / "model_cards")]
+        assert len({picture.read_bytes() for picture in pictures}) == 1, "run `make readme`"
 
 
 def test_what_stands_around_the_table_stays(sections):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.hub.artifact import CONFIG_NAME, README, RESULTS_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME
 from hf_l3rs.hub.card import read_card
 from hf_l3rs.hub.results import read_results, write_results
 
@@ -31,7 +31,7 @@ def test_released_artefacts_are_written_again_byte_by_byte(folder, tmp_path):
     artifact.save_pretrained(tmp_path / folder.name)
     write_results(read_results(folder / RESULTS_NAME), tmp_path / folder.name / RESULTS_NAME)
     assert contents(tmp_path / folder.name) == contents(folder)
-    assert contents(folder).keys() == {CONFIG_NAME, WEIGHTS_NAME, README, RESULTS_NAME}
+    assert contents(folder).keys() == {CONFIG_NAME, WEIGHTS_NAME, README, RESULTS_NAME, PICTURE_NAME}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

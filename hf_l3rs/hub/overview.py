@@ -1,0 +1,72 @@
+"""What a card says first: when an L3RS pays, as it was measured, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hf_l3rs.hub.results import OPTIMIZER_NAME, Result
+from hf_l3rs.markdown import markdown_text
+
+
+def describe_gain(entries: Sequence[Result]) -> str | None:
+    """
+    Says after how many steps an L3RS is ahead of what it was compared with.
+
+    Args:
+        entries (`Sequence[Result]`): What was measured.
+
+    Returns:
+        `str` or `None`: Such as `"Measured on unseen tasks, its mean loss is lower than that of the best baseline
+        after 20 and 50 steps, not after 10 (in domain: digits)."`; `None` where nothing was compared.
+    """
+    own = [each for each in entries if each.optimizer == OPTIMIZER_NAME and each.baseline_loss is not None]
+    parts = []
+    for place in dict.fromkeys((each.setting, each.shown_dataset) for each in own):
+        here = [each for each in own if (each.setting, each.shown_dataset) == place]
+        ahead = [each.num_training_steps for each in here if each.loss < (each.baseline_loss or 0)]
+        behind = [each.num_training_steps for each in here if each.num_training_steps not in ahead]
+        found = [f"after {_listed(ahead)} steps"] if ahead else []
+        found += [f"not after {_listed(behind)}{'' if ahead else ' steps'}"] if behind else []
+        setting, dataset = map(markdown_text, (place[0] or "", place[1]))
+        parts.append(f"{', '.join(found)} ({setting or dataset}{f': {dataset}' if setting else ''})")
+    if not parts:
+        return None
+    return f"Measured on unseen tasks, its mean loss is lower than that of the best baseline {'; '.join(parts)}."
+
+
+def describe_cost(meta_training: Mapping[str, Any], directions: Iterable[str]) -> str | None:
+    """
+    Says what making an L3RS took, and what is known of its step.
+
+    Args:
+        meta_training (`Mapping[str, Any]`): Of [`~hf_l3rs.L3RSConfig`].
+        directions (`Iterable[str]`): What it mixes.
+
+    Returns:
+        `str` or `None`: `None` where nothing is known.
+    """
+    inner, plain, seconds = (
+        _number(meta_training.get(name)) for name in ("inner_steps", "cost_in_plain_steps", "seconds")
+    )
+    sentences = []
+    if inner is not None:
+        worth = f", worth {plain:,.0f} plain ones" if plain is not None and plain > inner else ""
+        time = f", in {_duration(seconds)}" if seconds is not None else ""
+        sentences.append(f"Making it took {inner:,.0f} inner steps{worth}{time}.")
+    if "muon" in directions:
+        sentences.append("With Muon among its directions, its step takes several times as long as Adam's on a CPU.")
+    return " ".join(sentences) or None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *first, last = map(str, sorted(set(numbers)))
+    return f"{', '.join(first)} and {last}" if first else last

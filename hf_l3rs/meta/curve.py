@@ -1,0 +1,63 @@
+"""The picture of a run: validation loss over generations. Needs `pip install hf_l3rs[plots]`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hf_l3rs.evaluation.data_limit import DATA_LIMIT
+from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figure, scale_loss
+
+
+CURVE_NAME = "curve.png"
+_REFERENCE = "validation_loss_"
+
+
+def draw_curve(metrics_file: str | Path, path: str | Path) -> bool:
+    """
+    Draws the validation loss of a run, with a line across for each reference.
+
+    Args:
+        metrics_file (`str` or `Path`): The run's `metrics.jsonl`.
+        path (`str` or `Path`): The PNG to write.
+
+    Returns:
+        `bool`: Whether there was anything to draw: nothing is written where no validation gave a number.
+    """
+    data = Path(metrics_file).read_bytes()
+    lines: list[dict[str, Any]] = [json.loads(line) for line in data.splitlines()]
+    validated = [line for line in lines if line.get("validation_loss") is not None]
+    if not validated:
+        return False
+    references = {
+        name.removeprefix(_REFERENCE): value
+        for name, value in validated[-1].items()
+        if name.startswith(_REFERENCE) and value is not None
+    }
+    plt = pyplot()
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    generations = [line["generation"] for line in validated]
+    axis.plot(generations, [line["validation_loss"] for line in validated], "o-", color=HIGHLIGHT, label="L3RS")
+    for index, (name, loss) in enumerate(references.items()):
+        is_limit = name == DATA_LIMIT
+        color, style = (LIMIT, "--") if is_limit else (MUTED[index % len(MUTED)], "-")
+        axis.axhline(loss, color=color, linestyle=style, linewidth=1.3, label=_label(name, is_limit))
+    if 0 < min(loss for loss in axis.get_ylim()) < math.inf:
+        scale_loss(axis)
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.set_xlabel("generation")
+    axis.set_ylabel("loss on the validation tasks")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    save_figure(figure, path, data, dpi=110)
+    return True
+
+
+def _label(name: str, is_limit: bool) -> str:
+    return name.lower() if is_limit else "untrained L3RS" if name == "untrained" else f"{name}, tuned"

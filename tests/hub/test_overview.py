@@ -1,0 +1,43 @@
+"""What a card says first is what was measured, and nothing else."""
+
+from dataclasses import replace
+
+import pytest
+
+from hf_l3rs.hub.overview import describe_cost, describe_gain
+from hf_l3rs.hub.results import Result
+
+
+RESULT = Result("L3RS", "org/data", "test", 20, 4, 0.2, "x", setting="in domain", baseline="Adam", baseline_loss=0.3)
+
+
+def test_the_gain_is_where_it_was_measured():
+    behind, other = replace(RESULT, num_training_steps=10, loss=0.4), replace(RESULT, setting=None, dataset="digits")
+    longer, rival = replace(RESULT, num_training_steps=50), replace(RESULT, optimizer="L3RS, untrained")
+    said = describe_gain([behind, RESULT, longer, rival, other])
+    assert said.endswith("after 20 and 50 steps, not after 10 (in domain: data); after 20 steps (digits).")
+    assert describe_gain([behind]).endswith("baseline not after 10 steps (in domain: data).")
+    assert describe_gain([replace(RESULT, baseline_loss=None), rival]) is None
+
+
+@pytest.mark.parametrize(
+    ("summary", "directions", "said"),
+    [
+        ({}, ["adam"], None),
+        ({"inner_steps": "many", "seconds": True}, ["adam"], None),
+        ({"inner_steps": 5000}, ["adam"], "Making it took 5,000 inner steps."),
+        (
+            {"inner_steps": 5000, "cost_in_plain_steps": 16000.0, "seconds": 647.5},
+            ["adam"],
+            "Making it took 5,000 inner steps, worth 16,000 plain ones, in 11 min.",
+        ),
+        ({"inner_steps": 10, "seconds": 9000}, ["adam"], "Making it took 10 inner steps, in 2.5 hours."),
+        (
+            {},
+            ["adam", "muon"],
+            "With Muon among its directions, its step takes several times as long as Adam's on a CPU.",
+        ),
+    ],
+)
+def test_the_cost_is_what_the_summary_says(summary, directions, said):
+    assert describe_cost(summary, directions) == said

@@ -49,8 +49,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         params, config, network, lr, num_training_steps, synchronize_loss, float32_copy, fused, minimum_fit:
             As of [`~hf_l3rs.L3RS`].
         quiet (`bool`, *optional*, defaults to `False`):
-            Whether to warn of nothing and to train any model, as for the candidates of meta-training, of which many
-            are bad.
+            Whether to warn of nothing and to train any model, as in meta-training, where many candidates are bad.
     """
 
     def __init__(
@@ -222,19 +221,17 @@ class LearnedOptimizer(LateBoundOptimizer):
             self._check_layers(layers := self._current_layers())
             self._take_layers(layers)
         # all bindings are made, or refused, before the first parameter moves
-        bindings = [
-            self._bindings.of_group(index, group, self._identity, self.state)
-            for index, group in enumerate(self.param_groups)
-        ]
+        of_group, groups = self._bindings.of_group, self.param_groups
+        bindings = [of_group(index, group, self._identity, self.state) for index, group in enumerate(groups)]
         loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
         if loss is None and "loss" in self.config.features and any(group["lr"] != 0 for group in self.param_groups):
             self.monitor.warn_without_loss()
         self.was_restored = False
         decisions = []
-        for group, planned, of_group in zip(self.param_groups, plans, bindings):
+        for group, planned, bound in zip(groups, plans, bindings):
             group["step"] += 1
-            decisions += [binding.step(group, planned, loss) for binding in of_group]
-        self.monitor.warn_of_plain_steps(binding.plain_because for of_group in bindings for binding in of_group)
+            decisions += [binding.step(group, planned, loss) for binding in bound]
+        self.monitor.warn_of_plain_steps(binding.plain_because for bound in bindings for binding in bound)
         self.monitor.observe(decisions)
         return result
 

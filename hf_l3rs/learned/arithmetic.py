@@ -39,6 +39,9 @@ class Arithmetic(Protocol):
     def sqrt(self, tensors: Tensors) -> Tensors:
         """√x, in new memory"""
 
+    def sign(self, tensors: Tensors) -> Tensors:
+        """1, 0 or -1, in new memory"""
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         """‖x‖, of shape `(num_layers,)`"""
 
@@ -72,6 +75,9 @@ class InPlace:
     def sqrt(self, tensors: Tensors) -> Tensors:
         return list(torch._foreach_sqrt(tensors))
 
+    def sign(self, tensors: Tensors) -> Tensors:
+        return list(torch._foreach_sign(tensors))
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack(torch._foreach_norm(tensors))
 
@@ -100,6 +106,9 @@ class Functional:
     def sqrt(self, tensors: Tensors) -> Tensors:
         return [(x + torch.finfo(x.dtype).tiny).sqrt() for x in tensors]  # the root of 0 has no derivative
 
+    def sign(self, tensors: Tensors) -> Tensors:
+        return [x.sign() for x in tensors]
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack([torch.linalg.vector_norm(x) for x in tensors])
 
@@ -127,6 +136,9 @@ class AllAtOnce(Functional):
 
     def sqrt(self, tensors: Tensors) -> Tensors:
         return list(torch._foreach_sqrt(self.add_(tensors, [torch.finfo(x.dtype).tiny for x in tensors])))
+
+    def sign(self, tensors: Tensors) -> Tensors:
+        return list(torch._foreach_sign(tensors))
 
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack(torch._foreach_norm(tensors))

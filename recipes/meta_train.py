@@ -45,10 +45,21 @@ ARGUMENTS = (
 
 def main(argv: list[str] | None = None) -> Path | None:
     """Returns the folder of the finished artefact, or `None` if training was interrupted."""
-    model_args, l3rs_args, task_args, es, windows, meta_loss, args = parse_arguments(
-        ARGUMENTS, argv, description=__doc__
-    )
+    arguments = parse_arguments(ARGUMENTS, argv, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    return train(*arguments)
+
+
+def train(
+    model_args: ModelArguments,
+    l3rs_args: L3RSArguments,
+    task_args: TaskArguments,
+    es: ESConfig,
+    windows: WindowConfig,
+    meta_loss: MetaLoss,
+    args: MetaTrainingArguments,
+) -> Path | None:
+    """As `main`, with settings that are read already, of the types of ARGUMENTS."""
     accelerator = make_accelerator(args.report_to, args.output_dir)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)

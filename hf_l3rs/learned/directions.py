@@ -49,8 +49,8 @@ def _adabelief(
     config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
 ) -> tuple[Tensors, Buffers]:
     """
-    m̂ / (sqrt(ŝ) + ε), s being the running mean of (g − m)² (arXiv 2010.07468): Adam that trusts a gradient that came as
-    it was foreseen. The ε within s is left out, so that the state of what never had a gradient stays zero.
+    m̂ / (sqrt(ŝ) + ε), s being the running mean of (g − m)² (arXiv 2010.07468): Adam that trusts a gradient that is
+    as was foreseen. The ε within s is left out, so that the state of what never had a gradient stays zero.
     """
     beta1, beta2 = config.adam_betas
     averages = arithmetic.lerp_(buffers["adabelief_exp_avg"], grads, 1 - beta1)

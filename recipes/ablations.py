@@ -147,8 +147,8 @@ def score(ablation: Ablation, name: str, accelerator: Accelerator) -> None:
 def compared(rows: Sequence[Row], base: str) -> dict[int, pd.DataFrame]:
     """
     Returns for each length of run a table with a row for each variation, in the order of the rows: `loss`, the mean,
-    `difference`, the mean over tasks of what it is above the base's, with `stderr`, and `num_diverged`, which the others
-    leave out.
+    `difference`, the mean over tasks of what it is above the base's, with `stderr`, and `num_diverged`, the tasks on
+    which it diverged, which the others leave out.
     """
     tables = {}
     for length, finals in final_rows(rows).groupby("num_training_steps"):

@@ -64,6 +64,7 @@ class AblationArguments:
         check_fields(self, {**rules, "scoring_seed": Range(low=0)})
 
 
+PICTURE_NAME = "ablations.png"
 TYPES = (*meta_train.ARGUMENTS, AblationArguments)
 
 
@@ -179,9 +180,9 @@ def _cell(figures: pd.Series, is_base: bool) -> str:
     return loss if is_base else f"{loss} ({figures.difference:+.3f} ± {figures.stderr:.3f})"
 
 
-def draw(tables: Mapping[int, pd.DataFrame], path: Path, data: bytes) -> None:
-    """Draws the differences to the base, a panel for each length of run."""
-    plt = pyplot()
+def plot_ablations(rows: Sequence[Row], path: Path) -> None:
+    """Draws the differences to the first variation of the rows, a panel for each length of run."""
+    plt, tables = pyplot(), compared(rows, rows[0].optimizer)
     names = list(next(iter(tables.values())).index)[1:]
     figure, axes = plt.subplots(
         1,
@@ -200,7 +201,7 @@ def draw(tables: Mapping[int, pd.DataFrame], path: Path, data: bytes) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, axis="x")
     axes[0, 0].invert_yaxis()  # of all: the first on top
-    save_figure(figure, path, data, dpi=110)
+    save_figure(figure, path, to_csv(rows).encode(), dpi=110)
 
 
 def report(ablation: Ablation) -> str:
@@ -213,14 +214,12 @@ def report(ablation: Ablation) -> str:
     costs = {
         name: L3RSArtifact.from_pretrained(str(folder / "l3rs")).config.meta_training for name, folder in there.items()
     }
-    tables = compared(rows, base)
-    table = to_table(tables, costs, base)
-    csv = to_csv(rows).encode()
-    write_files(ablation.output_dir, {ROWS_NAME: csv, "summary.md": f"{table}\n".encode()})
+    table = to_table(compared(rows, base), costs, base)
+    write_files(ablation.output_dir, {ROWS_NAME: to_csv(rows).encode(), "summary.md": f"{table}\n".encode()})
     try:
-        draw(tables, ablation.output_dir / "ablations.png", csv)
+        plot_ablations(rows, ablation.output_dir / PICTURE_NAME)
     except ImportError as error:  # everything that was measured is written, and the picture can follow
-        logger.warning("There is no ablations.png: %s", error)
+        logger.warning("There is no picture: %s", error)
     return table
 
 

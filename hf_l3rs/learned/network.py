@@ -140,7 +140,7 @@ class L3RSNetwork(nn.Module):
         count = len(self.weights)
         *hidden, last = tensors[1 : count + 1]
         if self.config.constant:  # of what is constant only the bias is left
-            last = last * last.new_tensor(self._reads_features())[:, None]
+            last = last * torch.tensor(self._reads_features()).to(last)[:, None]
         linear = list(zip([*hidden, last], tensors[count + 1 :]))
         return MetaWeights(tensors[0], linear, len(self.config.directions))
 

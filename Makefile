@@ -88,7 +88,7 @@ figure3: $(VENV)/.installed
 
 # What each part of an L3RS brings: two dozen short meta-trainings; interrupted, it goes on where it was.
 ablations: $(VENV)/.installed
-	$(TORCHRUN) recipes/ablations.py recipes/configs/ablations_resnet_tiny_fashion.yaml
+	$(TORCHRUN) -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml
 
 # README's table and the pictures, from the rows that recipes/results holds.
 readme: $(VENV)/.installed

@@ -2,8 +2,8 @@
 Says what each part of an L3RS brings: meta-trains variations of one that differ in a setting, with the same tasks,
 budget and seed, and scores them on the same validation tasks.
 
-    python recipes/ablations.py recipes/configs/ablations_resnet_tiny_fashion.yaml
-    python recipes/ablations.py recipes/configs/ablations_resnet_tiny_fashion.yaml --only base "Adam alone"
+    python -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml
+    python -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml --only base "Adam alone"
 
 The YAML file has settings of recipes/meta_train.py and, under `variations`, by name, what differs; the first is what
 the others are compared with. OUTPUT_DIR/NAME has the L3RS and the rows of each, OUTPUT_DIR itself rows.csv, summary.md
@@ -14,29 +14,26 @@ on.
 from __future__ import annotations
 
 import logging
-import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 from accelerate import Accelerator
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.evaluation.ablation import compared, plot_ablation, to_table
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
 from hf_l3rs.evaluation.job import ROWS_NAME
 from hf_l3rs.evaluation.manifest import measurement_settings
-from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, pyplot, save_figure
 from hf_l3rs.evaluation.processes import on_main_process
-from hf_l3rs.evaluation.results import Row, Run, final_rows, read_rows, to_csv
+from hf_l3rs.evaluation.results import Run, read_rows, to_csv
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
-from hf_l3rs.markdown import markdown_table
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
@@ -145,65 +142,6 @@ def score(ablation: Ablation, name: str, accelerator: Accelerator) -> None:
     run_all(accelerator, model, validation, args.scoring_seed, runs, store, name)
 
 
-def compared(rows: Sequence[Row], base: str) -> dict[int, pd.DataFrame]:
-    """
-    Returns for each length of run a table with a row for each variation, in the order of the rows: `loss`, the mean,
-    `difference`, the mean over tasks of what it is above the base's, with `stderr`, and `num_diverged`, the tasks on
-    which it diverged, which the others leave out.
-    """
-    tables = {}
-    for length, finals in final_rows(rows).groupby("num_training_steps"):
-        losses = finals.pivot(index="task", columns="optimizer", values="loss")[list(finals.optimizer.unique())]
-        diverged = losses == math.inf
-        losses = losses.mask(diverged)
-        differences = losses.sub(losses[base], axis=0)
-        columns = {"loss": losses.mean(), "difference": differences.mean(), "stderr": differences.sem().fillna(0.0)}
-        tables[int(length)] = pd.DataFrame({**columns, "num_diverged": diverged.sum()})
-    return tables
-
-
-def to_table(tables: Mapping[int, pd.DataFrame], costs: Mapping[str, Mapping[str, float]], base: str) -> str:
-    """Returns a line for each variation: losses, their differences to the base's, and what meta-training cost."""
-    lines = []
-    for name, cost in costs.items():
-        cells = [_cell(table.loc[name], is_base=name == base) for table in tables.values()]
-        numbers = [f"{cost[key]:,.0f}" for key in ("inner_steps", "cost_in_plain_steps", "seconds")]
-        lines.append((name, *cells, *numbers))
-    headers = ("variation", *(f"{length} steps" for length in tables), "inner steps", "in plain ones", "seconds")
-    return markdown_table(headers, lines, ("left", *["right"] * (len(headers) - 1)))
-
-
-def _cell(figures: pd.Series, is_base: bool) -> str:
-    if figures.num_diverged:
-        return f"diverged on {figures.num_diverged:.0f}"
-    loss = f"{figures.loss:.3f}"
-    return loss if is_base else f"{loss} ({figures.difference:+.3f} ± {figures.stderr:.3f})"
-
-
-def plot_ablations(rows: Sequence[Row], path: Path) -> None:
-    """Draws the differences to the first variation of the rows, a panel for each length of run."""
-    plt, tables = pyplot(), compared(rows, rows[0].optimizer)
-    names = list(next(iter(tables.values())).index)[1:]
-    figure, axes = plt.subplots(
-        1,
-        len(tables),
-        figsize=(3 + 2.6 * len(tables), 1.2 + 0.26 * len(names)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, (length, table) in zip(axes.flat, tables.items()):
-        own = table.loc[names]
-        axis.barh(names, own.difference, xerr=own.stderr, color=HIGHLIGHT, alpha=0.75, height=0.6)
-        axis.axvline(0, color=LIMIT, linewidth=0.8)
-        axis.set_title(f"runs of {length} steps", fontsize=10)
-        axis.set_xlabel("loss above the base's", fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, axis="x")
-    axes[0, 0].invert_yaxis()  # of all: the first on top
-    save_figure(figure, path, to_csv(rows).encode(), dpi=110)
-
-
 def report(ablation: Ablation) -> str:
     """Writes what is known of the variations that are there, and returns the table, empty without the first."""
     there = {name: each.folder for name, each in ablation.variations.items() if (each.folder / ROWS_NAME).exists()}
@@ -217,7 +155,7 @@ def report(ablation: Ablation) -> str:
     table = to_table(compared(rows, base), costs, base)
     write_files(ablation.output_dir, {ROWS_NAME: to_csv(rows).encode(), "summary.md": f"{table}\n".encode()})
     try:
-        plot_ablations(rows, ablation.output_dir / PICTURE_NAME)
+        plot_ablation(rows, ablation.output_dir / PICTURE_NAME)
     except ImportError as error:  # everything that was measured is written, and the picture can follow
         logger.warning("There is no picture: %s", error)
     return table

@@ -1,11 +1,9 @@
 """Variations differ in what they name and nothing else, are made once, and are compared in pairs."""
 
-import math
-
 import pytest
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.results import Row, read_rows
+from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.hub.artifact import load_network
 from recipes import ablations
 from tests.evaluation.evaluate_tiny import make_inputs
@@ -62,26 +60,6 @@ def test_one_command_makes_scores_and_compares_all_and_goes_on(config, tmp_path,
     assert (configs["one_mixture"].constant, configs["one_mixture"].features) == (("mixture",), ("loss",))
     with_seed = [each.meta_training["seed"] for each in configs.values()]
     assert with_seed == [0, 0, 0]
-
-
-def rows_of(losses):
-    return [Row(name, None, task, 10, 10, loss, 0.5) for name, own in losses.items() for task, loss in enumerate(own)]
-
-
-def test_differences_are_of_pairs():
-    """A variation that is 0.1 worse on each task has no standard error, however far tasks are apart."""
-    rows = rows_of({"base": [0.2, 0.4, 0.9], "worse": [0.3, 0.5, 1.0], "lost": [0.2, math.inf, 0.2]})
-    tables = ablations.compared(rows, "base")
-    worse = tables[10].loc["worse"]
-    assert worse.loss == pytest.approx(0.6) and worse.difference == pytest.approx(0.1)
-    assert worse.stderr == pytest.approx(0, abs=1e-12)
-    costs = dict.fromkeys(("base", "worse", "lost"), {"inner_steps": 2700, "cost_in_plain_steps": 8640, "seconds": 9})
-    lines = ablations.to_table(tables, costs, "base").splitlines()[2:]
-    assert lines == [
-        "| base | 0.500 | 2,700 | 8,640 | 9 |",
-        "| worse | 0.600 (+0.100 ± 0.000) | 2,700 | 8,640 | 9 |",
-        "| lost | diverged on 1 | 2,700 | 8,640 | 9 |",
-    ]
 
 
 @pytest.mark.parametrize(

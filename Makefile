@@ -17,7 +17,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
 .PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate architecture-transfer \
-	figure3 readme benchmark clean
+	figure3 ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -85,6 +85,10 @@ figure3: $(VENV)/.installed
 			--architecture $$name --seed 1 --output_dir outputs/$$name-tiny-fashion-seed1 || exit 1; \
 		$(TORCHRUN) recipes/figure3.py recipes/configs/figure3_$${name}_tiny_fashion.yaml || exit 1; \
 	done
+
+# What each part of an L3RS brings: two dozen short meta-trainings; interrupted, it goes on where it was.
+ablations: $(VENV)/.installed
+	$(TORCHRUN) -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml
 
 # README's table and the pictures, from the rows that recipes/results holds.
 readme: $(VENV)/.installed

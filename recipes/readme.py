@@ -1,11 +1,12 @@
 """
-Makes README's table and the pictures from the stored rows of recipes/results, and the card of that data set.
+Makes the tables of the READMEs and the pictures from what recipes/results stores, and the card of that data set.
 
     python recipes/readme.py
 
 What is stored belongs to the cells of recipes/configs/figure3_*.yaml: recipes/results/NAME/CELL/rows.csv and
-search.csv, NAME being the L3RS's, as recipes/figure3.py and recipes/meta_evaluate.py wrote them. Nothing is measured,
-and where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py.
+search.csv, NAME being the L3RS's, as recipes/figure3.py and recipes/meta_evaluate.py wrote them; and
+recipes/results/ablations has rows.csv and summary.md as recipes/ablations.py wrote them. Nothing is measured, and
+where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ import yaml
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.commands.shell import run_script
 from hf_l3rs.errors import DataError
+from hf_l3rs.evaluation.ablation import plot_ablation
 from hf_l3rs.evaluation.baselines import BASELINES, RECALIBRATED, is_recalibrated
 from hf_l3rs.evaluation.grid import SETTINGS, read_cells
 from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
@@ -39,7 +42,8 @@ from hf_l3rs.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "recipes" / "results"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+ABLATIONS = RESULTS / "ablations"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # of a table in a README
 HEADERS = ("fine-tuning", "steps", "best rival of all", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
 HEADERS += ("recalibrated / rival", "L3RS / best tuned Adam", "speed-up on it", "L3RS / best without tuning")
 ADAMS = ("Adam constant", "Adam cosine")
@@ -142,11 +146,22 @@ def _measured(summary: Summary) -> str:
 
 def with_table(text: str, sections: Sequence[Section]) -> str:
     """README with its table made anew; what stands outside of the markers stays."""
+    return with_text(text, table(sections))
+
+
+def with_ablations(text: str) -> str:
+    """README of the recipes with the table of variations, if one is stored."""
+    stored = ABLATIONS / "summary.md"
+    return with_text(text, stored.read_text(encoding="utf-8").rstrip()) if stored.exists() else text
+
+
+def with_text(text: str, content: str) -> str:
+    """A README with other content between the markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"README.md has no place for its table; restore the lines {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{table(sections)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
 
 
 def dataset_card(sections: Sequence[Section]) -> str:
@@ -171,6 +186,12 @@ def dataset_card(sections: Sequence[Section]) -> str:
         "configs": configs,
     }
     lines = [(f"`{name}`", SETTINGS[each.cell], each.title) for name, each in zip(names, sections)]
+    if (ABLATIONS / ROWS_NAME).exists():
+        files = [{"split": "rows", "path": f"{ABLATIONS.name}/{ROWS_NAME}"}]
+        configs.append({"config_name": ABLATIONS.name, "data_files": files})
+        lines.append(
+            (f"`{ABLATIONS.name}`", "in domain, validation tasks", "what each part of the ResNet's L3RS brings")
+        )
     body = CARD.format(table=markdown_table(("configuration", "setting", "fine-tuning"), lines))
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{body}"
 
@@ -189,15 +210,21 @@ def draw(sections: Sequence[Section]) -> list[Path]:
         if not is_picture_of(grid, grid_data(rows)):
             plot_grid(rows, grid, name, first.config.num_training_steps)
             drawn.append(grid)
+    if (ABLATIONS / ROWS_NAME).exists():
+        variations, picture = read_rows(ABLATIONS / ROWS_NAME), ABLATIONS / "ablations.png"
+        if not is_picture_of(picture, to_csv(variations).encode()):
+            plot_ablation(variations, picture)
+            drawn.append(picture)
     return drawn
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
-    sections, readme = stored_sections(), ROOT / "README.md"
-    text = with_table(readme.read_text(encoding="utf-8"), sections)
-    write_files(ROOT, {readme.name: text.encode()})
+    sections, recipes = stored_sections(), ROOT / "recipes"
+    for folder, with_it in ((ROOT, partial(with_table, sections=sections)), (recipes, with_ablations)):
+        text = with_it((folder / "README.md").read_text(encoding="utf-8"))
+        write_files(folder, {"README.md": text.encode()})
     write_files(RESULTS, {"README.md": dataset_card(sections).encode()})
     for path in draw(sections):
         sys.stdout.write(f"drew {path.relative_to(ROOT)}\n")

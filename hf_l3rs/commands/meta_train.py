@@ -57,10 +57,21 @@ def meta_train(argv: Sequence[str] | None = None, *, description: str = DESCRIPT
     Raises:
         L3RSError: Of whatever kind, if settings, model, data or the output folder do not allow the run.
     """
-    model_args, l3rs_args, task_args, es, windows, meta_loss, args = parse_arguments(
-        ARGUMENTS, argv, description=description, **parser
-    )
+    settings = parse_arguments(ARGUMENTS, argv, description=description, **parser)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    return train(*settings)
+
+
+def train(
+    model_args: ModelArguments,
+    l3rs_args: L3RSArguments,
+    task_args: TaskArguments,
+    es: ESConfig,
+    windows: WindowConfig,
+    meta_loss: MetaLoss,
+    args: MetaTrainingArguments,
+) -> Path | None:
+    """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
     accelerator = make_accelerator(args.report_to, args.output_dir)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)

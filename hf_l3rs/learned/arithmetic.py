@@ -42,6 +42,9 @@ class Arithmetic(Protocol):
     def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
         """x + w (y - x), in new memory"""
 
+    def sign(self, tensors: Tensors) -> Tensors:
+        """1, 0 or -1, in new memory"""
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         """‖x‖, of shape `(num_layers,)`"""
 
@@ -78,6 +81,9 @@ class InPlace:
     def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
         return list(torch._foreach_lerp(tensors, ends, weights))
 
+    def sign(self, tensors: Tensors) -> Tensors:
+        return list(torch._foreach_sign(tensors))
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack(torch._foreach_norm(tensors))
 
@@ -109,6 +115,9 @@ class Functional:
     def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
         return self.lerp_(tensors, ends, weights)
 
+    def sign(self, tensors: Tensors) -> Tensors:
+        return [x.sign() for x in tensors]
+
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack([torch.linalg.vector_norm(x) for x in tensors])
 
@@ -136,6 +145,9 @@ class AllAtOnce(Functional):
 
     def sqrt(self, tensors: Tensors) -> Tensors:
         return list(torch._foreach_sqrt(self.add_(tensors, [torch.finfo(x.dtype).tiny for x in tensors])))
+
+    def sign(self, tensors: Tensors) -> Tensors:
+        return list(torch._foreach_sign(tensors))
 
     def norms(self, tensors: Tensors) -> torch.Tensor:
         return torch.stack(torch._foreach_norm(tensors))

@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 # Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
 Number = int | float
 
-DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop", "muon")
+DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop", "muon", "sign", "adabelief")
 STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
 FEATURES = (
     "relative_time",
@@ -31,6 +31,8 @@ FEATURES = (
 )
 # What is known of a layer before the first step; no default, since the layers of one model have embeddings for that.
 STRUCTURE = "structure"
+# What the network decides: μ, and λ.
+CHOICES = ("mixture", "step")
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,13 @@ class L3RSConfig:
             Whether layers keep an average of their iterates, which the network weighs and approaches (ours, after
             arXiv 2405.15682; see [`~hf_l3rs.learned.averaging`]). It takes two more tensors a layer.
         adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
-            Decays of the direction `"adam"`; the first is that of `"muon"`, the second that of `"rmsprop"`, too.
+            Decays of the directions `"adam"` and `"adabelief"`; the first is that of `"muon"` and `"sign"`, the second
+            that of `"rmsprop"`, too.
         adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of these directions.
         momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
+        constant (`tuple[str, ...]`, *optional*, defaults to `()`):
+            What is one for all layers and steps (ours, to measure what deciding it brings): `"mixture"`, μ, or
+            `"step"`, the factor of λ on the reference step. Of its output the network then has only the bias.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
         batch_norm_momentum (`float`, *optional*):
@@ -137,6 +143,7 @@ class L3RSConfig:
     adam_betas: tuple[Number, Number] = (0.9, 0.99)
     adam_eps: Number = 1e-8
     momentum: Number = 0.9
+    constant: tuple[str, ...] = ()
     max_grad_norm: Number | None = None
     batch_norm_momentum: Number | None = None
     base_model: str | None = None
@@ -152,7 +159,7 @@ class L3RSConfig:
             object.__setattr__(self, "layers", tuple(map(_as_layer, self.layers)))
         check_fields(self, _RULES, lengths=_LENGTHS)
         names = [layer.name for layer in self.layers]
-        for name, values in (("layers", names), ("directions", self.directions), ("features", self.features)):
+        for name, values in (("layers", names), *((name, getattr(self, name)) for name in _DISTINCT)):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise ConfigError(f"L3RSConfig.{name} must hold each value only once, got {short(twice[0])} twice.")
@@ -164,7 +171,7 @@ class L3RSConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""
-        return json.loads(json.dumps(asdict(self)))
+        return _without(_YOUNGER_THAN_CHECKPOINTS, json.loads(json.dumps(asdict(self))))
 
     @functools.cached_property
     def settings(self) -> str:
@@ -223,9 +230,11 @@ _PROVENANCE = (
     "format_version",
 )
 
-# Fields that are younger than some artefacts, and that those have at these defaults.
-_YOUNGER = {"averaging": False, "base_model_revision": None, "batch_norm_momentum": None}
+# Fields that are younger than some artefacts, and than some checkpoints, which have them at these defaults.
+_YOUNGER = {"averaging": False, "base_model_revision": None}
+_YOUNGER_THAN_CHECKPOINTS: dict[str, Any] = {"batch_norm_momentum": None, "constant": []}
 
+_DISTINCT = ("directions", "features", "constant")
 _DECAY = Range(low=0, below=1)
 _RULES: dict[str, Range | tuple[str, ...]] = {
     "directions": DIRECTION_NAMES,
@@ -239,6 +248,7 @@ _RULES: dict[str, Range | tuple[str, ...]] = {
     "adam_betas": _DECAY,
     "adam_eps": Range(low=1e-30, high=1e30),  # and so must its reciprocal
     "momentum": _DECAY,
+    "constant": CHOICES,
     "max_grad_norm": Range(above=0),
     "batch_norm_momentum": Range(above=0, high=1),
     "num_training_steps": Range(low=1, high=10**12),
@@ -256,7 +266,11 @@ _MAX_DEPTH = 64
 
 def without_younger_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields as artefacts have them that are older than some: fingerprints are of this text."""
-    return {name: value for name, value in values.items() if name not in _YOUNGER or value != _YOUNGER[name]}
+    return _without(_YOUNGER, values)
+
+
+def _without(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def _as_layer(layer: Any) -> LayerSpec:

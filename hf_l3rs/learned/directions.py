@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from hf_l3rs.learned.arithmetic import Arithmetic, Tensors
+from hf_l3rs.learned.arithmetic import FUNCTIONAL, Arithmetic, Tensors
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.orthogonal import orthogonalise
 
@@ -37,17 +37,40 @@ class Direction(NamedTuple):
 def _adam(
     config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
 ) -> tuple[Tensors, Buffers]:
+    """m̂ / (sqrt(v̂) + ε)"""
+    beta1, beta2 = config.adam_betas
+    averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
+    squares = _squares(beta2, grads, buffers["adam_exp_avg_sq"], arithmetic)
+    directions = _corrected_quotients(averages, squares, steps, config, arithmetic)
+    return directions, {"adam_exp_avg": averages, "adam_exp_avg_sq": squares}
+
+
+def _adabelief(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """
+    m̂ / (sqrt(ŝ) + ε), s being the running mean of (g − m)² (arXiv 2010.07468): Adam that trusts a gradient that is
+    as was foreseen. The ε within s is left out, so that the state of what never had a gradient stays zero.
+    """
+    beta1, beta2 = config.adam_betas
+    averages = arithmetic.lerp_(buffers["adabelief_exp_avg"], grads, 1 - beta1)
+    surprises = arithmetic.add_(FUNCTIONAL.mul_(averages, -1.0), grads)  # g − m
+    squares = _squares(beta2, surprises, buffers["adabelief_exp_avg_sq"], arithmetic)
+    directions = _corrected_quotients(averages, squares, steps, config, arithmetic)
+    return directions, {"adabelief_exp_avg": averages, "adabelief_exp_avg_sq": squares}
+
+
+def _corrected_quotients(
+    averages: Tensors, squares: Tensors, steps: torch.Tensor, config: L3RSConfig, arithmetic: Arithmetic
+) -> Tensors:
     """
     m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, which saves a pass over memory, and the
     quotient is made in the denominator's: on a CPU, new memory of the model's size costs more than the arithmetic.
     """
     beta1, beta2 = config.adam_betas
-    averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
-    squares = _squares(beta2, grads, buffers["adam_exp_avg_sq"], arithmetic)
     corrections = 1 - beta1**steps
     reciprocals = _reciprocal_roots(squares, corrections / (1 - beta2**steps).sqrt(), config, corrections, arithmetic)
-    directions = arithmetic.mul_(reciprocals, averages)
-    return directions, {"adam_exp_avg": averages, "adam_exp_avg_sq": squares}
+    return arithmetic.mul_(reciprocals, averages)
 
 
 def _rmsprop(
@@ -101,6 +124,15 @@ def _muon(
     return orthogonalise(ahead), {"muon_exp_avg": averages}
 
 
+def _sign(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """The sign of the running mean of the gradients (Signum, arXiv 1802.04434): Adam's step with half of its state."""
+    beta1, _ = config.adam_betas
+    averages = arithmetic.lerp_(buffers["sign_exp_avg"], grads, 1 - beta1)
+    return arithmetic.sign(averages), {"sign_exp_avg": averages}
+
+
 # The paper's main runs mix Adam and SGD (figs. 4 and 5). An entry here is all that another direction needs.
 DIRECTIONS: dict[str, Direction] = {
     "adam": Direction(("adam_exp_avg", "adam_exp_avg_sq"), _adam),
@@ -108,4 +140,6 @@ DIRECTIONS: dict[str, Direction] = {
     "momentum": Direction(("momentum_exp_avg",), _momentum),
     "rmsprop": Direction(("rmsprop_exp_avg_sq",), _rmsprop),
     "muon": Direction(("muon_exp_avg",), _muon),
+    "sign": Direction(("sign_exp_avg",), _sign),
+    "adabelief": Direction(("adabelief_exp_avg", "adabelief_exp_avg_sq"), _adabelief),
 }

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import ArtifactError, ConfigError
-from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.config import CHOICES, L3RSConfig
 from hf_l3rs.learned.layers import describe_layers
 from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
 from hf_l3rs.validation import short
@@ -138,8 +138,17 @@ class L3RSNetwork(nn.Module):
             chunks = vector.split([parameter.numel() for parameter in tensors])
             tensors = [chunk.view(parameter.shape) for chunk, parameter in zip(chunks, tensors)]
         count = len(self.weights)
-        linear = list(zip(tensors[1 : count + 1], tensors[count + 1 :]))
+        *hidden, last = tensors[1 : count + 1]
+        if self.config.constant:  # of what is constant only the bias is left
+            last = last * torch.tensor(self._reads_features()).to(last)[:, None]
+        linear = list(zip([*hidden, last], tensors[count + 1 :]))
         return MetaWeights(tensors[0], linear, len(self.config.directions))
+
+    def _reads_features(self) -> list[float]:
+        """Returns for each output 1, or 0 if it is constant."""
+        of_mixture, of_step = (float(choice not in self.config.constant) for choice in CHOICES)
+        others = len(self.biases[-1]) - len(self.config.directions) - 1
+        return [of_mixture] * len(self.config.directions) + [of_step] + [1.0] * others
 
     @property
     def num_meta_parameters(self) -> int:

@@ -71,6 +71,9 @@ class _Layer:
         self.b = torch.zeros_like(theta, dtype=self.dtype)  # momentum
         self.s = torch.zeros_like(theta, dtype=self.dtype)  # RMSprop's second moment
         self.u = torch.zeros_like(theta, dtype=self.dtype)  # Muon's momentum
+        self.w = torch.zeros_like(theta, dtype=self.dtype)  # what the direction sign is the sign of
+        self.q = torch.zeros_like(theta, dtype=self.dtype)  # AdaBelief's first moment
+        self.r = torch.zeros_like(theta, dtype=self.dtype)  # AdaBelief's variance around it
         self.z = self.x = theta.to(self.dtype, copy=True)  # the fast iterate, and the average
         # a_i of eq. 2, one for each decay γ_i; "weight" averages the constant 1, for the bias correction.
         self.a = {name: [0.0] * len(self.config.ema_decays) for name in ("loss", "grad_norm", "param_norm", "weight")}
@@ -128,6 +131,15 @@ class _Layer:
         if name == "muon":
             self.u = beta1 * self.u + (1 - beta1) * g
             return _orthogonalised(beta1 * self.u + (1 - beta1) * g)
+        if name == "sign":
+            self.w = beta1 * self.w + (1 - beta1) * g
+            return self.w.sign()
+        if name == "adabelief":
+            self.q = beta1 * self.q + (1 - beta1) * g
+            self.r = beta2 * self.r + (1 - beta2) * (g - self.q) ** 2
+            m_hat = self.q / (1 - beta1**self.t)
+            s_hat = self.r / (1 - beta2**self.t)
+            return m_hat / (s_hat.sqrt() + self.config.adam_eps)
         if name == "rmsprop":
             self.s = beta2 * self.s + (1 - beta2) * g**2
             return g / ((self.s / (1 - beta2**self.t)).sqrt() + self.config.adam_eps)
@@ -164,8 +176,12 @@ class _Layer:
             h = W.to(h) @ h + b.to(h)
             h = h / (1 + torch.exp(-h))  # SiLU
         W, b = output
-        outputs = (W.to(h) @ h + b.to(h)).tolist()
+        outputs, biases = (W.to(h) @ h + b.to(h)).tolist(), b.tolist()
         count = len(self.config.directions)
+        if "mixture" in self.config.constant:
+            outputs[:count] = biases[:count]
+        if "step" in self.config.constant:
+            outputs[count] = biases[count]
         logits, o, averaging = outputs[:count], outputs[count], outputs[count + 1 :]
         exponentials = [math.exp(logit - max(logits)) for logit in logits]
         return [value / sum(exponentials) for value in exponentials], o, averaging

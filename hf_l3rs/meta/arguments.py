@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.learned.config import STEP_REFERENCES
+from hf_l3rs.learned.config import CHOICES, FEATURES, STEP_REFERENCES
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.fit import CARRIES_OVER
 from hf_l3rs.validation import Range, check_fields, check_not_empty
@@ -29,6 +29,8 @@ class L3RSArguments:
             What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
             the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
         average_iterates (`bool`, *optional*, defaults to `False`): `averaging` of [`~hf_l3rs.L3RSConfig`].
+        features (`list[str]`, *optional*, defaults to FEATURES):
+            Those of [`~hf_l3rs.L3RSConfig`] but `"structure"`, which `layers_by` brings along.
 
     Raises:
         ConfigError: If a value is out of its range, or layers are known by role alone while steps depend on widths.
@@ -45,6 +47,10 @@ class L3RSArguments:
     step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to; see L3RSConfig."})
     layers_by: str = field(default="name", metadata={"help": "What has an embedding: each layer's name, or role."})
     average_iterates: bool = field(default=False, metadata={"help": "Average each layer's iterates."})
+    features: list[str] = field(default_factory=lambda: list(FEATURES), metadata={"help": "What the network sees."})
+    constant: list[str] = field(
+        default_factory=list, metadata={"help": "What is one for all layers and steps: mixture or step."}
+    )
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
     batch_norm_momentum: float | None = field(
         default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
@@ -61,6 +67,8 @@ class L3RSArguments:
                 "adam_betas": Range(low=0, below=1),
                 "step_reference": STEP_REFERENCES,
                 "layers_by": LAYERS_BY,
+                "features": FEATURES,
+                "constant": CHOICES,
                 "max_grad_norm": Range(above=0),
                 "batch_norm_momentum": Range(above=0, high=1),
             },

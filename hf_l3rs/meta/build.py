@@ -25,7 +25,13 @@ logger = logging.getLogger(__name__)
 
 # Options that are younger than some checkpoints, which know a run by the settings without them.
 _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
-    "l3rs": {"layers_by": "name", "average_iterates": False, "batch_norm_momentum": None},
+    "l3rs": {
+        "layers_by": "name",
+        "average_iterates": False,
+        "batch_norm_momentum": None,
+        "features": list(FEATURES),
+        "constant": [],
+    },
     "model": {"more_base_models": [], "trainable": "all"},
     "tasks": {"batch_sizes": []},
 }
@@ -75,8 +81,7 @@ def build_network(
         fit = measure_fit(layers, start.config).describe()
         logger.info("Meta-training goes on from %s, which %s.", l3rs_args.initial_l3rs, fit)
         return warm_start(start, layers, **changes)
-    features = (*FEATURES, STRUCTURE) if l3rs_args.layers_by == "role" else FEATURES
-    return L3RSNetwork(L3RSConfig(layers=layers, features=features, **fields, **changes), seed)
+    return L3RSNetwork(L3RSConfig(layers=layers, **fields, **changes), seed)
 
 
 def layers_to_know(models: Sequence[nn.Module], layers_by: str) -> tuple[LayerSpec, ...]:
@@ -126,6 +131,8 @@ def _config_fields(l3rs_args: L3RSArguments) -> dict[str, Any]:
         "step_reference": l3rs_args.step_reference,
         "max_grad_norm": l3rs_args.max_grad_norm,
         "averaging": l3rs_args.average_iterates,
+        "features": (*l3rs_args.features, *([STRUCTURE] if l3rs_args.layers_by == "role" else [])),
+        "constant": tuple(l3rs_args.constant),
     }
 
 

@@ -61,7 +61,41 @@ def singular_values_near_one(matrix):
     return (left @ values.diag() @ right).view_as(matrix)
 
 
+class Signum(torch.optim.Optimizer):
+    """Of arXiv 1802.04434, algorithm 2; torch has none."""
+
+    def __init__(self, params, beta):
+        super().__init__(params, {"beta": beta})
+
+    @torch.no_grad()
+    def step(self):
+        for param in self.param_groups[0]["params"]:
+            beta, m = self.defaults["beta"], self.state[param].get("m", torch.zeros_like(param))
+            self.state[param]["m"] = m = beta * m + (1 - beta) * param.grad
+            param.sub_(m.sign())
+
+
+class AdaBelief(torch.optim.Optimizer):
+    """Of arXiv 2010.07468, algorithm 2, without the ε within s; torch has none."""
+
+    def __init__(self, params, betas, eps):
+        super().__init__(params, {"betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self):
+        beta1, beta2 = self.defaults["betas"]
+        for param in self.param_groups[0]["params"]:
+            g, state = param.grad, self.state[param]
+            t, m, s = state.get("own", (0, torch.zeros_like(g), torch.zeros_like(g)))
+            t, m = t + 1, beta1 * m + (1 - beta1) * g
+            s = beta2 * s + (1 - beta2) * (g - m) ** 2
+            state["own"] = t, m, s
+            param.sub_(m / (1 - beta1**t) / ((s / (1 - beta2**t)).sqrt() + self.defaults["eps"]))
+
+
 TORCH_OPTIMIZERS = {
+    "sign": lambda params: Signum(params, beta=0.8),
+    "adabelief": lambda params: AdaBelief(params, betas=(0.8, 0.95), eps=1e-3),
     "muon": lambda params: Muon(params, beta=0.8),
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.8, 0.95), eps=1e-3),
     "sgd": lambda params: torch.optim.SGD(params, lr=1.0),

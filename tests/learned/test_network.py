@@ -7,7 +7,7 @@ import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, LayerSpec
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.learned.config import FORMAT_VERSION
+from hf_l3rs.learned.config import CHOICES, FORMAT_VERSION
 from hf_l3rs.learned.features import num_features
 from hf_l3rs.learned.network import LOG_SCALE_LIMIT
 
@@ -156,3 +156,23 @@ def test_fingerprint_changes_with_every_setting_of_a_step(field):
 def test_fingerprint_ignores_provenance(changes):
     assert L3RSNetwork(CONFIG.replace(**changes)).fingerprint() == L3RSNetwork(CONFIG).fingerprint()
     assert CONFIG.format_version == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("constant", [("mixture",), ("step",), CHOICES], ids=str)
+def test_constant_choices_are_those_of_the_bias_alone(constant):
+    """Whatever is seen; the other choices are as without, also where candidates are mapped over."""
+    free, network = filled(), filled(CONFIG.replace(constant=constant))
+    features, embeddings = inputs(network)
+    chosen, before = network(features, embeddings), free(features, embeddings)
+    bias = network.biases[-1]
+    expected = {"mixture": torch.softmax(bias[:3], 0).expand(5, 3), "step": bias[3].exp().expand(5)}
+    for name, value, freely in (("mixture", chosen.mixture, before.mixture), ("step", chosen.factor, before.factor)):
+        torch.testing.assert_close(value, expected[name] if name in constant else freely)
+        assert (value[0] == value[1]).all() == (name in constant)
+
+    def mixture_of(vector):
+        return network.meta_weights(vector).decider(torch.eye(2), features)(features[:2]).mixture
+
+    vectors = torch.stack([network.to_vector(), 2 * network.to_vector()])
+    torch.testing.assert_close(torch.func.vmap(mixture_of)(vectors)[1], mixture_of(vectors[1]))
+    assert network.num_meta_parameters == free.num_meta_parameters and network.fingerprint() != free.fingerprint()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.learned.config import FEATURES, STEP_REFERENCES, STRUCTURE
+from hf_l3rs.learned.config import CHOICES, FEATURES, STEP_REFERENCES, STRUCTURE
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.features import CEILING, EMA_CHANNELS, FLOOR
 from hf_l3rs.learned.reference import ReferenceL3RS
@@ -63,6 +63,9 @@ def compare(optimizer, reference, dtype, scale):
             "momentum_exp_avg": (layer.b, scale),
             "rmsprop_exp_avg_sq": (layer.s, scale**2),
             "muon_exp_avg": (layer.u, scale),
+            "sign_exp_avg": (layer.w, scale),
+            "adabelief_exp_avg": (layer.q, scale),
+            "adabelief_exp_avg_sq": (layer.r, scale**2),
             "fast": (layer.z, 1.0),
             "average": (layer.x, 1.0),
         }
@@ -124,6 +127,12 @@ def test_equals_the_reference_where_gradients_are_absent(pattern, dtype):
 @pytest.mark.parametrize("step_reference", STEP_REFERENCES)
 def test_equals_the_reference_with_averaging(step_reference, pattern, dtype):
     run_both(dtype, pattern, step_reference=step_reference, directions=("rmsprop", "sgd"), averaging=True)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("constant", [("mixture",), ("step",), CHOICES], ids=str)
+def test_equals_the_reference_with_constant_choices(constant, dtype):
+    run_both(dtype, directions=("rmsprop", "sgd"), averaging=True, constant=constant)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6])

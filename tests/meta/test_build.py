@@ -33,6 +33,17 @@ def test_an_untrained_l3rs_is_for_the_trainable_layers():
     )
 
 
+def test_an_untrained_l3rs_sees_and_decides_what_is_asked_for():
+    network = build_network(
+        tiny_resnet(), L3RSArguments(features=["loss"], constant=["mixture"], embedding_size=0), MODEL, TASKS, seed=0
+    )
+    assert (network.config.features, network.config.constant) == (("loss",), ("mixture",))
+    by_role = build_network(
+        tiny_resnet(), L3RSArguments(layers_by="role", step_reference="fan_in"), MODEL, TASKS, seed=0
+    )
+    assert (by_role.config.features, by_role.config.constant) == ((*FEATURES, STRUCTURE), ())
+
+
 def test_a_start_that_is_not_there_is_named():
     with pytest.raises(ArtifactError, match="nowhere"):
         build_network(tiny_resnet(), L3RSArguments(initial_l3rs="./nowhere"), MODEL, TASKS, seed=0)

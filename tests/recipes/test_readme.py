@@ -12,6 +12,10 @@ from hf_l3rs.evaluation.results import COLUMNS, read_rows, to_csv
 from recipes import readme
 
 
+RECIPES_README = Path("recipes/README.md")
+ABLATION_ROWS = readme.ABLATIONS / "rows.csv"
+
+
 @pytest.fixture(scope="module")
 def sections():
     return readme.stored_sections()
@@ -42,6 +46,17 @@ def test_pictures_are_of_the_stored_rows(sections):
         assert len({picture.read_bytes() for picture in pictures}) == 1, "run `make readme`"
 
 
+def test_the_ablations_in_the_readme_of_the_recipes_are_the_stored_ones():
+    if not ABLATION_ROWS.exists():
+        pytest.skip("No ablations are stored.")
+    rows = ABLATION_ROWS.read_bytes()
+    assert is_picture_of(readme.ABLATIONS / "ablations.png", rows), "run `make readme`"
+    table, text = (path.read_text(encoding="utf-8") for path in (readme.ABLATIONS / "summary.md", RECIPES_README))
+    names = list(dict.fromkeys(row.optimizer for row in read_rows(ABLATION_ROWS)))
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]] == names
+    assert readme.with_ablations(text) == text, "run `make readme`"
+
+
 def test_what_stands_around_the_table_stays(sections):
     text = f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n"
     new = readme.with_table(text, sections[:1])
@@ -54,11 +69,12 @@ def test_what_stands_around_the_table_stays(sections):
 
 def test_the_folder_is_a_data_set(sections, tmp_path):
     names = datasets.get_dataset_config_names(str(readme.RESULTS))
-    assert names == [f"{section.l3rs}.{section.cell}" for section in sections]
+    of_sections = [f"{section.l3rs}.{section.cell}" for section in sections]
+    assert names == [*of_sections, *(["ablations"] if ABLATION_ROWS.exists() else [])]
     data = datasets.load_dataset(str(readme.RESULTS), cache_dir=str(tmp_path))
     assert set(data) == {"rows", "search"} and data["rows"].column_names == list(COLUMNS)
     rows = sections[0].rows
     assert data["rows"]["loss"][:] == [row.loss for row in rows]
     last = sections[-1]
-    search = datasets.load_dataset(str(readme.RESULTS), names[-1], split="search", cache_dir=str(tmp_path))
+    search = datasets.load_dataset(str(readme.RESULTS), of_sections[-1], split="search", cache_dir=str(tmp_path))
     assert search["optimizer"][:] == [row.optimizer for row in read_rows(last.folder / "search.csv")]

@@ -1,0 +1,182 @@
+"""
+Says what each part of an L3RS brings: meta-trains variations of one that differ in a setting, with the same tasks,
+budget and seed, and scores them on the same validation tasks.
+
+    python -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml
+    python -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml --only base "Adam alone"
+
+The YAML file has settings of recipes/meta_train.py and, under `variations`, by name, what differs; the first is what
+the others are compared with. OUTPUT_DIR/NAME has the L3RS and the rows of each, OUTPUT_DIR itself rows.csv, summary.md
+and ablations.png of all that are there. What is there is not made again: after an interruption the same command goes
+on.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
+
+from hf_l3rs import L3RSArtifact
+from hf_l3rs.commands.meta_train import ARGUMENTS, train
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.ablation import compared, plot_ablation, to_table
+from hf_l3rs.evaluation.baselines import l3rs_contender
+from hf_l3rs.evaluation.benchmark import run_all
+from hf_l3rs.evaluation.job import ROWS_NAME
+from hf_l3rs.evaluation.manifest import measurement_settings
+from hf_l3rs.evaluation.processes import on_main_process
+from hf_l3rs.evaluation.results import Run, read_rows, to_csv
+from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.files import write_files
+from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.settings import parse_settings, read_yaml
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build_tasks
+from hf_l3rs.validation import Range, check_fields
+
+
+logger = logging.getLogger("ablations")
+
+
+@dataclass
+class AblationArguments:
+    """What variations are scored on, and which of them to make."""
+
+    only: list[str] = field(default_factory=list, metadata={"help": "Names of variations; all by default."})
+    horizons: list[int] = field(default_factory=lambda: [10, 20, 50], metadata={"help": "Lengths of scored runs."})
+    num_scoring_tasks: int = field(default=32, metadata={"help": "Validation tasks of each length."})
+    scoring_size: int = field(default=1000, metadata={"help": "Images that a scored run is evaluated on."})
+    scoring_seed: int = field(default=7, metadata={"help": "Of these tasks."})
+
+    def __post_init__(self) -> None:
+        positive = Range(low=1)
+        rules = dict.fromkeys(("horizons", "num_scoring_tasks", "scoring_size"), positive)
+        check_fields(self, {**rules, "scoring_seed": Range(low=0)})
+
+
+PICTURE_NAME = "ablations.png"
+TYPES = (*ARGUMENTS, AblationArguments)
+
+
+class Variation(NamedTuple):
+    """A variation: its folder, and settings of the types of `ARGUMENTS`."""
+
+    folder: Path
+    settings: tuple[Any, ...]
+
+
+class Ablation(NamedTuple):
+    """All variations by name, the first to compare with, and the settings that they have in common."""
+
+    variations: dict[str, Variation]
+    model: ModelArguments
+    tasks: TaskArguments
+    args: AblationArguments
+    output_dir: Path
+
+
+def read_ablation(args: Sequence[str]) -> Ablation:
+    """
+    Reads a YAML file, the first argument, and options that override it for every variation.
+
+    Raises:
+        ConfigError: If there is no file, it has no variations, or a setting of one of them is not allowed.
+    """
+    args = list(args)
+    if not args or not args[0].endswith((".yaml", ".yml")):
+        parse_settings(TYPES, {}, args, description=__doc__)  # --help, or a message on what is missing
+        raise ConfigError("Ablations need a YAML file with variations, such as recipes/configs/ablations_*.yaml.")
+    path = args.pop(0)
+    common = read_yaml(path)
+    changes = common.pop("variations", None)
+    if not _are_variations(changes):
+        raise ConfigError(
+            f"The settings file {path} must have, under variations, different names of letters, digits and spaces, "
+            "each with a mapping of the settings that differ; correct it, or name another."
+        )
+    *settings, arguments = parse_settings(TYPES, common, args, description=__doc__)
+    unknown = [name for name in arguments.only if name not in changes]
+    if unknown:
+        raise ConfigError(f"Unknown variations {', '.join(unknown)}; known are {', '.join(changes)}.")
+    output_dir, variations = Path(settings[-1].output_dir), {}
+    for name, different in changes.items():
+        *own, scored = parse_settings(TYPES, {**common, **different}, args)
+        if scored != arguments or own[-1].output_dir != settings[-1].output_dir:
+            raise ConfigError(
+                f"The variation {name!r} would be scored otherwise, or elsewhere, than the first; leave out "
+                "output_dir and what says how variations are scored."
+            )
+        folder = output_dir / name.replace(" ", "_")
+        # a run that is there goes on, which trains nothing more if it is over
+        resume = "last" if any(folder.glob("checkpoint-*")) else None
+        own[-1] = replace(own[-1], output_dir=str(folder), resume_from_checkpoint=resume)
+        variations[name] = Variation(folder, tuple(own))
+    by_type = {type(each): each for each in settings}
+    return Ablation(variations, by_type[ModelArguments], by_type[TaskArguments], arguments, output_dir)
+
+
+def _are_variations(changes: Any) -> bool:
+    if not isinstance(changes, dict) or len({str(name).replace(" ", "_") for name in changes}) < max(len(changes), 1):
+        return False
+    names_fit = all(isinstance(name, str) and re.fullmatch(r"\w[\w ]*", name) for name in changes)
+    return names_fit and all(isinstance(different, dict) for different in changes.values())
+
+
+def score(ablation: Ablation, name: str, accelerator: Accelerator) -> None:
+    """Measures a variation that is made, on the same validation tasks as all."""
+    args, tasks = ablation.args, replace(ablation.tasks, evaluation_size=ablation.args.scoring_size)
+    model, _, validation = build_tasks(ablation.model, tasks, args.scoring_seed)
+    model.to(accelerator.device)
+    settings = measurement_settings(model, validation, ablation.model, tasks, args.scoring_seed)
+    folder = ablation.variations[name].folder
+    contender = l3rs_contender(L3RSArtifact.from_pretrained(str(folder / "l3rs")).network, name)
+    runs = [Run(contender, task, length) for length in args.horizons for task in range(args.num_scoring_tasks)]
+    store = RowStore(folder / ROWS_NAME, settings)
+    run_all(accelerator, model, validation, args.scoring_seed, runs, store, name)
+
+
+def report(ablation: Ablation) -> str:
+    """Writes what is known of the variations that are there, and returns the table, empty without the first."""
+    there = {name: each.folder for name, each in ablation.variations.items() if (each.folder / ROWS_NAME).exists()}
+    base = next(iter(ablation.variations))
+    if base not in there:
+        return ""
+    rows = [row for folder in there.values() for row in read_rows(folder / ROWS_NAME)]
+    costs = {
+        name: L3RSArtifact.from_pretrained(str(folder / "l3rs")).config.meta_training for name, folder in there.items()
+    }
+    table = to_table(compared(rows, base), costs, base)
+    write_files(ablation.output_dir, {ROWS_NAME: to_csv(rows).encode(), "summary.md": f"{table}\n".encode()})
+    try:
+        plot_ablation(rows, ablation.output_dir / PICTURE_NAME)
+    except ImportError as error:  # everything that was measured is written, and the picture can follow
+        logger.warning("There is no picture: %s", error)
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> str | None:
+    """Returns the table, or `None` if training was interrupted."""
+    ablation = read_ablation(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    names = ablation.args.only or list(ablation.variations)
+    accelerator = make_accelerator()
+    for name in names:
+        if train(*ablation.variations[name].settings) is None:
+            return None
+        score(ablation, name, accelerator)
+    table = on_main_process(accelerator, lambda: report(ablation))
+    if accelerator.is_main_process:
+        sys.stdout.write(f"\n{table}\n\nLoss on validation tasks, and mean ± standard error above the first's.\n")
+    return table
+
+
+if __name__ == "__main__":
+    run_script(main)

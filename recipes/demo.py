@@ -75,8 +75,13 @@ class DemoArguments:
         return f"l3rs-{self.model}-tiny-fashion"
 
     def rates(self) -> dict[str, dict[int, float]]:
-        """The learning rates that were best on validation tasks, by optimizer and horizon."""
-        return best_rates(read_rows(RECIPES / f"results/{self.name}/in_domain/search.csv"))
+        """See [`searched_rates`]."""
+        return searched_rates(self.model)
+
+
+def searched_rates(model: str) -> dict[str, dict[int, float]]:
+    """Returns the learning rates that were best on an embedded model's validation tasks, by optimizer and horizon."""
+    return best_rates(read_rows(RECIPES / f"results/l3rs-{model}-tiny-fashion/in_domain/search.csv"))
 
 
 def embedded_tasks(model: str, evaluation_size: int = 2000) -> Setup:

@@ -61,7 +61,7 @@ def _of_finite_loss(evaluation: Evaluation | None) -> Evaluation:
 
 class SideBySide:
     """
-    Trains what several learners train, by turns; each draws its random numbers, such as dropout's, as if it were alone.
+    Trains what several learners train, by turns. Each draws its random numbers as if it were alone.
 
     Args:
         learners (`Sequence[Learner]`): Each of one candidate, of a model of its own.

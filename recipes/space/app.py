@@ -38,6 +38,7 @@ from recipes.space.look import layers_of, look, shares_of, sizes_of
 # One run at a time: a core is all that there may be, and a model is shared.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "runs"}
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none is downloaded
+COLORS = (HIGHLIGHT, *MUTED[::3], MUTED[4])  # of L3RS, and of its rivals
 STYLE = """
 #message {border-left: 4px solid #c1121f; padding-left: 12px}
 #picture img {object-fit: contain}
@@ -100,7 +101,6 @@ class App:
                 x_title="step",
                 y_title="λ / base step",
                 label="λ: how large the update of this layer is",
-                height=260,
                 elem_id="sizes",
             )
             self.shares = gr.LinePlot(
@@ -111,7 +111,6 @@ class App:
                 y_title="μ",
                 y_lim=[0, 1],
                 label="μ: the share of each direction in it",
-                height=260,
                 elem_id="shares",
             )
 
@@ -122,7 +121,7 @@ class App:
             self.rate = gr.Dropdown(
                 list(RATES), value=SEARCHED, label="Adam's learning rate", info=texts.RATE, elem_id="rate"
             )
-            self.start = gr.Button("Race", variant="primary", elem_id="start")
+        self.start = gr.Button("Race", variant="primary", elem_id="start")
         with gr.Row():
             self.losses, self.accuracies = (
                 gr.LinePlot(
@@ -132,7 +131,6 @@ class App:
                     x_title="step",
                     y_title=title,
                     label=title,
-                    height=320,
                     elem_id=metric,
                 )
                 for metric, title in (("loss", "test loss"), ("accuracy", "test accuracy, %"))
@@ -204,7 +202,7 @@ class App:
 
     def _show_standing(self, standing: Standing, horizon: int) -> Updates:
         names = standing.curves.optimizer.unique()
-        options = {"x_lim": [0, horizon], "color_map": dict(zip(names, (HIGHLIGHT, *MUTED)))}
+        options = {"x_lim": [0, horizon], "color_map": dict(zip(names, COLORS))}
         return {
             self.losses: gr.LinePlot(standing.curves, **options),
             self.accuracies: gr.LinePlot(standing.curves, y_lim=[0, 100], **options),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from torch import nn
@@ -73,7 +73,7 @@ class Stage:
         return searched[min(searched, key=lambda steps: abs(math.log(steps / horizon)))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_stage(model: str) -> Stage:
     """
     Loads an embedded model and its tasks, once; seconds.
@@ -122,7 +122,7 @@ def load_network(l3rs: str) -> L3RSNetwork:
 
 
 def model_of(config: L3RSConfig, otherwise: str) -> str:
-    """Returns the embedded model that an L3RS was made for; `otherwise` for one that was made for any, or for others."""
+    """Returns the embedded model that an L3RS was made for, or `otherwise` if it was made for none of them."""
     return next((name for name, kind in MODELS.items() if kind == config.model_type), otherwise)
 
 

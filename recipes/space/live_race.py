@@ -46,8 +46,8 @@ class Standing(NamedTuple):
 
 def run_race(l3rs: str, model: str, horizon: int, task: int, rivals: Sequence[str], rate: str) -> Iterator[Standing]:
     """
-    Fine-tunes copies of an embedded model, one with an L3RS and one with each rival: same new head, same batches in the
-    same order, same test images.
+    Fine-tunes copies of an embedded model, one with an L3RS and one with each rival: same new head, same batches in
+    the same order, same test images.
 
     Args:
         l3rs, model, horizon, task: As of [`~recipes.space.look.look`].

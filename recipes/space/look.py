@@ -47,7 +47,8 @@ def look(l3rs: str, model: str, horizon: int, task: int) -> Look:
     network, stage = load_network(l3rs), load_stage(model)
     check_fit(network.config, stage.model)
     table = record_trajectory(stage.model, network, stage.draw(task, horizon))
-    return Look(table, draw(table, f"{Path(l3rs).name} on the {model}, a run of {horizon} steps"), summarise(table))
+    title = f"{Path(l3rs).name} on the {model}, a run of {horizon} steps"
+    return Look(table, draw(table, title), summarise(table, network.config.base_step))
 
 
 def draw(table: pd.DataFrame, title: str) -> Image.Image:
@@ -60,10 +61,10 @@ def draw(table: pd.DataFrame, title: str) -> Image.Image:
             return image
 
 
-def summarise(table: pd.DataFrame) -> str:
+def summarise(table: pd.DataFrame, base_step: float) -> str:
     """Says what the picture shows, and which share it leaves out."""
     *drawn, last = directions_of(table)
-    text = describe_behaviour(table)
+    text = f"In this run (the base step is {base_step:g} per element): {describe_behaviour(table)}"
     return f"{text} What is left of 1 beside {' and '.join(drawn)} is the share of {last}." if drawn else text
 
 

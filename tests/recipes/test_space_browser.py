@@ -27,6 +27,17 @@ COLOURED = """image => {
     return count;
 }"""
 
+# Notes every state of table and curves on the way, which may be there for a moment only.
+WATCH = """() => {
+    window.seen = {headings: new Set(), lengths: new Set()};
+    new MutationObserver(() => {
+        const heading = document.querySelector("#standing th");
+        if (heading) window.seen.headings.add(heading.innerText);
+        const line = document.querySelector("#loss svg .plot_marks path");
+        if (line) window.seen.lengths.add(line.getAttribute("d").split(/[ML]/).length - 1);
+    }).observe(document.body, {subtree: true, childList: true, characterData: true, attributes: true});
+}"""
+
 
 @pytest.fixture
 def page(tmp_path) -> Iterator:
@@ -90,11 +101,12 @@ def test_a_newcomer_clicks_through(page):
     wait_for(page, lambda: lines_of(page, "sizes") == [12] and picture.get_attribute("src") != before)
 
     # a race; curves grow, and end at the very figures that the functions give
+    page.evaluate(WATCH)
     page.click("#start")
-    lengths = set()
-    wait_for(page, lambda: lengths.update(lines_of(page, "loss")) or text_of(page, "verdict").strip())
+    wait_for(page, lambda: text_of(page, "verdict").strip())
     wait_for(page, lambda: lines_of(page, "loss") == lines_of(page, "accuracy") == [13] * 3)
-    assert len(lengths) > 1
+    seen = page.evaluate("() => [[...window.seen.headings], [...window.seen.lengths]]")
+    assert all(len(states) > 1 for states in seen), seen
     *_, end = run_race("l3rs-resnet-tiny-fashion", "ResNet", 12, 1, DEFAULT_RIVALS, "searched")
     cells = page.locator("#standing td").all_inner_texts()
     assert cells == [cell.strip() for line in end.table.splitlines()[2:] for cell in line.strip("| ").split("|")]

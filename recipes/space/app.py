@@ -43,6 +43,11 @@ STYLE = """
 #message {border-left: 4px solid #c1121f; padding-left: 12px}
 #picture img {object-fit: contain}
 """
+# What every plot shows where there is nothing: with None in place of a table, gradio's plots fail in the browser.
+NO_CURVE = pd.DataFrame(
+    {name: pd.Series(dtype=float) for name in ("step", "size", "share", "loss", "accuracy")}
+    | {name: pd.Series(dtype=str) for name in ("direction", "optimizer")}
+)
 
 Updates = dict[Any, Any]
 
@@ -172,7 +177,8 @@ class App:
             return {
                 self.message: _sentence(error),
                 self.layer: gr.Dropdown(choices=[], value=None),
-                **dict.fromkeys((self.summary, self.picture, self.decisions, self.sizes, self.shares)),
+                **dict.fromkeys((self.summary, self.picture, self.decisions)),
+                **dict.fromkeys((self.sizes, self.shares), NO_CURVE),
             }
         layers = layers_of(seen.table)
         layer = layer if layer in layers else layers[0]
@@ -188,7 +194,7 @@ class App:
     def show_layer(self, decisions: pd.DataFrame | None, layer: str | None) -> Updates:
         """Shows λ and μ of one layer."""
         if decisions is None or layer is None:
-            return {self.sizes: None, self.shares: None}
+            return dict.fromkeys((self.sizes, self.shares), NO_CURVE)
         return {self.sizes: sizes_of(decisions, layer), self.shares: shares_of(decisions, layer)}
 
     def race(self, l3rs: str, model: str, horizon: int, task: int, rivals: list[str], rate: str) -> Iterator[Updates]:
@@ -197,8 +203,11 @@ class App:
             for standing in run_race(_text(l3rs), model, horizon, task, rivals, rate):
                 yield {self.message: gr.Markdown(visible=False), **self._show_standing(standing, horizon)}
         except L3RSError as error:
-            emptied = (self.losses, self.accuracies, self.standing, self.verdict)
-            yield {self.message: _sentence(error), **dict.fromkeys(emptied)}
+            yield {
+                self.message: _sentence(error),
+                **dict.fromkeys((self.standing, self.verdict)),
+                **dict.fromkeys((self.losses, self.accuracies), NO_CURVE),
+            }
 
     def _show_standing(self, standing: Standing, horizon: int) -> Updates:
         names = standing.curves.optimizer.unique()

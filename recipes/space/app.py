@@ -147,11 +147,11 @@ class App:
         run = [self.l3rs, self.model, self.horizon, self.task]
         shown = [self.message, self.summary, self.picture, self.decisions, self.layer, self.sizes, self.shares]
         raced = [self.message, self.losses, self.accuracies, self.standing, self.verdict]
-        chosen = [self.message, self.model, self.horizon]
+        chosen = [self.model, self.horizon]
         show = {"fn": self.show, "inputs": [*run, self.layer], "outputs": shown, **ONE_AT_A_TIME}
         self.page.load(**show)
         # what a choice sets is no input of a person, so that one run follows and not three
-        self.l3rs.change(self.choose, [self.l3rs, self.model, self.horizon], chosen, **ONE_AT_A_TIME).success(**show)
+        self.l3rs.change(self.choose, [self.l3rs, *chosen], chosen, **ONE_AT_A_TIME).success(**show)
         for component in (self.model, self.horizon, self.task):
             component.input(**show, trigger_mode="always_last")
         self.layer.input(self.show_layer, [self.decisions, self.layer], [self.sizes, self.shares])
@@ -162,12 +162,8 @@ class App:
         try:
             config = load_network(_text(l3rs)).config
         except L3RSError:  # which the look that follows says
-            return {self.message: gr.skip(), self.model: model, self.horizon: horizon}
-        return {
-            self.message: gr.skip(),
-            self.model: model_of(config, otherwise=model),
-            self.horizon: horizon_of(config),
-        }
+            return {self.model: model, self.horizon: horizon}
+        return {self.model: model_of(config, otherwise=model), self.horizon: horizon_of(config)}
 
     def show(self, l3rs: str, model: str, horizon: int, task: int, layer: str | None) -> Updates:
         """Shows what an L3RS decides over a run."""

@@ -16,7 +16,7 @@ SOURCES := hf_l3rs recipes tests
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu quality style demo data pretrain meta-train evaluate architecture-transfer \
+.PHONY: install test test-slow test-gpu quality style demo space data pretrain meta-train evaluate architecture-transfer \
 	figure3 ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
@@ -47,6 +47,11 @@ style: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python recipes/demo.py
+
+# A look inside the released optimizers and a race against Adam, in the browser.
+space: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[space]"
+	$(BIN)/python -m recipes.space.app
 
 data: $(VENV)/.installed
 	$(BIN)/python recipes/data/build_fashion_mnist.py $(FASHION_MNIST)

@@ -36,7 +36,7 @@ from hf_l3rs.files import write_files
 from hf_l3rs.integration.metrics import compute_accuracy
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build_tasks
+from hf_l3rs.tasks.build import Setup, build_tasks
 from hf_l3rs.tasks.task import Batch
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 
@@ -76,8 +76,29 @@ class DemoArguments:
         return f"l3rs-{self.model}-tiny-fashion"
 
     def rates(self) -> dict[str, dict[int, float]]:
-        """The learning rates that were best on validation tasks, by optimizer and horizon."""
-        return best_rates(read_rows(RECIPES / f"results/{self.name}/in_domain/search.csv"))
+        """See [`searched_rates`]."""
+        return searched_rates(self.model)
+
+
+def searched_rates(model: str) -> dict[str, dict[int, float]]:
+    """Returns the learning rates that were best on an embedded model's validation tasks, by optimizer and horizon."""
+    return best_rates(read_rows(RECIPES / f"results/l3rs-{model}-tiny-fashion/in_domain/search.csv"))
+
+
+def embedded_tasks(model: str, evaluation_size: int = 2000) -> Setup:
+    """Returns an embedded model, resnet or vit, with its tasks on images that no released L3RS saw."""
+    data = DatasetArguments(
+        path=str(RECIPES / "data/fashion_mnist"),
+        batches_split="test_batches",
+        evaluation_split="test_eval",
+        validation_batches_split="validation_batches",
+        validation_evaluation_split="validation_eval",
+    )
+    return build_tasks(
+        ModelArguments(base_model=str(RECIPES / f"base_models/{model}-tiny-fashion")),
+        TaskArguments(datasets=[data], evaluation_size=evaluation_size),
+        SEED,
+    )
 
 
 class Examples(torch.utils.data.Dataset):
@@ -101,18 +122,7 @@ class Worker:
         torch.set_num_threads(1)
         transformers_logging.set_verbosity_error()
         self.l3rs = args.l3rs or str(RECIPES.parent / "model_cards" / args.name)
-        data = DatasetArguments(
-            path=str(RECIPES / "data/fashion_mnist"),
-            batches_split="test_batches",
-            evaluation_split="test_eval",
-            validation_batches_split="validation_batches",
-            validation_evaluation_split="validation_eval",
-        )
-        setup = build_tasks(
-            ModelArguments(base_model=str(RECIPES / f"base_models/{args.model}-tiny-fashion")),
-            TaskArguments(datasets=[data], evaluation_size=2000),
-            SEED,
-        )
+        setup = embedded_tasks(args.model)
         self.model, self.tasks = setup.model, setup.tasks
         self.rates = args.rates()
 

@@ -16,7 +16,7 @@ from hf_l3rs.evaluation.processes import on_main_process, share_out
 from hf_l3rs.evaluation.results import Row, Run, RunKey, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
-from hf_l3rs.tasks.inner_loop import Evaluation
+from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner
 from hf_l3rs.tasks.inner_loop import run as run_inner_loop
 from hf_l3rs.tasks.task import Task
 
@@ -85,16 +85,23 @@ def measure(
         infinite and the accuracy 0.
     """
     length, task = task.num_training_steps, revisited(task, contender.passes)
-    model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
-    optimizer, scheduler = contender.build(model, task.num_training_steps)
-    learner = contender.learner(
-        model, optimizer, scheduler=scheduler, device=device, max_grad_norm=contender.max_grad_norm
-    )
+    learner = make_learner(model, contender, task, device)
     (trajectory,) = run_inner_loop(learner, [task], evaluate_at=evaluate_at)
     end = trajectory.num_steps if trajectory.diverged else math.inf
     measured = {step: each for step, each in trajectory.evaluations.items() if step < end and math.isfinite(each.loss)}
     on_the_way = {step: measured.get(step, DIVERGED) for step in evaluate_at}
     return {**on_the_way, length: measured.get(task.num_training_steps, DIVERGED)}
+
+
+def make_learner(
+    model: nn.Module, contender: Contender, task: Task, device: torch.device | str = "cpu"
+) -> ModelLearner:
+    """Returns what trains a model with a contender, at the beginning of a task; arguments as of [`measure`]."""
+    model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
+    optimizer, scheduler = contender.build(model, task.num_training_steps)
+    return contender.learner(
+        model, optimizer, scheduler=scheduler, device=device, max_grad_norm=contender.max_grad_norm
+    )
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:

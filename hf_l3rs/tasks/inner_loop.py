@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -81,6 +81,24 @@ def run(learner: Learner, tasks: Sequence[Task], *, evaluate_at: Collection[int]
     Returns:
         `list[Trajectory]`: One for each candidate. The loop ends early when all have diverged.
     """
+    progress = follow(learner, tasks, evaluate_at=evaluate_at)
+    while True:
+        try:
+            next(progress)
+        except StopIteration as end:
+            return end.value
+
+
+def follow(
+    learner: Learner, tasks: Sequence[Task], *, evaluate_at: Collection[int] = ()
+) -> Generator[tuple[int, list[Evaluation | None]], None, list[Trajectory]]:
+    """
+    Runs the inner loop as [`run`] does, and shows every evaluation as soon as it is there. Whoever looks may stop, and
+    draws no random numbers meanwhile unless the learner keeps its own.
+
+    Yields:
+        `tuple[int, list[Evaluation | None]]`: Steps taken, and how good each candidate is; `None` if it has diverged.
+    """
     (num_steps,) = {task.num_training_steps for task in tasks}
     losses: list[torch.Tensor] = []
     evaluations: dict[int, list[Evaluation]] = {}
@@ -99,6 +117,7 @@ def run(learner: Learner, tasks: Sequence[Task], *, evaluate_at: Collection[int]
                     break
             if is_last or step in evaluate_at:
                 evaluations[step] = learner.evaluate([task.evaluation for task in tasks])
+                yield step, [None if index in ended else each for index, each in enumerate(evaluations[step])]
     means = torch.stack(losses).mean(dim=0).tolist()
     return [
         Trajectory(

@@ -1,0 +1,147 @@
+"""What the app has at hand without a network: released L3RSs, base models, tasks, searched learning rates."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+from torch import nn
+
+from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSNetwork
+from hf_l3rs.errors import ArtifactError, BindingError, ConfigError
+from hf_l3rs.evaluation.benchmark import draw_task
+from hf_l3rs.hub.reach import hub_answers, is_repo_id, out_of_reach
+from hf_l3rs.learned.fit import MINIMUM_FIT, measure_fit
+from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.task import Task
+from hf_l3rs.validation import Range
+from recipes.demo import SEED, embedded_tasks, searched_rates
+
+
+MODEL_CARDS = Path(__file__).resolve().parents[2] / "model_cards"
+
+# The embedded models as people know them, and as files call them.
+MODELS = {"ResNet": "resnet", "ViT": "vit"}
+
+# What the sliders allow. A run of the longest takes some ten seconds of one core.
+HORIZONS = Range(low=5, high=100)
+TASKS = Range(low=1, high=16)
+DEFAULT_HORIZON = 20
+
+# Test images of an evaluation: enough for a smooth curve, few enough for seconds.
+EVALUATION_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    An embedded model with what is needed to fine-tune it.
+
+    Args:
+        model (`nn.Module`): Its state is overwritten by every run.
+        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): On images that no released L3RS saw.
+        rates (`dict[str, dict[int, float]]`): What a search found on validation tasks, by optimizer and horizon.
+    """
+
+    model: nn.Module
+    tasks: TaskDistribution
+    rates: dict[str, dict[int, float]]
+
+    def draw(self, number: int, horizon: int) -> Task:
+        """
+        Returns an unseen task: two new heads and other batches are two tasks.
+
+        Args:
+            number (`int`): From 1; tasks of README's tables.
+            horizon (`int`): Steps of the run.
+
+        Raises:
+            ConfigError: If one of the two is out of its range.
+        """
+        for name, value, allowed in (("task", number, TASKS), ("horizon", horizon, HORIZONS)):
+            if not isinstance(value, int) or value not in allowed:
+                raise ConfigError(f"The {name} must be a whole number in {allowed}, got {value!r}.")
+        return draw_task(self.tasks, SEED, number - 1, horizon)
+
+    def rate(self, optimizer: str, horizon: int) -> float:
+        """Returns the learning rate that was best in runs of the nearest length that was searched."""
+        searched = self.rates[optimizer]
+        return searched[min(searched, key=lambda steps: abs(math.log(steps / horizon)))]
+
+
+@cache
+def load_stage(model: str) -> Stage:
+    """
+    Loads an embedded model and its tasks, once; seconds.
+
+    Args:
+        model (`str`): A key of MODELS.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if model not in MODELS:
+        raise ConfigError(f"The model must be one of {', '.join(MODELS)}, got {model!r}.")
+    setup = embedded_tasks(MODELS[model], EVALUATION_SIZE)
+    return Stage(setup.model, setup.tasks, searched_rates(MODELS[model]))
+
+
+def released() -> list[str]:
+    """Returns the names of the L3RSs in `model_cards/`."""
+    return sorted(folder.name for folder in MODEL_CARDS.iterdir() if (folder / "config.json").is_file())
+
+
+@lru_cache(maxsize=8)
+def load_network(l3rs: str) -> L3RSNetwork:
+    """
+    Loads an L3RS.
+
+    Args:
+        l3rs (`str`): One of [`released`], a folder, or a Hub id.
+
+    Raises:
+        ArtifactError: If it cannot be had or is none. An unreachable Hub is found out in seconds.
+    """
+    if l3rs in released():
+        return L3RSArtifact.from_pretrained(MODEL_CARDS / l3rs).network
+    if os.path.isdir(l3rs):
+        return L3RSArtifact.from_pretrained(Path(l3rs)).network
+    if not is_repo_id(l3rs):
+        raise ArtifactError(f"{l3rs!r} is no L3RS; choose one of the list, or give the Hub id of one, user/name.")
+    is_reachable = hub_answers()
+    try:
+        return L3RSArtifact.from_pretrained(l3rs, local_files_only=not is_reachable).network
+    except ArtifactError as error:
+        if is_reachable:
+            raise
+        raise ArtifactError(out_of_reach(l3rs)) from error
+
+
+def model_of(config: L3RSConfig, otherwise: str) -> str:
+    """Returns the embedded model that an L3RS was made for, or `otherwise` if it was made for none of them."""
+    return next((name for name, kind in MODELS.items() if kind == config.model_type), otherwise)
+
+
+def horizon_of(config: L3RSConfig) -> int:
+    """Returns the longest run that an L3RS was meta-trained for, as far as the app goes."""
+    longest = config.num_training_steps or DEFAULT_HORIZON
+    return max(int(HORIZONS.low or 1), min(longest, int(HORIZONS.high or longest)))
+
+
+def check_fit(config: L3RSConfig, model: nn.Module) -> None:
+    """
+    Refuses an L3RS that is not made for a model, as the optimizer does.
+
+    Raises:
+        BindingError: If it knows less than half of the model's parameters.
+    """
+    fit = measure_fit(describe_layers(named_trainable_parameters(model)), config)
+    if fit.share < MINIMUM_FIT:
+        raise BindingError(
+            f"This L3RS {fit.describe()}, and so is not made for this model; choose the model that it was made for, "
+            "or an L3RS for any model, such as l3rs-universal-start."
+        )

@@ -1,4 +1,4 @@
-"""The documentation: every public name has a place, every link leads somewhere, the notebook runs, the site builds offline."""
+"""The documentation: every public name has a place, every link leads somewhere, notebook and site work offline."""
 
 import json
 import re
@@ -97,7 +97,8 @@ def test_docstrings_become_markdown():
     assert text.split("\n\n") == [
         "Does. See <hf_l3rs.L3RS|L3RS>.",
         "**Arguments**",
-        "- **`a`**, **`b`** (`int` or `(x, y)`, *optional*): First and on <L3RS.bind|L3RS.bind>.\n- **`kwargs`**: The rest.",
+        "- **`a`**, **`b`** (`int` or `(x, y)`, *optional*): First and on <L3RS.bind|L3RS.bind>.\n"
+        "- **`kwargs`**: The rest.",
         "**Returns**",
         "`int`: What\ncomes out.",
         "**Raises**",

@@ -94,9 +94,8 @@ class Rewriter:
             path = _resolve(folder, target)
             if path.is_dir():
                 return label  # a site has no listings of folders
-            return (
-                f"{mark}[{label}]({posixpath.relpath(self._place(path), posixpath.dirname(self.uri) or '.')}{anchor})"
-            )
+            place = posixpath.relpath(self._place(path), posixpath.dirname(self.uri) or ".")
+            return f"{mark}[{label}]({place}{anchor})"
 
         return LINK.sub(replace, markdown)
 

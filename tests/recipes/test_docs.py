@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -120,6 +119,13 @@ def test_the_notebook_is_a_page_and_holds_no_outputs():
     assert to_page(NOTEBOOK).startswith("# Quickstart\n") and "```python\noptimizer = " not in to_page(NOTEBOOK)[:200]
 
 
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / ".github/CITATION.cff").read_text(encoding="utf-8"))
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert citation["version"] == version[1]
+    assert f"## {version[1]}" in (PAGES / "changelog.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     for package in ("ipykernel", "matplotlib"):
@@ -127,15 +133,11 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    kernels = {
-        "display_name": "here",
-        "language": "python",
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f"],
-    }
-    kernels["argv"].append("{connection_file}")
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {"display_name": "here", "language": "python", "argv": command}
     folder = tmp_path / "kernels/here"
     folder.mkdir(parents=True)
-    (folder / "kernel.json").write_text(json.dumps(kernels))
+    (folder / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="here", resources=resources).execute()
@@ -170,4 +172,4 @@ def test_the_site_builds_without_the_network(tmp_path, monkeypatch):
     optimizer = pages["api/optimizer.html"]
     assert 'href="artifact.html#hf_l3rs.L3RSConfig"' in optimizer and 'href="#hf_l3rs.L3RS.bind"' in optimizer
     assert (tmp_path / "files/recipes/results/l3rs-resnet-tiny-fashion/curves.png").is_file()
-    assert Path(tmp_path / "search/search_index.json").is_file()
+    assert (tmp_path / "search/search_index.json").is_file()

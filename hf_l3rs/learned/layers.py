@@ -23,8 +23,12 @@ _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_checkpoint_wrapped_mo
 # What PEFT puts around an adapter's name, which is the user's choice: a trained copy of a module that it leaves alone
 # otherwise, such as the head, and the parts of a LoRA.
 _TRAINED_COPY = re.compile(r"(?<=\.)modules_to_save\.[^.]+\.")
-_ADAPTER = re.compile(r"(?<=\.)(lora_(?:A|B|magnitude_vector)(?=\.[^.]+\.(?:weight|bias)$)|lora_embedding_[AB])\.[^.]+")
-_LORA = re.compile(r"(?P<path>.*)\.lora_(?P<added>embedding_)?(?P<part>A|B|magnitude_vector)(?:\.(?P<leaf>weight|bias))?")
+_ADAPTER = re.compile(
+    r"(?<=\.)(lora_(?:A|B|magnitude_vector)(?=\.[^.]+\.(?:weight|bias)$)|lora_embedding_[AB])\.[^.]+"
+)
+_LORA = re.compile(
+    r"(?P<path>.*)\.lora_(?P<added>embedding_)?(?P<part>A|B|magnitude_vector)(?:\.(?P<leaf>weight|bias))?"
+)
 
 # What transformers puts before every name of a model of timm.
 _OF_TIMM = "timm_model."

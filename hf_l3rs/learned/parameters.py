@@ -52,7 +52,7 @@ def _nameless(got: Any) -> BindingError:
     kinds = ", ".join(type(part).__name__ for part in got) if isinstance(got, tuple) else ""
     return BindingError(
         f"L3RS needs the names of the parameters, got {type(got).__name__}{f' ({kinds})' if kinds else ''}; pass the "
-        "model or model.named_parameters(), or groups with those as params; for optimizer_cls_and_kwargs of the Trainer "
+        "model or model.named_parameters(), or groups with those as params; for optimizer_cls_and_kwargs of a Trainer "
         "there is L3RSFactory."
     )
 

@@ -10,7 +10,15 @@ from hf_l3rs.integration.unwrap import unwrap_optimizer
 from hf_l3rs.learned.layers import describe_trainable_layers
 from hf_l3rs.tasks.trainable import freeze
 from tests.integration.stock import raw, stock_trainer
-from tests.tiny import RandomImages, assert_same, parameters, tiny_resnet, tiny_vit, trained_network, training_arguments
+from tests.tiny import (
+    RandomImages,
+    assert_same,
+    parameters,
+    tiny_resnet,
+    tiny_vit,
+    trained_network,
+    training_arguments,
+)
 
 
 peft = pytest.importorskip("peft")

@@ -8,9 +8,11 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.images.pools import ImagePool
 from hf_l3rs.learned.layers import describe_trainable_layers
 from hf_l3rs.meta.candidates import rollout, rollout_population
 from hf_l3rs.meta.differentiate import differentiate
+from hf_l3rs.tasks.distribution import TaskSource
 from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
 from hf_l3rs.tasks.lora import adapted_modules
 from hf_l3rs.tasks.trainable import freeze
@@ -70,7 +72,11 @@ def test_adapters_start_anew_for_each_seed_and_change_nothing_yet(start):
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_a_run_is_the_same_differentiated_together_and_alone(make):
     model = adapted(make)
-    network, task = adapted_network(model), make_tasks(model).draw(0, 0, 0)
+    labels = torch.arange(60) % 3
+    images = torch.randn(60, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    pool = ImagePool(images, labels, ["one", "two", "three"])
+    task = make_tasks(model, sources=[TaskSource("noise", pool, pool)]).draw(0, 0, 0)
+    network = adapted_network(model)
     learner = UnrolledLearner(
         model, network, network.to_vector().requires_grad_(), task.num_training_steps, feature_gradient=True
     )

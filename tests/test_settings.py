@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
@@ -13,7 +14,6 @@ from hf_l3rs.meta.windows import WindowConfig
 from hf_l3rs.settings import parse_arguments, parse_settings, read_yaml
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
-from recipes.meta_evaluate import EvaluationArguments
 
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"

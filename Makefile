@@ -16,7 +16,7 @@ SOURCES := hf_l3rs recipes tests
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu quality style demo space data pretrain meta-train evaluate architecture-transfer \
+.PHONY: install test test-slow test-gpu quality style demo space docs data pretrain meta-train evaluate architecture-transfer \
 	figure3 ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
@@ -52,6 +52,11 @@ demo: $(VENV)/.installed
 space: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[space]"
 	$(BIN)/python -m recipes.space.app
+
+# The documentation site, outputs/docs/index.html; no network once the packages are there.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file recipes/docs/mkdocs.yml
 
 data: $(VENV)/.installed
 	$(BIN)/python recipes/data/build_fashion_mnist.py $(FASHION_MNIST)

@@ -21,6 +21,7 @@ _MODULES = {
     "L3RSCallback": "integration.callback",
     "L3RSConfig": "learned.config",
     "L3RSError": "errors",
+    "L3RSFactory": "integration.factory",
     "L3RSNetwork": "learned.network",
     "L3RSTrainer": "integration.trainer",
     "LayerSpec": "learned.config",
@@ -52,6 +53,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "L3RSCallback",
     "L3RSConfig",
     "L3RSError",
+    "L3RSFactory",
     "L3RSNetwork",
     "L3RSTrainer",
     "LayerSpec",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from hf_l3rs.evaluation.job import EvaluationJob
     from hf_l3rs.hub.pretrained import L3RSArtifact
     from hf_l3rs.integration.callback import L3RSCallback
+    from hf_l3rs.integration.factory import L3RSFactory
     from hf_l3rs.integration.trainer import L3RSTrainer
     from hf_l3rs.learned.config import L3RSConfig, LayerSpec
     from hf_l3rs.learned.fit import Fit

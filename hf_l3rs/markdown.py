@@ -16,6 +16,13 @@ def one_line(value: Any) -> str:
     return " ".join(shown.split())
 
 
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that says it in two digits or so: `"45 s"`, `"12 min"` or `"1.5 hours"`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
 def markdown_text(value: Any) -> str:
     """Returns a value as text in a line of Markdown: neither HTML, comments nor links come to life."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", one_line(value).replace("\\", r"\\"))

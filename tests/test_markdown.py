@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from hf_l3rs.markdown import markdown_cell, markdown_code, markdown_table, markdown_text, one_line
+from hf_l3rs.markdown import duration, markdown_cell, markdown_code, markdown_table, markdown_text, one_line
 
 
 def cells_of(line):
@@ -84,3 +84,10 @@ def test_table():
 def test_every_row_has_a_cell_for_every_column(rows, alignments):
     with pytest.raises(ValueError, match="2 columns"):
         markdown_table(["one", "two"], rows, alignments)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (90, "2 min"), (630, "10 min"), (5400, "1.5 hours")]
+)
+def test_times_are_in_the_unit_that_says_them_shortest(seconds, text):
+    assert duration(seconds) == text

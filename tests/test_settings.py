@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
@@ -13,7 +14,6 @@ from hf_l3rs.meta.windows import WindowConfig
 from hf_l3rs.settings import parse_arguments, parse_settings, read_yaml
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
-from recipes.meta_evaluate import EvaluationArguments
 
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
@@ -213,8 +213,9 @@ def test_what_the_file_leaves_out_is_still_required(tmp_path, capsys):
     assert "--base_model" in capsys.readouterr().err
 
 
-# A grid is read cell by cell, which tests/evaluation/test_grid.py covers.
-SHIPPED = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.startswith("figure3")]
+# A grid is read cell by cell, and ablations by variation, which tests/evaluation/test_grid.py and
+# tests/recipes/test_ablations.py cover.
+SHIPPED = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.startswith(("figure3", "ablations"))]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

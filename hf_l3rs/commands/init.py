@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_l3rs.commands.answer import Answer, add_json_option, table
 from hf_l3rs.errors import ConfigError, StorageError
+from hf_l3rs.markdown import duration
 
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ def _run(arguments: argparse.Namespace) -> Answer:
     rows: dict[str, Any] = {"model": model.describe(), "data": data.describe()}
     if costs is not None and expected is not None:
         settings["forecast"] = rows["meta-training"] = (
-            f"{_minutes(expected.seconds(num_generations))} for {num_generations} generations, and "
+            f"{duration(expected.seconds(num_generations))} for {num_generations} generations, and "
             f"{expected.num_bytes / 1e9:.2g} GB for the graph of the longest run"
         )
-        rows["evaluation"] = _minutes(_evaluation_seconds(costs, settings["horizons"]))
+        rows["evaluation"] = duration(_evaluation_seconds(costs, settings["horizons"]))
     written = _write(settings, files, data, rows.get("evaluation"))
     steps = [f"hf-l3rs meta-train {written[0]}", *(f"hf-l3rs evaluate {file}" for file in written[1:])]
     steps.append(f"hf-l3rs push {settings['output_dir']} user/name")
@@ -160,8 +161,8 @@ def _measure(settings: dict[str, Any], data: DataSurvey) -> tuple[StepCosts, For
 def _num_generations(expected: Forecast | None, minutes: float | None) -> int:
     if expected is None or minutes is None:
         return _GENERATIONS
-    affordable = (60 * minutes - expected.other_seconds) / expected.generation_seconds
-    return max(_FEWEST, min(_MOST, int(affordable)))
+    affordable = (count for count in range(_MOST, _FEWEST, -1) if expected.seconds(count) <= 60 * minutes)
+    return next(affordable, _FEWEST)
 
 
 def _of_length(num_generations: int) -> dict[str, Any]:
@@ -184,11 +185,6 @@ def _evaluation_seconds(costs: StepCosts, horizons: list[int]) -> float:
 
 def _evaluate_every(horizons: list[int]) -> int:
     return max(1, horizons[0] // 2)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else (
-        f"{seconds / 3600:.1f} h")  # fmt: skip
 
 
 def _write(settings: dict[str, Any], files: list[Path], data: DataSurvey, forecast: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result
-from hf_l3rs.markdown import markdown_text
+from hf_l3rs.markdown import duration, markdown_text
 
 
 def describe_gain(entries: Sequence[Result]) -> str | None:
@@ -52,7 +52,7 @@ def describe_cost(meta_training: Mapping[str, Any], directions: Iterable[str]) -
     sentences = []
     if inner is not None:
         worth = f", worth {plain:,.0f} plain ones" if plain is not None and plain > inner else ""
-        time = f", in {_duration(seconds)}" if seconds is not None else ""
+        time = f", in {duration(seconds)}" if seconds is not None else ""
         sentences.append(f"Making it took {inner:,.0f} inner steps{worth}{time}.")
     if "muon" in directions:
         sentences.append("With Muon among its directions, its step takes several times as long as Adam's on a CPU.")
@@ -61,10 +61,6 @@ def describe_cost(meta_training: Mapping[str, Any], directions: Iterable[str]) -
 
 def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from hf_l3rs.errors import ArtifactError
+from hf_l3rs.hub.reach import hub_answers
 from hf_l3rs.validation import short
 
 
@@ -18,7 +19,7 @@ _MAX_NEIGHBOURS = 1000  # of which some may be meant
 def refuse_missing_path(name: str) -> None:
     """
     Refuses what was meant as a path, and is none that exists: it begins as one or has more than one slash, so that it
-    is no Hub id, or its first part is a folder that is there.
+    is no Hub id, or its first part is a folder that is there, and the Hub does not answer.
 
     Args:
         name (`str`): A folder's name, or a Hub id.
@@ -34,7 +35,7 @@ def refuse_missing_path(name: str) -> None:
             "check it for a typo."
         )
     first, slash, _ = name.partition("/")
-    if slash and os.path.isdir(first):
+    if slash and os.path.isdir(first) and not hub_answers():  # which would know whether it is an id
         raise ArtifactError(
             f"There is no local folder {short(name)}, though there is a folder {short(first)}{similar_folders(name)}; "
             "check it for a typo, or, if it is a Hub id, start where no such folder is."

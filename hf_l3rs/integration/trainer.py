@@ -14,11 +14,11 @@ from transformers import Trainer, TrainingArguments
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.integration.callback import L3RSCallback, register
+from hf_l3rs.integration.factory import as_optimizer, own_optimizer
 from hf_l3rs.integration.refusals import refuse_engines
 from hf_l3rs.integration.unwrap import unwrap_optimizer
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.learned.optimizer import LearnedOptimizer
-from hf_l3rs.optimizer import L3RS
 
 
 class L3RSTrainer(Trainer):
@@ -60,12 +60,12 @@ class L3RSTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         optimizer = kwargs.get("optimizers", (None, None))[0]
-        _check_choice(l3rs, l3rs_kwargs, optimizer, kwargs.get("optimizer_cls_and_kwargs"))
+        _check_choice(l3rs, optimizer, kwargs.get("optimizer_cls_and_kwargs"))
         if args is not None:
             refuse_engines(args)
         register()
         self.l3rs_name = os.fspath(l3rs) if isinstance(l3rs, (str, os.PathLike)) else None
-        self._template = _as_optimizer(l3rs, l3rs_kwargs)
+        self._template = None if l3rs is None else as_optimizer(l3rs, l3rs_kwargs)
         super().__init__(model, args, **kwargs)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, L3RSCallback):
@@ -74,17 +74,8 @@ class L3RSTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds and binds an [`L3RS`] of its own for each model, unless `optimizers` held one."""
         if self.optimizer is None and self._template is not None:
-            template = self._template
-            optimizer = L3RS(
-                network=template.network,
-                lr=template.param_groups[0]["lr"],
-                synchronize_loss=template.loss_observer.synchronize,
-                float32_copy=template.float32_copy,
-                fused=template.fused,
-                minimum_fit=template.minimum_fit,
-            )
-            optimizer.commit_hash = getattr(template, "commit_hash", None)
-            self.optimizer = optimizer.bind(self.model if model is None else model)  # type: ignore[arg-type]
+            own = own_optimizer(self._template)
+            self.optimizer = own.bind(self.model if model is None else model)  # type: ignore[arg-type]
         return super().create_optimizer(model)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -112,7 +103,7 @@ class L3RSTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
 
-def _check_choice(l3rs: Any, l3rs_kwargs: dict[str, Any] | None, optimizer: Any, factory: Any) -> None:
+def _check_choice(l3rs: Any, optimizer: Any, factory: Any) -> None:
     """Raises unless there is exactly one learned optimizer."""
     if l3rs is not None and (optimizer is not None or factory is not None):
         raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
@@ -120,28 +111,6 @@ def _check_choice(l3rs: Any, l3rs_kwargs: dict[str, Any] | None, optimizer: Any,
         raise ConfigError(
             "L3RSTrainer got no learned optimizer; pass l3rs= with a Hub id, a folder or an L3RS, or use Trainer."
         )
-    if l3rs_kwargs and not isinstance(l3rs, (str, os.PathLike)):
-        raise ConfigError(
-            f"l3rs_kwargs are for loading a Hub id or a folder, but l3rs is {type(l3rs).__name__}; leave them out."
-        )
-
-
-def _as_optimizer(l3rs: Any, l3rs_kwargs: dict[str, Any] | None) -> LearnedOptimizer | None:
-    """Returns the learned optimizer that `l3rs` names or holds; `None` stays."""
-    if l3rs is None or isinstance(l3rs, LearnedOptimizer):
-        return l3rs
-    if isinstance(l3rs, (str, os.PathLike)):
-        return L3RS.from_pretrained(l3rs, **(l3rs_kwargs or {}))
-    if isinstance(l3rs, L3RSNetwork):
-        l3rs = L3RSArtifact(l3rs)
-    if isinstance(l3rs, L3RSArtifact):
-        optimizer = L3RS(network=l3rs.network)
-        optimizer.commit_hash = l3rs.commit_hash
-        return optimizer
-    raise ConfigError(
-        "l3rs must be a Hub id, a folder, an L3RS, an L3RSArtifact or an L3RSNetwork, got "
-        f"{type(l3rs).__name__}; load one by L3RS.from_pretrained(...)."
-    )
 
 
 def _name_optimizer(card: str, optimizer: str) -> str:

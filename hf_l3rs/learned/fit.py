@@ -189,8 +189,10 @@ def refuse_misfit(fit: Fit, minimum: float) -> None:
         BindingError: If the share is less; the message has the figures and the ways out.
     """
     if fit.share < minimum:
+        rank = next((each.layer.shape[0] for each in fit.layers if each.layer.role.endswith(".lora_a")), None)
+        setting = f"trainable: lora:{rank}" if rank else "initial_l3rs: this one"
         raise BindingError(
             f"This L3RS {fit.describe()}; that is less than minimum_fit={minimum:g}; meta-train one for this model in "
-            "minutes (hf-l3rs init, with initial_l3rs: this one), use one that knows layers by role, such as "
+            f"minutes (hf-l3rs init, with {setting}), use one that knows layers by role, such as "
             "l3rs-universal-start, or pass minimum_fit=0 to go on all the same."
         )

@@ -20,6 +20,16 @@ ROLE_PREFIX = "role:"
 # What torch.compile, DDP, activation checkpointing and PEFT put into a parameter's name.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_checkpoint_wrapped_module|base_model\.model|base_layer)\.")
 
+# What PEFT puts around an adapter's name, which is the user's choice: a trained copy of a module that it leaves alone
+# otherwise, such as the head, and the parts of a LoRA.
+_TRAINED_COPY = re.compile(r"(?<=\.)modules_to_save\.[^.]+\.")
+_ADAPTER = re.compile(
+    r"(?<=\.)(lora_(?:A|B|magnitude_vector)(?=\.[^.]+\.(?:weight|bias)$)|lora_embedding_[AB])\.[^.]+"
+)
+_LORA = re.compile(
+    r"(?P<path>.*)\.lora_(?P<added>embedding_)?(?P<part>A|B|magnitude_vector)(?:\.(?P<leaf>weight|bias))?"
+)
+
 # What transformers puts before every name of a model of timm.
 _OF_TIMM = "timm_model."
 
@@ -61,8 +71,12 @@ _ATTENTION = {
 
 
 def canonical_name(name: str) -> str:
-    """Returns the name without the prefixes that torch.compile, DDP, activation checkpointing and PEFT add."""
-    return _WRAPPERS.sub("", name)
+    """
+    Returns the name without what torch.compile, DDP, activation checkpointing and PEFT put into it. The copy of a
+    module that PEFT trains (`modules_to_save`) has the name of the module; adapters keep theirs, as in
+    `q_proj.lora_A.weight`.
+    """
+    return _ADAPTER.sub(r"\1", _TRAINED_COPY.sub("", _WRAPPERS.sub("", name)))
 
 
 def renamed(name: str) -> str:
@@ -99,8 +113,8 @@ def describe_layers(
 
 def describe_trainable_layers(model: nn.Module) -> list[LayerSpec]:
     """Describes the layers of a model that are trained; the frozen ones help to tell their roles."""
-    trained = {canonical_name(name) for name, _ in named_trainable_parameters(model)}
-    return [layer for layer in describe_layers(model.named_parameters()) if layer.name in trained]
+    named = list(model.named_parameters())
+    return [layer for layer, (_, parameter) in zip(describe_layers(named), named) if parameter.requires_grad]
 
 
 @functools.lru_cache(maxsize=64)  # meta-training builds an optimizer for the same model thousands of times
@@ -108,7 +122,7 @@ def _describe(named_shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[La
     shapes = dict(named_shapes)
     return tuple(
         LayerSpec(name=name, shape=shape, role=_role(name, shape, shapes), block=_block(name))
-        for name, shape in shapes.items()
+        for name, shape in named_shapes
     )
 
 
@@ -117,22 +131,39 @@ def _block(name: str) -> str:
 
 
 def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> str:
-    """The kind of module the parameter belongs to, then which of its parameters it is: `"conv.weight"`."""
+    """
+    The kind of module the parameter belongs to, then which of its parameters it is: `"conv.weight"`; of a LoRA it is
+    the module that is adapted, `"query.lora_a"`.
+    """
+    lora = _LORA.fullmatch(name)
+    if lora:
+        which = f"lora_{lora['part'].lower()}{'_bias' if lora['leaf'] == 'bias' else ''}"
+        kind = "embedding" if lora["added"] else _kind(lora["path"], _adapted_shape(lora["path"], shape, shapes))
+        return f"{kind}.{which}"
     path, _, leaf = name.rpartition(".")
     if leaf not in ("weight", "bias"):
         return "embedding" if len(shape) > 1 else "scale"
+    return f"{_kind(path, shapes.get(f'{path}.weight', shape))}.{leaf}"
+
+
+def _adapted_shape(path: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of the weight that a LoRA adapts, whose own layer need not be there, by those of A and B."""
+    first, second = shapes.get(f"{path}.lora_A.weight", shape), shapes.get(f"{path}.lora_B.weight", shape)
+    return (*second[:1], *first[1:])
+
+
+def _kind(path: str, weight: tuple[int, ...]) -> str:
+    """What a module does, by its name and the shape of its weight."""
     if path.removeprefix(_OF_TIMM).split(".")[0] in _HEADS:
-        return f"head.{leaf}"
-    weight = shapes.get(f"{path}.weight", shape)
+        return "head"
     if len(weight) < 2:
-        return f"norm.{leaf}"
+        return "norm"
     if len(weight) > 2:
-        return f"conv.{leaf}"
+        return "conv"
     for role, pattern in _ATTENTION.items():
         if re.search(pattern, f"{path}."):
-            return f"{role}.{leaf}"
-    kind = "linear_up" if weight[0] > weight[1] else "linear_down" if weight[0] < weight[1] else "linear"
-    return f"{kind}.{leaf}"
+            return role
+    return "linear_up" if weight[0] > weight[1] else "linear_down" if weight[0] < weight[1] else "linear"
 
 
 class Matches(NamedTuple):

@@ -130,17 +130,32 @@ class LossObserver:
             self._hook = None
 
 
-class _LossHook:
-    """Holds the observer weakly, and copies or pickles as a hook without one: a copied model feeds nobody."""
+class _Hook:
+    """
+    A forward hook that holds the observer weakly, and copies or pickles as one without: a copied model feeds nobody.
+    It runs outside of compiled code: that would be compiled anew for every number of losses that are held already.
+    """
 
-    def __init__(self, observer: LossObserver | None, share_scale: float) -> None:
+    def __init__(self, observer: LossObserver | None) -> None:
         self._observer = None if observer is None else weakref.ref(observer)
+        self._outside: Callable[..., None] = torch.compiler.disable(type(self)._read)
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        self._outside(self, module, kwargs, output)
+
+    def _read(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
+        raise NotImplementedError
+
+
+class _LossHook(_Hook):
+    def __init__(self, observer: LossObserver | None, share_scale: float) -> None:
+        super().__init__(observer)
         self._share_scale = share_scale
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _LossHook, (None, self._share_scale)
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _read(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
         observer = None if self._observer is None else self._observer()
         if observer is None or not (module.training and torch.is_grad_enabled()):
             return
@@ -151,17 +166,15 @@ class _LossHook:
         observer.add(loss.detach() * self._share_scale if is_share else loss, is_share=is_share)
 
 
-class _Probe:
-    """Copies and pickles as one that does nothing, as `_LossHook` does."""
-
+class _Probe(_Hook):
     def __init__(self, observer: LossObserver | None, report: Callable[[], None] | None) -> None:
-        self._observer = None if observer is None else weakref.ref(observer)
+        super().__init__(observer)
         self._report = report
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Probe, (None, None)
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _read(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
         observer = None if self._observer is None else self._observer()
         if observer is None or self._report is None:
             return

@@ -243,7 +243,8 @@ def choose_network(
             "by L3RS.from_pretrained, or pass a model that is not frozen."
         )
     if network is None:
-        return L3RSNetwork(L3RSConfig(tuple(describe_layers(named_parameters))) if config is None else config)
+        layers = describe_layers(dict(named_parameters).items())  # that a name is there twice is told later
+        return L3RSNetwork(L3RSConfig(layers) if config is None else config)
     if not isinstance(network, L3RSNetwork):
         raise ConfigError(
             f"network must be an L3RSNetwork, got {short(network)}; load a folder or a Hub id by L3RS.from_pretrained."

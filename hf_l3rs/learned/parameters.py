@@ -52,7 +52,8 @@ def _nameless(got: Any) -> BindingError:
     kinds = ", ".join(type(part).__name__ for part in got) if isinstance(got, tuple) else ""
     return BindingError(
         f"L3RS needs the names of the parameters, got {type(got).__name__}{f' ({kinds})' if kinds else ''}; pass the "
-        "model or model.named_parameters(), or groups with those as params."
+        "model or model.named_parameters(), or groups with those as params; for optimizer_cls_and_kwargs of a Trainer "
+        "there is L3RSFactory."
     )
 
 
@@ -66,7 +67,7 @@ def check_names(names: list[str]) -> None:
         twice = next(name for name in names if names.count(name) > 1)
         raise BindingError(
             f"Two parameters are named {twice!r}, but L3RS tells layers apart by name; name all as in "
-            "model.named_parameters()."
+            "model.named_parameters(), and train one adapter of PEFT at a time."
         )
 
 

@@ -1,10 +1,10 @@
-"""What a meta-training will take, from a few steps that are measured before it starts (ours)."""
+"""What a meta-training will take, from a few steps, or a validation, that are measured before it starts (ours)."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ from accelerate import Accelerator
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import measure
 from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.meta.estimator import Estimator
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.tasks.arguments import TaskArguments
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
+from hf_l3rs.tasks.task import Task
 
 
 # Runs of these lengths are measured; what a step more takes is their difference.
@@ -46,21 +48,28 @@ class StepCosts(NamedTuple):
 
 class Forecast(NamedTuple):
     """
-    What a run will take in one process: times are shared out among several.
+    What a run will take.
 
     Args:
-        generation_seconds (`float`): Of a generation, its share of validations included.
-        other_seconds (`float`): Of what comes before the first: the untrained L3RS and the tuned reference.
-        num_bytes (`int`): Of the graph of the longest run, which is held beside model and images.
+        generation_seconds (`float`): Of a generation.
+        validation_seconds (`float`): Of a validation.
+        validation_interval (`int`): Generations between validations; 0 for none.
+        num_before (`int`): Validations, or what is like one, that come before the first generation.
+        num_bytes (`int`): Of the graph of the longest run, beside model and images; 0 where it was not measured.
     """
 
     generation_seconds: float
-    other_seconds: float
-    num_bytes: int
+    validation_seconds: float
+    validation_interval: int
+    num_before: int = 0
+    num_bytes: int = 0
 
     def seconds(self, num_generations: int) -> float:
         """Returns the time of a run of so many generations."""
-        return self.other_seconds + num_generations * self.generation_seconds
+        if not self.validation_interval:
+            return num_generations * self.generation_seconds
+        num_validations = self.num_before + math.ceil(num_generations / self.validation_interval)
+        return num_generations * self.generation_seconds + num_validations * self.validation_seconds
 
 
 def measure_steps(
@@ -100,7 +109,7 @@ def measure_steps(
 
 def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validation_interval: int) -> Forecast:
     """
-    Returns what a meta-training by gradient will take.
+    Returns what a meta-training by gradient will take in one process: times are shared out among several.
 
     Args:
         costs ([`StepCosts`]): As measured.
@@ -110,12 +119,31 @@ def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validat
     """
     steps = mean_steps(task_args)
     validation = task_args.num_validation_tasks * (steps * costs.plain + costs.evaluation)
-    generation = num_tasks * (steps * costs.differentiated + costs.evaluation)
     return Forecast(
-        generation_seconds=generation + (validation / validation_interval if validation_interval else 0.0),
-        other_seconds=(1 + len(_REFERENCE.learning_rates)) * validation,
+        generation_seconds=num_tasks * (steps * costs.differentiated + costs.evaluation),
+        validation_seconds=validation,
+        validation_interval=validation_interval,
+        num_before=1 + len(_REFERENCE.learning_rates),  # the untrained L3RS, and the tuned reference
         num_bytes=costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes,
     )
+
+
+def forecast_by_pace(
+    estimator: Estimator, validation_tasks: Sequence[Task], validation_interval: int, seconds_per_step: float
+) -> Forecast:
+    """
+    Returns what a meta-training, by whatever estimator, has still to take after the untrained L3RS was validated.
+
+    Args:
+        estimator ([`~hf_l3rs.meta.estimator.Estimator`]): Whose generations they are.
+        validation_tasks (`Sequence[Task]`): At least one; as long on average as those that are trained on.
+        validation_interval (`int`): Generations between validations.
+        seconds_per_step (`float`): Of an inner step that is not differentiated, evaluations included, on all processes
+            together.
+    """
+    num_steps = sum(task.num_training_steps for task in validation_tasks)
+    cost = estimator.cost_of_generation(num_steps / len(validation_tasks))
+    return Forecast(cost * seconds_per_step, num_steps * seconds_per_step, validation_interval)
 
 
 def mean_steps(task_args: TaskArguments) -> float:

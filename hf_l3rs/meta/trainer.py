@@ -14,15 +14,17 @@ from tqdm.auto import tqdm
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.markdown import duration
 from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.checkpoint import Progress, plain_json
 from hf_l3rs.meta.estimator import Estimate, Estimator
 from hf_l3rs.meta.evolution import ESConfig, Evolution
+from hf_l3rs.meta.forecast import forecast_by_pace
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.interruption import Interruption
+from hf_l3rs.meta.outcome import look_back
 from hf_l3rs.meta.outer import OuterState, move, retreat
-from hf_l3rs.meta.outlook import foresee, look_back
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
@@ -197,14 +199,14 @@ class MetaTrainer:
         """Says what the run will cost, before the references, whose tuning may take a while, too."""
         if self.accelerator.is_main_process:
             count = self.es.num_generations
+            tasks, interval = self.validation_tasks, self.selection.interval
+            seconds = forecast_by_pace(self.estimator, tasks, interval, seconds_per_step).seconds(count)
             logger.info(
-                foresee(
-                    self.estimator,
-                    count,
-                    self.validation_tasks,
-                    -(-count // self.selection.interval),
-                    seconds_per_step,
-                )
+                "%d generations cost about %s plain inner steps, validations included: about %s at the pace of an "
+                "untrained L3RS here. References are tuned before that, with a bar of their own.",
+                count,
+                f"{seconds / seconds_per_step:,.0f}",
+                duration(seconds),
             )
 
     def _run_generations(self) -> None:

@@ -111,7 +111,8 @@ class ModelArguments:
             Folders or Hub ids of models that tasks fine-tune as well, taking turns with `base_model`, each from its
             own weights and with its own image processor.
         trainable (`str`, *optional*, defaults to `"all"`):
-            Which layers every optimizer fine-tunes: `all`, `head`, or `last:N`, the last N blocks and the head.
+            What every optimizer fine-tunes: `all`, `head`, `last:N`, the last N blocks and the head, or `lora:N`,
+            LoRA adapters of rank N and the head.
     """
 
     base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
@@ -123,7 +124,7 @@ class ModelArguments:
     more_base_models: list[str] = field(
         default_factory=list, metadata={"help": "Folders or Hub ids of models to meta-train on as well."}
     )
-    trainable: str = field(default=ALL, metadata={"help": "Layers to fine-tune: all, head or last:N blocks."})
+    trainable: str = field(default=ALL, metadata={"help": "What to fine-tune: all, head, last:N blocks or lora:N."})
 
     def __post_init__(self) -> None:
         check_fields(self)

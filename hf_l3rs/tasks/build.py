@@ -126,7 +126,9 @@ def _initial_states(model: nn.Module, model_args: ModelArguments, num_classes: i
     for name in names:
         if name not in states:
             num_labels = None if model_args.reuse_head else num_classes
-            states[name] = load_image_classifier(name, num_labels).state_dict()
+            other = load_image_classifier(name, num_labels)
+            freeze(other, model_args.trainable)  # which may put adapters in
+            states[name] = other.state_dict()
     return InitialStates(model, [states[name] for name in names], new_head=not model_args.reuse_head)
 
 

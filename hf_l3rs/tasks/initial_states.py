@@ -1,4 +1,4 @@
-"""Where the inner loop starts: θ0, a pretrained checkpoint with the head that the task needs."""
+"""Where the inner loop starts: θ0, a pretrained checkpoint with the head, and the adapters, that the task needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.layers import describe_layers
+from hf_l3rs.tasks.lora import new_adapters
 from hf_l3rs.tasks.seeds import derive_seed
 from hf_l3rs.tasks.task import State
 
@@ -19,8 +20,8 @@ RANDOM = "random"
 
 def head_modules(model: nn.Module) -> set[str]:
     """Returns the names of the modules that a model's head consists of."""
-    layers = describe_layers(model.named_parameters())
-    return {layer.name.rpartition(".")[0] for layer in layers if layer.is_head}
+    named = list(model.named_parameters())
+    return {name.rpartition(".")[0] for layer, (name, _) in zip(describe_layers(named), named) if layer.is_head}
 
 
 class InitialStates:
@@ -66,14 +67,13 @@ class InitialStates:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial state"))
             if isinstance(state, str):
-                return {name: tensor.detach() for name, tensor in _reinitialised(self.model, self.model).items()}
-            if not self.new_head:
-                return state
+                state = {name: tensor.detach() for name, tensor in _reinitialised(self.model, self.model).items()}
+                return {**state, **new_adapters(state)}
             head: dict[str, torch.Tensor] = {}
-            for name, module in self._head_modules.items():
+            for name, module in self._head_modules.items() if self.new_head else ():
                 tensors = _reinitialised(self.model, module)
                 head.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
-        return {**state, **head}
+            return {**state, **head, **new_adapters(state)}
 
 
 def _shapes(state: State) -> dict[str, torch.Size]:

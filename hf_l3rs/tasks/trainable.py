@@ -1,4 +1,4 @@
-"""Which layers of a base model are fine-tuned: all of them, the head, or the last blocks and the head."""
+"""What of a base model is fine-tuned: all layers, the head, the last blocks and the head, or adapters and the head."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.layers import canonical_name, describe_layers
+from hf_l3rs.tasks.lora import add_adapters
 from hf_l3rs.validation import short
 
 
@@ -18,16 +19,17 @@ logger = logging.getLogger(__name__)
 
 ALL, HEAD = "all", "head"
 _LAST = re.compile(r"last:([1-9][0-9]{0,3})")
+_LORA = re.compile(r"lora:([1-9][0-9]{0,3})")
 # A block is what is numbered first, or second right below: `layers.3`, `blocks.6.0`, `stages.2.layers.0`.
 _BLOCK = re.compile(r"(?:.*?\.)??\d+(?:(?:\.(?:layers|blocks))?\.\d+)?(?=\.)")
 
 
 def check_trainable(value: str) -> None:
-    """Raises unless `value` names a choice of layers: `all`, `head`, or `last:N` with N from 1."""
-    if value not in (ALL, HEAD) and not _LAST.fullmatch(value):
+    """Raises unless `value` names a choice of layers: `all`, `head`, `last:N` or `lora:N` with N from 1."""
+    if value not in (ALL, HEAD) and not _LAST.fullmatch(value) and not _LORA.fullmatch(value):
         raise ConfigError(
-            f"ModelArguments.trainable must be {ALL}, {HEAD}, or last:N for the last N blocks and the head, such as "
-            f"last:2; got {short(value)}."
+            f"ModelArguments.trainable must be {ALL}, {HEAD}, last:N for the last N blocks and the head, such as "
+            f"last:2, or lora:N for adapters of rank N and the head, such as lora:8; got {short(value)}."
         )
 
 
@@ -38,22 +40,33 @@ def freeze(model: nn.Module, trainable: str) -> None:
 
     Args:
         model (`nn.Module`): What is to be fine-tuned.
-        trainable (`str`): `all`, `head`, or `last:N`: the last N blocks, whatever comes after them, and the head.
+        trainable (`str`):
+            `all`, `head`, `last:N`: the last N blocks, whatever comes after them, and the head, or `lora:N`: adapters
+            of rank N, which are put into the model, and the head.
 
     Raises:
-        ConfigError: If the model has no head, or not so many blocks.
+        ConfigError: If the model has no head, not so many blocks, or nothing to adapt, or peft is not installed.
     """
     if trainable == ALL:
         return
-    head = [layer.is_head for layer in describe_layers(model.named_parameters())]
-    if not any(head):
+    if not any(layer.is_head for layer in describe_layers(model.named_parameters())):
         raise ConfigError(
             f"The model has no parameter named classifier, head, fc or score, so that trainable={trainable} finds no "
             f"head to train; set it to {ALL}."
         )
-    start = len(head) if trainable == HEAD else _start_of_last_blocks(model, head, int(trainable.rpartition(":")[2]))
-    for index, (parameter, is_head) in enumerate(zip(model.parameters(), head)):
-        parameter.requires_grad_(is_head or index >= start)
+    if _LORA.fullmatch(trainable):
+        add_adapters(model, _count(trainable))  # which freezes all the rest
+        chosen = [parameter.requires_grad for parameter in model.parameters()]
+    else:
+        chosen = [False for _ in model.parameters()]
+    head = [layer.is_head for layer in describe_layers(model.named_parameters())]
+    start = _start_of_last_blocks(model, head, _count(trainable)) if _LAST.fullmatch(trainable) else len(head)
+    for index, (parameter, *choices) in enumerate(zip(model.parameters(), chosen, head)):
+        parameter.requires_grad_(any(choices) or index >= start)
+
+
+def _count(trainable: str) -> int:
+    return int(trainable.rpartition(":")[2])
 
 
 def _start_of_last_blocks(model: nn.Module, head: list[bool], count: int) -> int:

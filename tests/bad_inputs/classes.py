@@ -37,7 +37,7 @@ TRAINER = [
     Row("L3RSTrainer: two optimizers", trainer(l3rs=unbound, optimizers=lambda place: (unbound(place), None)),
         "both l3rs and another optimizer; leave out"),
     Row("L3RSTrainer: options for what is loaded", trainer(l3rs=unbound, l3rs_kwargs={"revision": "v1"}),
-        "l3rs_kwargs are for .*leave them out"),
+        "options revision are for .*leave them out"),
 ]  # fmt: skip
 
 IMAGES = [

@@ -1,17 +1,23 @@
 """Settings that are written for a model and data run as they stand."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_l3rs.commands.init import _num_generations
+from hf_l3rs.cli import make_parser
+from hf_l3rs.commands.init import _num_generations, _of_length, _rendered, _settings
 from hf_l3rs.commands.meta_train import ARGUMENTS
+from hf_l3rs.commands.survey import DataSurvey, ModelSurvey
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.hub.artifact import load_network
 from hf_l3rs.meta.forecast import Forecast
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def init(run, inputs, *options):
@@ -40,11 +46,30 @@ def test_nothing_is_measured_where_that_is_not_wanted(run, inputs, tmp_path):
     status, out, _ = init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml", "--json")
     data = json.loads(out)
     assert status == 0 and data["num_generations"] == 40 and "meta-training" not in data
-    assert yaml.safe_load((tmp_path / "my.yaml").read_text())["adam_betas"] == [0.7, 0.95]
+    settings = yaml.safe_load((tmp_path / "my.yaml").read_text())
+    assert settings["adam_betas"] == [0.7, 0.95] and settings["batch_norm_momentum"] == 0.2
     assert data["files"] == [str(tmp_path / "my.yaml"), str(tmp_path / "my_evaluate.yaml")]
     status, _, err = init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml")
     assert status == 1 and "exists; choose another --output, or give --overwrite" in err
     assert init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml", "--overwrite")[0] == 0
+
+
+def test_they_are_those_of_the_recipes_template(run, inputs, tmp_path):
+    assert init(run, inputs, "--no_estimate", "--output", tmp_path / "my.yaml")[0] == 0
+    written, template = (
+        yaml.safe_load(file.read_text()) for file in (tmp_path / "my.yaml", ROOT / "recipes/configs/template.yaml")
+    )
+    of_the_case = {"base_model", "datasets", "num_classes", "batch_size", "evaluation_size", "output_dir"}
+    of_the_case |= {"min_steps", "max_steps", "adam_betas"}
+    assert {**written, **dict.fromkeys(of_the_case)} == {**template, **dict.fromkeys(of_the_case)}
+
+
+def test_what_looks_after_batch_norm_is_left_out_without_any(tmp_path):
+    arguments = make_parser().parse_args(["init", "--output", str(tmp_path / "my.yaml")])
+    data = DataSurvey({"path": "images", "batches_split": "train"}, None, 2, 80, 8, (3, 8, 8))
+    settings = _settings(arguments, [tmp_path / "my.yaml"], ModelSurvey("vit", "vit", 10, 2, False), data)
+    text = _rendered("meta_train.yaml", {**settings, **_of_length(40)}, file="my.yaml").decode()
+    assert "batch_norm_momentum" not in text and "\naveraging: 0.9\n# adam_betas: [0.7, 0.95]" in text
 
 
 def test_what_is_missing_is_asked_for_at_a_terminal(run, inputs, tmp_path, monkeypatch):
@@ -55,6 +80,6 @@ def test_what_is_missing_is_asked_for_at_a_terminal(run, inputs, tmp_path, monke
     assert (tmp_path / "my.yaml").exists()
 
 
-@pytest.mark.parametrize(("minutes", "count"), [(None, 40), (5, 29), (0.1, 5), (1000, 60)])
+@pytest.mark.parametrize(("minutes", "count"), [(None, 40), (5, 28), (0.1, 5), (1000, 60)])
 def test_the_time_that_is_given_chooses_the_length(minutes, count):
-    assert _num_generations(Forecast(10.0, 10.0, 0), minutes) == count
+    assert _num_generations(Forecast(10.0, 2.0, 10, num_before=5), minutes) == count

@@ -230,8 +230,8 @@ def test_choice_of_optimizer_is_checked(tmp_path):
         ({"l3rs": own, "optimizer_cls_and_kwargs": (torch.optim.SGD, {})}, "both"),
         ({"l3rs": 3}, "got int"),
         ({"l3rs": other}, "got SGD"),
-        ({"l3rs": own, "l3rs_kwargs": {"lr": 2.0}}, "l3rs_kwargs"),
-        ({"l3rs": own.network, "l3rs_kwargs": {"lr": 2.0}}, "l3rs_kwargs"),
+        ({"l3rs": own, "l3rs_kwargs": {"lr": 2.0}}, "options lr are for loading"),
+        ({"l3rs": own.network, "l3rs_kwargs": {"lr": 2.0}}, "options lr are for loading"),
     ):
         with pytest.raises(ConfigError, match=match):
             L3RSTrainer(model, args, **kwargs)

@@ -123,6 +123,31 @@ def test_layers_match_the_names_in_a_saved_checkpoint(name, tmp_path):
         assert set(rules) <= {"name", "rename"} and torch.equal(weights, torch.eye(len(layers), dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("base_model.model.vit.layers.0.q_proj.lora_A.mine.weight", "vit.layers.0.q_proj.lora_A.weight"),
+        ("vit.layers.0.q_proj.lora_B.weight.bias", "vit.layers.0.q_proj.lora_B.bias"),
+        ("vit.layers.0.q_proj.lora_embedding_A.default", "vit.layers.0.q_proj.lora_embedding_A"),
+        ("vit.layers.0.q_proj.base_layer.weight", "vit.layers.0.q_proj.weight"),
+        ("module.base_model.model.classifier.modules_to_save.default.1.weight", "classifier.1.weight"),
+        ("base_model.model.classifier.original_module.weight", "classifier.original_module.weight"),
+    ],
+)
+def test_names_of_peft(name, canonical):
+    assert canonical_name(name) == canonical
+    assert canonical_name(canonical) == canonical
+
+
+def test_adapters_alone_tell_what_they_adapt():
+    """Without the frozen layers, such as from a file of adapters."""
+    shapes = {"fc1.lora_A.weight": (2, 8), "fc1.lora_B.weight": (16, 2), "fc1.lora_B.bias": (16,)}
+    shapes |= {"c.lora_A.weight": (2, 8, 3, 3), "c.lora_B.weight": (4, 2, 1, 1), "e.lora_embedding_A": (2, 8)}
+    layers = describe_layers((name, torch.zeros(shape)) for name, shape in shapes.items())
+    roles = ["linear_up.lora_a", "linear_up.lora_b", "linear_up.lora_b_bias", "conv.lora_a", "conv.lora_b"]
+    assert [layer.role for layer in layers] == [*roles, "embedding.lora_a"]
+
+
 def test_headless_names_match():
     """A backbone alone has no `vit.` in front."""
     layers = describe_layers(tiny_vit().named_parameters())

@@ -34,6 +34,9 @@ class VectorEstimator(Estimator):
         num_bad = int((~usable).sum())
         return Estimate(total / self.num_tasks, self.num_tasks, num_bad, 7, 7.0, {"loss": float(rows[0, -1])})
 
+    def cost_of_generation(self, num_steps):
+        return self.num_tasks * num_steps
+
     def work(self, state, tasks):
         rows = torch.empty(len(tasks), self.dimension + 1, dtype=torch.float64)
         for row, task in zip(rows, tasks):

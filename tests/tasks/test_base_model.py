@@ -51,7 +51,7 @@ def test_mistyped_folders(name):
 
 
 @pytest.mark.parametrize("offline", [True, False])
-@pytest.mark.parametrize("name", ["missing", "recipes/missing"])
+@pytest.mark.parametrize("name", ["missing", "owner/missing"])
 def test_a_name_that_is_nowhere_is_said_at_once(name, offline, monkeypatch):
     """transformers alone would ask an unreachable Hub for 23 seconds."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)

@@ -36,7 +36,7 @@ def make_network(model):
     return network
 
 
-@pytest.mark.parametrize("value", ["all", "head", "last:1", "last:24"])
+@pytest.mark.parametrize("value", ["all", "head", "last:1", "last:24", "lora:8"])
 def test_choices(value):
     check_trainable(value)
 

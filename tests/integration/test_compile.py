@@ -1,0 +1,60 @@
+"""`torch_compile=True`: reading the loss neither breaks the model's graph nor has it compiled again."""
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from hf_l3rs import L3RS
+from tests.integration.stock import stock_trainer
+from tests.tiny import parameters, tiny_vit
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled_graphs(model, optimizer, num_micro_batches=10, num_steps=2):
+    """How many graphs a run of two steps of many micro-batches makes."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend)
+    images, labels = torch.randn(4, 3, 8, 8), torch.arange(4)
+    for _ in range(num_steps):
+        for _ in range(num_micro_batches):
+            compiled(pixel_values=images, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return len(graphs)
+
+
+def test_as_many_graphs_as_with_an_optimizer_of_torch():
+    model = tiny_vit()
+    plain = compiled_graphs(model, torch.optim.SGD(model.parameters(), lr=1e-3))
+    torch._dynamo.reset()
+    model = tiny_vit()
+    optimizer = L3RS(model, num_training_steps=2)
+    assert compiled_graphs(model, optimizer) == plain
+    assert optimizer.param_groups[0]["step"] == 2
+
+
+@pytest.mark.slow
+def test_the_default_backend(tmp_path, seen_losses):
+    """Needs a C++ compiler on a CPU."""
+    runs = []
+    for compiled in (False, True):
+        trainer = stock_trainer(
+            tiny_vit(), tmp_path, torch_compile=compiled, gradient_accumulation_steps=2, max_steps=6
+        )
+        trainer.train()
+        runs.append((parameters(trainer.model), seen_losses[:]))
+        seen_losses.clear()
+    torch.testing.assert_close(runs[0], runs[1], rtol=1e-3, atol=1e-4)
+    assert counters["stats"]["unique_graphs"] <= 3

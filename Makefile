@@ -12,12 +12,18 @@ BIN := $(VENV)/bin
 TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
 META_TRAIN := $(TORCHRUN) recipes/meta_train.py
 SOURCES := hf_l3rs recipes tests
+# For `make test-versions`. Of pyenv's Pythons the floor is taken even where it is not the active one.
+LOWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
+NEWEST_PYTHON ?= $(PYTHON)
+NEWEST_TORCH ?= torch
+VERSIONS_TESTS ?= tests/learned tests/integration tests/hub tests/tasks tests/images tests/meta/test_checkpoint.py
+VERSIONS_PYTEST := -m pytest -m "not slow and not gpu" $(VERSIONS_TESTS)
 # Folder of the four idx files of Fashion-MNIST, for `make data`.
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu quality style demo space docs data pretrain meta-train evaluate architecture-transfer \
-	figure3 ablations readme benchmark clean
+.PHONY: install test test-slow test-gpu test-versions test-lowest test-newest quality style demo space docs data \
+	pretrain meta-train evaluate architecture-transfer figure3 ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +41,24 @@ test-slow: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
+
+# The oldest and the newest releases that pyproject.toml allows, each in an environment of its own. PyPI's torch for Linux
+# brings CUDA along: 3 GB to download and 6 GB on the disk for each.
+test-versions: test-lowest test-newest
+
+.venv-lowest/.installed: pyproject.toml tests/lowest.txt
+	$(LOWEST_PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet -c tests/lowest.txt -e ".[plots]" "pytest>=8"
+	touch $@
+
+test-lowest: .venv-lowest/.installed
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python $(VERSIONS_PYTEST)
+
+# What is newest changes from day to day, so pip looks each time.
+test-newest:
+	test -x .venv-newest/bin/python || $(NEWEST_PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(NEWEST_TORCH) -e ".[plots]" "pytest>=8"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python $(VERSIONS_PYTEST)
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -109,4 +133,4 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python recipes/benchmark_meta_training.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

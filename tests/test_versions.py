@@ -1,0 +1,22 @@
+"""The floors in pyproject.toml are those that `make test-lowest` installs."""
+
+import re
+from pathlib import Path
+
+from packaging.version import Version
+
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_lowest_pins_are_the_floors_of_pyproject():
+    (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", PYPROJECT, re.MULTILINE | re.DOTALL)
+    floors = re.findall(r'^    "([\w-]+)>=([\d.]+)', dependencies, re.MULTILINE)
+    pins = re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "tests/lowest.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: Version(floor) for name, floor in floors} == {name: Version(pin) for name, pin in pins}
+
+
+def test_the_lowest_python_is_the_floor_of_pyproject():
+    (floor,) = re.findall(r'^requires-python = ">=([\d.]+)"$', PYPROJECT, re.MULTILINE)
+    assert f" python{floor})\n" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -53,7 +53,8 @@ def plot_grid(
     _scale_steps(last, lengths)
     last.axhline(1, color=LIMIT, linewidth=0.8)
     last.set_title("F  speed-up over the best baseline", fontsize=10)
-    last.legend(fontsize=7, frameon=False)
+    if last.get_legend_handles_labels()[0]:  # bounds alone have no curve
+        last.legend(fontsize=7, frameon=False)
     axes.flat[0].legend(fontsize=7, frameon=False)
     for axis in axes.flat[: len(cells) + 1]:
         axis.set_xlabel(f"length of the run, steps{'; ▲ at least, ▼ at most' if axis is last else ''}", fontsize=8)

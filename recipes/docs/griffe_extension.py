@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,27 @@ class HuggingFaceDocstrings(griffe.Extension):
 
 
 def _rewrite(item: griffe.Object, links: Links) -> None:
+    if isinstance(item, griffe.Class):
+        _show_arguments(item)
     if item.docstring:
         item.docstring.value = to_markdown(item.docstring.value, lambda name, shown: links.to(item, name, shown))
     for member in item.members.values():
         if not member.is_alias:
             _rewrite(member, links)
+
+
+def _show_arguments(item: griffe.Class) -> None:
+    """A constructor that hands its arguments on shows those of its base; defaults are shown as they come out."""
+    constructor = item.members.get("__init__")
+    if not isinstance(constructor, griffe.Function):
+        return
+    if {"args", "kwargs"} <= {parameter.name for parameter in constructor.parameters}:
+        bases = [base.members["__init__"] for base in item.mro() if "__init__" in base.members]
+        if bases:
+            constructor.parameters = bases[0].parameters
+    for parameter in constructor.parameters:
+        default = re.fullmatch(r"\(lambda: (.*)\)\(\)", str(parameter.default))
+        parameter.default = default[1] if default else parameter.default
 
 
 class Links:
@@ -48,7 +65,7 @@ class Links:
         self.anchors = {alias: name for name in documented() for alias in (name, public.get(name, name))}
 
     def to(self, item: griffe.Object, name: str, shown: str) -> str:
-        """Returns a link to a name as an object's docstring has it; the bare name if the reference has no place for it."""
+        """Returns a link to a name as an object's docstring has it; the bare name if the reference has it not."""
         for path in self._paths(item, name):
             owner, _, member = path.rpartition(".")
             if path in self.anchors:

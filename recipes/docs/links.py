@@ -37,7 +37,7 @@ def section(path: Path, heading: str) -> str:
     if heading == "results":
         found = RESULTS.search(text)
     else:
-        found = re.search(rf"^(?:#+) {re.escape(heading)}\n(.*?)(?=^##? |\Z)", text, re.DOTALL | re.MULTILINE)
+        found = re.search(rf"^(?:#+) {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     if found is None:
         raise ValueError(f"{path.name} has no section {heading!r}; correct the page that includes it.")
     return found[1].strip()
@@ -94,7 +94,8 @@ class Rewriter:
             path = _resolve(folder, target)
             if path.is_dir():
                 return label  # a site has no listings of folders
-            return f"{mark}[{label}]({posixpath.relpath(self._place(path), posixpath.dirname(self.uri) or '.')}{anchor})"
+            place = posixpath.relpath(self._place(path), posixpath.dirname(self.uri) or ".")
+            return f"{mark}[{label}]({place}{anchor})"
 
         return LINK.sub(replace, markdown)
 

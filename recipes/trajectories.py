@@ -24,7 +24,7 @@ from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.behaviour import describe_behaviour
 from hf_l3rs.evaluation.benchmark import draw_task
 from hf_l3rs.evaluation.trajectories import record_trajectory, to_csv
-from hf_l3rs.evaluation.trajectory_plots import plot_trajectories
+from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.meta.tracking import make_accelerator
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> str:
     behaviour = describe_behaviour(table)
     write_files(output_dir, {"trajectories.csv": to_csv(table)})
     write_results(Results(network.fingerprint(), (), behaviour), output_dir / "behaviour.json")
-    plot_trajectories(table, output_dir / "trajectories.png", f"{Path(args.l3rs).name}: a run of {num_steps} steps")
+    plot_trajectories(table, output_dir / TRAJECTORIES_NAME, f"{Path(args.l3rs).name}: a run of {num_steps} steps")
     sys.stdout.write(f"{behaviour}\n\nTable and picture are in {output_dir}.\n")
     return behaviour
 

@@ -12,9 +12,9 @@ from hf_l3rs.commands.answer import Answer
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.job import EvaluationJob
 from hf_l3rs.evaluation.processes import on_main_process
-from hf_l3rs.hub.artifact import RESULTS_NAME
+from hf_l3rs.hub.artifact import L3RS_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.hub.release import L3RS_NAME, write_release
+from hf_l3rs.hub.release import write_release
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments

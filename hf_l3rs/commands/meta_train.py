@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hf_l3rs.commands.answer import Answer
 from hf_l3rs.evaluation.references import reference_losses
+from hf_l3rs.hub.artifact import L3RS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.hub.release import L3RS_NAME
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import MetaLoss

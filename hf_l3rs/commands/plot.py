@@ -56,15 +56,16 @@ def draw_again(folder: Path, output: Path, title: str | None = None) -> list[Pat
     from hf_l3rs.evaluation.plots import plot_learning_curves
     from hf_l3rs.evaluation.results import read_rows
     from hf_l3rs.evaluation.trajectories import read_trajectory
-    from hf_l3rs.evaluation.trajectory_plots import plot_trajectories
+    from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
+    from hf_l3rs.hub.artifact import PICTURE_NAME
 
     title = title or _title_of(folder)
     pictures = []
     if (folder / ROWS).is_file():
-        pictures.append(output / "curves.png")
+        pictures.append(output / PICTURE_NAME)
         plot_learning_curves(read_rows(folder / ROWS), pictures[-1], title)
     if (folder / TRAJECTORIES).is_file():
-        pictures.append(output / "trajectories.png")
+        pictures.append(output / TRAJECTORIES_NAME)
         plot_trajectories(read_trajectory(folder / TRAJECTORIES), pictures[-1], title)
     if not pictures:
         raise DataError(

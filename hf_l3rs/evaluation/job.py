@@ -27,7 +27,7 @@ from hf_l3rs.evaluation.results import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
-from hf_l3rs.hub.artifact import RESULTS_NAME
+from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.learned.batch_norm import batch_norms
@@ -193,9 +193,9 @@ class EvaluationJob:
             write_files(self.output_dir, {"summary.md": f"# {args.title}\n\n{table}\n\n`{command}`\n".encode()})
             write_results(Results(self.network.fingerprint(), tuple(entries)), self.output_dir / RESULTS_NAME)
             try:
-                plot_learning_curves(rows, self.output_dir / "curves.png", args.title)
+                plot_learning_curves(rows, self.output_dir / PICTURE_NAME, args.title)
             except ImportError as error:  # everything that was measured is written, and the picture can follow
-                logger.warning("There is no curves.png: %s", error)
+                logger.warning("There is no %s: %s", PICTURE_NAME, error)
 
         on_main_process(self.accelerator, write)
         return table

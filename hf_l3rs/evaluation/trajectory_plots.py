@@ -16,6 +16,8 @@ from hf_l3rs.evaluation.trajectories import SHARE, directions_of, to_csv
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TRAJECTORIES_NAME = "trajectories.png"
+
 # Roles side by side; more of them go below.
 MAX_COLUMNS = 7
 _DEPTHS = "viridis_r"

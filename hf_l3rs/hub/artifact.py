@@ -24,6 +24,9 @@ README = "README.md"
 RESULTS_NAME = "results.json"
 PICTURE_NAME = "curves.png"  # of the results; optional
 
+# Where meta-training and evaluation leave an L3RS in their output folder.
+L3RS_NAME = "l3rs"
+
 # Bytes. A configuration with as many layers as one may have is smaller.
 _MAX_CONFIG_SIZE = 2**23
 
@@ -117,7 +120,10 @@ def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
 
 def _read_config(file: Path, source: str) -> L3RSConfig:
     if not file.is_file():
-        raise ArtifactError(f"{source} has no {CONFIG_NAME}; pass the folder that L3RS.save_pretrained wrote.")
+        where = "the folder that L3RS.save_pretrained wrote"
+        if (file.parent / L3RS_NAME / CONFIG_NAME).is_file():  # the output folder of a run
+            where = f"{Path(source, L3RS_NAME)}, in which it has one"
+        raise ArtifactError(f"{source} has no {CONFIG_NAME}; pass {where}.")
     try:
         if file.stat().st_size > _MAX_CONFIG_SIZE:
             raise ValueError(f"it has more than {_MAX_CONFIG_SIZE:,} bytes")

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, RESULTS_NAME, load_network
+from hf_l3rs.hub.artifact import CONFIG_NAME, L3RS_NAME, PICTURE_NAME, RESULTS_NAME, load_network
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results, read_results, read_results_of, write_results
 
 
-# Where meta-training and evaluation leave an L3RS in their output folder.
-L3RS_NAME = "l3rs"
 # What was seen over a run; two sentences for the card.
 BEHAVIOUR_NAME = "behaviour.json"
 

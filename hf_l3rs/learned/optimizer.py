@@ -18,7 +18,14 @@ from hf_l3rs.learned.late_bound import LateBoundOptimizer, NamedParameters
 from hf_l3rs.learned.loss_observer import LossObserver
 from hf_l3rs.learned.monitor import StepMonitor
 from hf_l3rs.learned.network import L3RSNetwork, choose_network
-from hf_l3rs.learned.parameters import all_named, check_lr, check_num_training_steps, named_groups, planned_steps
+from hf_l3rs.learned.parameters import (
+    all_named,
+    check_lr,
+    check_num_training_steps,
+    check_switches,
+    named_groups,
+    planned_steps,
+)
 from hf_l3rs.learned.saved_state import check_groups, check_state_dict, exact_state
 from hf_l3rs.learned.structure import identify_layers
 
@@ -69,6 +76,7 @@ class LearnedOptimizer(LateBoundOptimizer):
         check_lr(lr)
         check_num_training_steps(num_training_steps)
         check_minimum_fit(minimum_fit)
+        check_switches(float32_copy=float32_copy, fused=fused)
         groups = named_groups(params)
         self.minimum_fit = 0.0 if network is None else minimum_fit  # an untrained one has learned no model's ways
         self.network = network = choose_network(network, config, all_named(groups))

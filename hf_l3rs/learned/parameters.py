@@ -12,6 +12,7 @@ from torch import nn
 from hf_l3rs.errors import BindingError, ConfigError
 from hf_l3rs.learned.layers import canonical_name, named_trainable_parameters
 from hf_l3rs.learned.refusals import refuse_parameter
+from hf_l3rs.validation import short
 
 
 def named_groups(params: Any) -> list[dict[str, Any]]:
@@ -74,6 +75,13 @@ def check_names(names: list[str]) -> None:
 def check_lr(lr: float) -> None:
     if not isinstance(lr, (int, float)) or isinstance(lr, bool) or not 0 <= lr < math.inf:
         raise ConfigError(f"lr is a multiplier on the learned step and must be in [0, inf), got {lr!r}; try 1.0.")
+
+
+def check_switches(**switches: bool) -> None:
+    """Raises unless each is `True` or `False`: the text "false" would switch it on."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be True or False, got {short(value)}; leave it out for False.")
 
 
 def check_num_training_steps(steps: int | None) -> None:

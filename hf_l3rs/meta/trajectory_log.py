@@ -19,9 +19,6 @@ from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.tasks.task import Task
 
 
-PICTURE_NAME = "trajectories.png"
-
-
 class TrajectoryLog:
     """
     Sends λ and μ of a run on the first validation task to the trackers (paper, figs. 4 and 5), by role: at its start,
@@ -54,12 +51,12 @@ class TrajectoryLog:
         """Draws the last run into `folder`, where matplotlib is there, and shows it where a tracker can."""
         if self._last is None or find_spec("matplotlib") is None:
             return
-        from hf_l3rs.evaluation.trajectory_plots import plot_trajectories
+        from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
 
         generation, table = self._last
         title = f"a run of {table.step.max()} steps, after {generation} generations"
-        plot_trajectories(table, folder / PICTURE_NAME, title)
-        with Image.open(folder / PICTURE_NAME) as image:
+        plot_trajectories(table, folder / TRAJECTORIES_NAME, title)
+        with Image.open(folder / TRAJECTORIES_NAME) as image:
             picture = np.asarray(image.convert("RGB"))
         for tracker in self._accelerator.trackers:
             if tracker.name == "tensorboard":

@@ -153,6 +153,8 @@ BUILDING = [
     Row("L3RS: no step", build(make_model(), num_training_steps=0), "num_training_steps must be .*got 0"),
     Row("L3RS: half a step", build(make_model(), num_training_steps=0.5), "num_training_steps must be .*got 0.5"),
     Row("L3RS: steps in words", build(make_model(), num_training_steps="all"), "num_training_steps must be .*'all'"),
+    *(Row(f"L3RS: {name} in words", build(make_model(), **{name: "no"}), f"{name} must be True or False, got 'no'")
+      for name in ("float32_copy", "fused")),
     *(Row(f"L3RS: minimum_fit of {value!r}", build(make_model(), minimum_fit=value),
           rf"minimum_fit is a share .*\[0, 1\], got {value!r}")
       for value in (-0.1, 1.1, float("nan"), "auto", None, True)),

@@ -58,3 +58,11 @@ def test_results_of_other_meta_weights_are_refused(tmp_path):
         write_release(L3RSArtifact(make_network()), tmp_path / "release", [tmp_path / "results.json"])
     assert_one_sentence(error, "measured with other meta-weights", "leave the file out")
     assert not (tmp_path / "release").exists()
+
+
+def test_the_folder_of_a_run_is_no_l3rs_and_says_where_it_is(tmp_path):
+    with pytest.raises(ArtifactError, match=r"has no config.json; pass the folder that L3RS.save_pretrained wrote"):
+        L3RSArtifact.from_pretrained(tmp_path)
+    save_network(make_network(), tmp_path / "l3rs")
+    with pytest.raises(ArtifactError, match=r"has no config.json; pass .*/l3rs, in which it has one"):
+        L3RSArtifact.from_pretrained(tmp_path)

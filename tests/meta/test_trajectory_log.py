@@ -5,8 +5,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 from hf_l3rs.evaluation.trajectories import record_trajectory
+from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME
 from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.meta.trajectory_log import PICTURE_NAME, trajectory_figures
+from hf_l3rs.meta.trajectory_log import trajectory_figures
 from tests.meta.meta_train_tiny import make_trainer
 
 
@@ -47,7 +48,7 @@ def test_tensorboard_has_lines_of_roles_and_references_and_a_picture(tmp_path):
     assert {"meta_loss", "validation_loss", "validation_loss_untrained"} <= names
     for name in ("lambda/head.weight/start", "mu_adam/head.weight/middle", "mu_sgd/head.bias/end"):
         assert [event.step for event in events.Scalars(name)] == [2, 4]
-    if (tmp_path / "tensorboard" / PICTURE_NAME).exists():  # where matplotlib is there
+    if (tmp_path / "tensorboard" / TRAJECTORIES_NAME).exists():  # where matplotlib is there
         assert events.Tags()["images"] == ["trajectories"]
 
 

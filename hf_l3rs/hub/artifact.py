@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def _library_version() -> str | None:
 
 def picture_in(folder: PathLike) -> str | None:
     """Returns the name of the picture of the results that is in a folder; `None` where there is none."""
-    return PICTURE_NAME if Path(folder, PICTURE_NAME).is_file() else None
+    return PICTURE_NAME if os.path.isfile(Path(folder, PICTURE_NAME)) else None  # also of a name that no file can have
 
 
 def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:

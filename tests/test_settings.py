@@ -5,27 +5,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_l3rs.commands.meta_train import ARGUMENTS as TRAINING
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
-from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.meta.windows import WindowConfig
 from hf_l3rs.settings import parse_arguments, parse_settings, read_yaml
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
 
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
-TRAINING = (
-    ModelArguments,
-    L3RSArguments,
-    TaskArguments,
-    ESConfig,
-    WindowConfig,
-    MetaLoss,
-    MetaTrainingArguments,
-)
 EVALUATION = (ModelArguments, TaskArguments, EvaluationArguments)
 SETTINGS = {"base_model": "model", "datasets": [{"path": "data", "classes": ["cat", 3]}], "num_pairs": 7, "sigma": 0.1}
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import transformers.integrations
 from torch import nn
 from transformers import Trainer
+from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HyperParamSearchBackendBase
+from transformers.trainer_utils import HPSearchBackend
 
 from hf_l3rs import L3RS
+from hf_l3rs.integration.unwrap import unwrap_optimizer
 from tests.tiny import RandomImages, Recorder, learned_optimizer, training_arguments
 
 
@@ -41,3 +47,28 @@ def raw(trainer: Trainer) -> L3RS:
     while not isinstance(optimizer, L3RS):
         optimizer = optimizer.optimizer
     return optimizer
+
+
+class _GridSearch(HyperParamSearchBackendBase):
+    """Stands for Optuna: the Trainer asks a trial for no more than this."""
+
+    name = "grid"
+
+    @staticmethod
+    def is_available():
+        return True
+
+    def run(self, trainer, n_trials, direction, **kwargs):
+        runs = []
+        for number in range(n_trials):
+            trainer.train(trial=SimpleNamespace(number=number, params={}))
+            own = unwrap_optimizer(trainer.optimizer)
+            runs.append((own, trainer.args.max_steps, own.param_groups[0]["step"]))
+        return runs
+
+
+def search(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int, int]]:
+    """Searches hyperparameters in two trials: the optimizer, the steps asked for and the steps taken of each."""
+    monkeypatch.setitem(ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, _GridSearch)
+    monkeypatch.setattr(transformers.integrations, "hp_params", lambda trial: trial.params)
+    return trainer.hyperparameter_search(lambda trial: {"max_steps": 2 + trial.number}, n_trials=2, backend="optuna")

@@ -1,18 +1,13 @@
 """The stock Trainer builds an L3RS itself, for every model that it gets or makes."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-import transformers.integrations
 from transformers import EarlyStoppingCallback, Trainer
-from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HyperParamSearchBackendBase
-from transformers.trainer_utils import HPSearchBackend
 
 from hf_l3rs import L3RS, L3RSArtifact, L3RSFactory
 from hf_l3rs.errors import BindingError, ConfigError
 from hf_l3rs.integration.unwrap import unwrap_optimizer
-from tests.integration.stock import stock_trainer
+from tests.integration.stock import search, stock_trainer
 from tests.tiny import (
     RandomImages,
     Recorder,
@@ -65,29 +60,8 @@ def test_each_model_of_model_init_gets_an_optimizer(tmp_path):
     assert_same(runs[0][1], runs[1][1])
 
 
-class _Search(HyperParamSearchBackendBase):
-    """Stands for Optuna: the Trainer asks a trial for no more than this."""
-
-    name = "grid"
-
-    @staticmethod
-    def is_available():
-        return True
-
-    def run(self, trainer, n_trials, direction, **kwargs):
-        runs = []
-        for number in range(n_trials):
-            trainer.train(trial=SimpleNamespace(number=number, params={}))
-            own = unwrap_optimizer(trainer.optimizer)
-            runs.append((own, trainer.args.max_steps, own.param_groups[0]["step"]))
-        return runs
-
-
 def test_hyperparameter_search(tmp_path, monkeypatch):
-    monkeypatch.setitem(ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, _Search)
-    monkeypatch.setattr(transformers.integrations, "hp_params", lambda trial: trial.params)
-    trainer = building_trainer(tmp_path, model_init=lambda: tiny_vit())
-    runs = trainer.hyperparameter_search(lambda trial: {"max_steps": 2 + trial.number}, n_trials=2, backend="optuna")
+    runs = search(building_trainer(tmp_path, model_init=lambda: tiny_vit()), monkeypatch)
     assert [run[1:] for run in runs] == [(2, 2), (3, 3)]
     assert runs[0][0] is not runs[1][0]
 

@@ -1,17 +1,14 @@
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-import transformers.integrations
 from transformers import Trainer
-from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HyperParamSearchBackendBase
-from transformers.trainer_utils import HPSearchBackend
 
 from hf_l3rs import L3RS, L3RSArtifact, L3RSCallback, L3RSTrainer
 from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
 from hf_l3rs.integration.unwrap import unwrap_optimizer
+from tests.integration.stock import search
 from tests.tiny import (
     MODELS,
     RandomImages,
@@ -159,29 +156,8 @@ def test_model_init_gets_an_optimizer_each(tmp_path):
     torch.testing.assert_close(runs[0][1], runs[1][1], rtol=1e-3, atol=1e-4)
 
 
-class _GridSearch(HyperParamSearchBackendBase):
-    """Stands for Optuna: the Trainer asks a trial for no more than this."""
-
-    name = "grid"
-
-    @staticmethod
-    def is_available():
-        return True
-
-    def run(self, trainer, n_trials, direction, **kwargs):
-        runs = []
-        for number in range(n_trials):
-            trainer.train(trial=SimpleNamespace(number=number, params={}))
-            own = unwrap_optimizer(trainer.optimizer)
-            runs.append((own, trainer.args.max_steps, own.param_groups[0]["step"]))
-        return runs
-
-
 def test_hyperparameter_search(tmp_path, monkeypatch):
-    monkeypatch.setitem(ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, _GridSearch)
-    monkeypatch.setattr(transformers.integrations, "hp_params", lambda trial: trial.params)
-    trainer = l3rs_trainer(None, tmp_path, model_init=lambda: tiny_vit())
-    runs = trainer.hyperparameter_search(lambda trial: {"max_steps": 2 + trial.number}, n_trials=2, backend="optuna")
+    runs = search(l3rs_trainer(None, tmp_path, model_init=lambda: tiny_vit()), monkeypatch)
     assert [run[1:] for run in runs] == [(2, 2), (3, 3)]
     assert runs[0][0] is not runs[1][0]
 

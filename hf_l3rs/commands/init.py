@@ -15,6 +15,7 @@ from hf_l3rs.markdown import duration
 if TYPE_CHECKING:
     from hf_l3rs.commands.survey import DataSurvey, ModelSurvey
     from hf_l3rs.meta.forecast import Forecast, StepCosts
+    from hf_l3rs.tasks.arguments import TaskArguments
 
 # Generations where no time is given, and the range of them where one is: fewer teach nothing, more little.
 _GENERATIONS, _FEWEST, _MOST = 40, 5, 60
@@ -64,8 +65,9 @@ def _run(arguments: argparse.Namespace) -> Answer:
     data = survey_data(
         data_name, model_name, name=arguments.name, split=arguments.split, test_split=arguments.test_split
     )
-    settings = _settings(arguments, files, model, data)
-    costs, expected = (None, None) if arguments.no_estimate else _measure(settings, data)
+    task_args = _task_args(arguments, data)
+    settings = _settings(task_args, files, model, data)
+    costs, expected = (None, None) if arguments.no_estimate else _measure(model.name, task_args)
     num_generations = _num_generations(expected, arguments.minutes)
     settings |= _of_length(num_generations)
     rows: dict[str, Any] = {"model": model.describe(), "data": data.describe()}
@@ -102,21 +104,31 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
     return files
 
 
-def _settings(
-    arguments: argparse.Namespace, files: list[Path], model: ModelSurvey, data: DataSurvey
-) -> dict[str, Any]:
-    """What the templates say, but for the length of the run; checks what came from the command line."""
+def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments:
+    """The tasks of meta-training; checks what came from the command line."""
     from hf_l3rs.tasks.arguments import DatasetArguments, TaskArguments
 
     low, high = arguments.steps
-    sizes = {"num_classes": data.num_classes, "batch_size": arguments.batch_size, "min_steps": low, "max_steps": high}
-    sizes["evaluation_size"] = data.evaluation_size
-    TaskArguments(datasets=[DatasetArguments(**data.training)], num_validation_tasks=_NUM_VALIDATION_TASKS, **sizes)
+    task_args = TaskArguments(
+        datasets=[DatasetArguments(**data.training)],
+        num_classes=data.num_classes,
+        batch_size=arguments.batch_size,
+        min_steps=low,
+        max_steps=high,
+        evaluation_size=data.evaluation_size,
+        num_validation_tasks=_NUM_VALIDATION_TASKS,
+    )
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise ConfigError(f"--minutes must be more than 0, got {arguments.minutes:g}; leave it out for the usual.")
-    output_dir = f"outputs/{files[0].stem}"
+    return task_args
+
+
+def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, data: DataSurvey) -> dict[str, Any]:
+    """What the templates say, but for the length of the run."""
+    low, high = task_args.min_steps, task_args.longest_horizon
+    names = ("num_classes", "batch_size", "evaluation_size", "min_steps", "max_steps")
     return {
-        **sizes,
+        **{name: getattr(task_args, name) for name in names},
         "model": model.name,
         "model_is": model.describe(),
         "data_is": data.describe(),
@@ -124,12 +136,12 @@ def _settings(
         "has_batch_norm": model.has_batch_norm,
         "segment_steps": max(2, round(high**0.5)),
         "horizons": sorted({low, high}),
-        "output_dir": output_dir,
+        "output_dir": f"outputs/{files[0].stem}",
         "forecast": None,
     }
 
 
-def _measure(settings: dict[str, Any], data: DataSurvey) -> tuple[StepCosts, Forecast]:
+def _measure(model: str, task_args: TaskArguments) -> tuple[StepCosts, Forecast]:
     """Takes a few steps, as meta-training will."""
     import torch
 
@@ -138,15 +150,10 @@ def _measure(settings: dict[str, Any], data: DataSurvey) -> tuple[StepCosts, For
     from hf_l3rs.meta.forecast import forecast, measure_steps
     from hf_l3rs.meta.gradient import GradientConfig
     from hf_l3rs.meta.tracking import make_accelerator
-    from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+    from hf_l3rs.tasks.arguments import ModelArguments
     from hf_l3rs.tasks.build import build_tasks
 
-    names = ("num_classes", "batch_size", "evaluation_size", "min_steps", "max_steps")
-    sizes = {name: settings[name] for name in names}
-    task_args = TaskArguments(
-        datasets=[DatasetArguments(**data.training)], num_validation_tasks=_NUM_VALIDATION_TASKS, **sizes
-    )
-    model_args = ModelArguments(base_model=settings["model"])
+    model_args = ModelArguments(base_model=model)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as meta-training by default
     try:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hf_l3rs.cli import make_parser
-from hf_l3rs.commands.init import _num_generations, _of_length, _rendered, _settings
+from hf_l3rs.commands.init import _num_generations, _of_length, _rendered, _settings, _task_args
 from hf_l3rs.commands.meta_train import ARGUMENTS
 from hf_l3rs.commands.survey import DataSurvey, ModelSurvey
 from hf_l3rs.evaluation.arguments import EvaluationArguments
@@ -67,7 +67,8 @@ def test_they_are_those_of_the_recipes_template(run, inputs, tmp_path):
 def test_what_looks_after_batch_norm_is_left_out_without_any(tmp_path):
     arguments = make_parser().parse_args(["init", "--output", str(tmp_path / "my.yaml")])
     data = DataSurvey({"path": "images", "batches_split": "train"}, None, 2, 80, 8, (3, 8, 8))
-    settings = _settings(arguments, [tmp_path / "my.yaml"], ModelSurvey("vit", "vit", 10, 2, False), data)
+    model = ModelSurvey("vit", "vit", 10, 2, False)
+    settings = _settings(_task_args(arguments, data), [tmp_path / "my.yaml"], model, data)
     text = _rendered("meta_train.yaml", {**settings, **_of_length(40)}, file="my.yaml").decode()
     assert "batch_norm_momentum" not in text and "\naveraging: 0.9\n# adam_betas: [0.7, 0.95]" in text
 

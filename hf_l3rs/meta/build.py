@@ -33,7 +33,7 @@ _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
         "constant": [],
     },
     "model": {"more_base_models": [], "trainable": "all"},
-    "tasks": {"batch_sizes": []},
+    "tasks": {"batch_sizes": [], "spread_horizons": False},
 }
 
 

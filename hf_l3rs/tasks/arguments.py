@@ -165,6 +165,8 @@ class TaskArguments:
         min_steps (`int`, *optional*, defaults to `20`): Least horizon in steps.
         max_steps (`int`, *optional*): Greatest horizon; between the two it is log-uniform. `min_steps` by default.
         curriculum_generations (`int`, *optional*, defaults to `0`): Over how many the greatest horizon grows.
+        spread_horizons (`bool`, *optional*, defaults to `False`):
+            Whether the horizons of a generation's tasks are spread evenly over their range, and not drawn one by one.
         augmentations (`list[str]`, *optional*): What makes more tasks of the same images.
         num_validation_tasks (`int`, *optional*, defaults to `16`): Fixed tasks on other images; 0 for none.
     """
@@ -177,6 +179,7 @@ class TaskArguments:
     min_steps: int = field(default=20, metadata={"help": "Least horizon in steps."})
     max_steps: int | None = field(default=None, metadata={"help": "Greatest horizon in steps."})
     curriculum_generations: int = field(default=0, metadata={"help": "Over how many the horizon grows."})
+    spread_horizons: bool = field(default=False, metadata={"help": "Spread a generation's horizons evenly."})
     augmentations: list[str] = field(default_factory=list, metadata={"help": "What widens the distribution."})
     num_validation_tasks: int = field(default=16, metadata={"help": "Fixed tasks on other images; 0 for none."})
 

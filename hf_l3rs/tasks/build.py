@@ -112,7 +112,7 @@ def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: 
         model,
         distribution(
             [training for training, _ in sources[key]],
-            horizon=horizon(task_args.curriculum_generations),
+            horizon=horizon(task_args.curriculum_generations, task_args.spread_horizons),
             augmentations=task_args.augmentations,
         ),
         distribution([validation for _, validation in sources[key]], horizon=horizon()),

@@ -22,6 +22,9 @@ from hf_l3rs.validation import Range, check_fields
 # Images of one evaluation forward pass. It bounds memory and does not change a result but for rounding.
 EVALUATION_BATCH_SIZE = 256
 
+# Multiples of it, modulo 1, are spread evenly over [0, 1), however many there are.
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
 
 @dataclass(frozen=True)
 class TaskSource:
@@ -60,24 +63,32 @@ class Horizon:
         maximum (`int`): Greatest K; equal to `minimum` for a fixed horizon.
         curriculum_generations (`int`, *optional*, defaults to `0`):
             Over that many generations the upper bound grows log-linearly from `minimum` to `maximum`.
+        spread (`bool`, *optional*, defaults to `False`):
+            Whether the tasks of every generation are spread evenly over that range, and not drawn one by one, so that
+            no generation has short runs only.
     """
 
     minimum: int
     maximum: int
     curriculum_generations: int = 0
+    spread: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, {"curriculum_generations": Range(low=0)})
         if not 1 <= self.minimum <= self.maximum:
             raise ConfigError(f"Horizons must satisfy 1 <= minimum <= maximum, got {self.minimum} and {self.maximum}.")
 
-    def draw(self, generation: int, rng: torch.Generator) -> int:
-        """Returns the K of one task."""
+    def draw(self, seed: int, generation: int, pair: int, rng: torch.Generator) -> int:
+        """Returns the K of one task, with one draw from `rng`, whatever the settings."""
+        share = torch.rand((), generator=rng).item()
+        if self.spread:
+            start = torch.rand((), generator=generator(seed, "horizon", generation)).item()
+            share = (start + pair * GOLDEN_RATIO) % 1
         progress = 1.0
         if self.curriculum_generations:
             progress = min(1.0, generation / self.curriculum_generations)
         span = progress * math.log(self.maximum / self.minimum)
-        return round(self.minimum * math.exp(span * torch.rand((), generator=rng).item()))
+        return round(self.minimum * math.exp(span * share))
 
 
 class TaskDistribution:
@@ -154,7 +165,7 @@ class TaskDistribution:
         rng = generator(task_seed, "data")
         weights = torch.tensor([source.weight for source in self.sources], dtype=torch.float64)
         source = self.sources[int(torch.multinomial(weights, 1, generator=rng))]
-        num_steps = self.horizon.draw(generation, rng)
+        num_steps = self.horizon.draw(seed, generation, pair, rng)
         label_map, transform = self._draw_labels(source, rng), self._draw_transform(source, rng)
         batch_size = self.batch_sizes[0]
         if len(self.batch_sizes) > 1:  # of a generator of its own, so that a single size changes no other draw

@@ -41,6 +41,7 @@ BAD = {
         "min_steps": [0, -1, 2**70, 1.5, None],
         "max_steps": [0, -1, 19, 2**70, 20.5, "fifty"],
         "curriculum_generations": [-1, 0.5, None],
+        "spread_horizons": ["yes", None, 2],
         "augmentations": ["rotation", ["blur"], [3], None],
         "num_validation_tasks": [-1, 1.5, None],
     },

@@ -81,8 +81,8 @@ def test_initial_states_reused_head_random_and_several():
 def test_horizons_are_log_uniform_and_grow():
     rng = torch.Generator().manual_seed(0)
     horizon = Horizon(10, 500, curriculum_generations=100)
-    assert {horizon.draw(0, rng) for _ in range(20)} == {10}
-    late = sorted(horizon.draw(100, rng) for _ in range(400))
+    assert {horizon.draw(0, 0, 0, rng) for _ in range(20)} == {10}
+    late = sorted(horizon.draw(0, 100, 0, rng) for _ in range(400))
     assert late[0] >= 10 and late[-1] <= 500
     assert late[200] == pytest.approx((10 * 500) ** 0.5, rel=0.3)
     with pytest.raises(ConfigError, match="minimum <= maximum"):
@@ -90,6 +90,18 @@ def test_horizons_are_log_uniform_and_grow():
     for bad in (-1, 1.5, None):
         with pytest.raises(ConfigError, match="curriculum_generations must be"):
             Horizon(5, 10, bad)
+
+
+def test_horizons_of_a_generation_are_spread_evenly():
+    """Every generation has short, middling and long runs."""
+    spread = make_tasks(horizon=Horizon(8, 32, spread=True))
+    for generation in range(5):
+        horizons = sorted(spread.draw(3, generation, pair).num_training_steps for pair in range(8))
+        assert sum(steps < 16 for steps in horizons) == pytest.approx(4, abs=1)
+        assert horizons[1] < 12 and horizons[-2] > 20
+    assert len({spread.draw(3, generation, 0).num_training_steps for generation in range(20)}) > 5
+    fixed = [make_tasks(horizon=Horizon(4, 4, spread=spread)).draw(0, 0, 0) for spread in (True, False)]
+    assert same(*fixed)  # nothing else is drawn differently
 
 
 @pytest.mark.parametrize("weight", [0, -1.0, float("nan"), float("inf")])

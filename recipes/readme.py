@@ -37,7 +37,7 @@ from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.markdown import markdown_table
+from hf_l3rs.markdown import markdown_table, mean_with_stderr
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,7 +141,7 @@ def _share(ours: Summary, rivals: Sequence[Summary]) -> str:
 
 
 def _measured(summary: Summary) -> str:
-    return f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}, {100 * summary.accuracy:.1f} %"
+    return f"{mean_with_stderr(summary.loss, summary.loss_stderr)}, {100 * summary.accuracy:.1f} %"
 
 
 def with_table(text: str, sections: Sequence[Section]) -> str:

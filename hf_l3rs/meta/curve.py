@@ -73,7 +73,7 @@ def draw_curve(metrics_file: str | Path, path: str | Path, title: str | None = N
 
 
 def _validations(data: bytes) -> list[dict[str, Any]]:
-    """The metrics of generations that were validated; half a last line, of a run that goes on or was killed, is none."""
+    """The metrics of generations that were validated; half a last line, of a run that goes on, is none."""
     found = []
     lines = data.splitlines()
     for number, text in enumerate(lines, 1):

@@ -54,9 +54,25 @@ def test_yes_and_no(tmp_path):
     assert args.task_per_pair is False
 
 
-def test_paths_on_the_command_line_replace_the_files_mappings(tmp_path):
-    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path), "--datasets", "other"])
-    assert tasks.datasets == [DatasetArguments("other")]
+def test_a_path_on_the_command_line_moves_the_files_data_set(tmp_path):
+    """Else what the file keeps apart, such as test images, would be trained on without a word."""
+    data = {"path": "data", "hub_id": "org/data", "evaluation_split": "test", "classes": ["cat"]}
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=[data]), "--datasets", "other"])
+    assert tasks.datasets == [DatasetArguments("other", evaluation_split="test", classes=["cat"])]
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=[data]), "--datasets", "data"])
+    assert tasks.datasets == [DatasetArguments(**data)]
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=[data, "b"]), "--datasets", "c", "d"])
+    assert tasks.datasets == [DatasetArguments("c", evaluation_split="test", classes=["cat"]), DatasetArguments("d")]
+
+
+def test_of_plain_paths_any_number_replaces_any(tmp_path):
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=["a"]), "--datasets", "b", "c"])
+    assert tasks.datasets == [DatasetArguments("b"), DatasetArguments("c")]
+
+
+def test_paths_that_nobody_could_pair_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--datasets has 2 paths for 1 of the settings file, .*; give as many, or"):
+        parse_arguments(TRAINING, [write(tmp_path), "--datasets", "a", "b"])
 
 
 def test_augmentations_and_the_memory_limit_through_yaml(tmp_path):

@@ -26,6 +26,7 @@ from hf_l3rs.evaluation.report import Summary, summarise
 from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.markdown import markdown_table, mean_with_stderr
+from hf_l3rs.settings import OptionParser
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -142,7 +143,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def parse_arguments(argv: Iterable[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     zoo = [f"outputs/zoo/{name}" for name in ("convnext", "swin", "dinov2", "mobilenet-v2")]
     parser.add_argument("--models", nargs="+", default=zoo, help="Folders of models that it never saw.")
     parser.add_argument("--l3rs", default="model_cards/l3rs-universal-start", help="Folder or Hub id of the L3RS.")

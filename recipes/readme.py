@@ -38,6 +38,7 @@ from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.markdown import markdown_table, mean_with_stderr
+from hf_l3rs.settings import OptionParser
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,7 +220,7 @@ def draw(sections: Sequence[Section]) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     sections, recipes = stored_sections(), ROOT / "recipes"
     for folder, with_it in ((ROOT, partial(with_table, sections=sections)), (recipes, with_ablations)):

@@ -18,6 +18,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import (
     RECALIBRATED,
+    Baseline,
     Contender,
     is_recalibrated,
     l3rs_contender,
@@ -150,7 +151,8 @@ class EvaluationJob:
         on_main_process(self.accelerator, check)
 
     def _identities(self, contenders: Sequence[Contender]) -> dict[str, Any]:
-        return {each.name: each.identity for each in (*self.baselines, *DATA_LIMITS.values(), *contenders)}
+        rivals: list[Baseline] = [*self.baselines, *DATA_LIMITS.values()]
+        return {**{each.name: each.identity for each in rivals}, **{each.name: each.identity for each in contenders}}
 
     def run(self, command: str | None = None) -> str:
         """

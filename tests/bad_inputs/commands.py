@@ -42,7 +42,8 @@ MAKING = [
     Row("init: an empty batch", command(*INIT, "--batch_size", "0"), "batch_size must be in .*got 0"),
     Row("init: one number of steps", usage(cli.main, "init", "--steps", "10"), "expected 2 arguments"),
     Row("hf-l3rs meta-train: nothing", usage(cli.main, "meta-train"), "required: --base_model.*--datasets"),
-    Row("hf-l3rs meta-train: no such file", command("meta-train", "<own>/my.yaml"), "my.yaml cannot be read as YAML"),
+    Row("hf-l3rs meta-train: no such file", command("meta-train", "<own>/my.yaml"),
+        "There is no settings file .*my.yaml; give one"),
     Row("hf-l3rs meta-train: an unknown field", command("meta-train", "<own>/my.yaml", prepare=text(
         "my.yaml", "num_generation: 3")), "Unknown settings in the YAML file: num_generation; known are num_gener"),
     Row("hf-l3rs meta-train: an unknown option", usage(cli.main, "meta-train", "--base_model", "a", "--datasets",
@@ -86,6 +87,8 @@ LOOKING_AND_SHARING = [
     Row("hf-l3rs: unknown command", usage(cli.main, "download", "a/b"), "invalid choice: 'download'"),
     Row("hf-l3rs: unknown option", usage(cli.main, "info", "a/b", "--branch", "x"),
         "unrecognized arguments: --branch x"),
+    Row("hf-l3rs: an abbreviated option", usage(cli.main, "compare", "<l3rs>", "--model", "a", "--data", "b", "--seed",
+        "3"), "unrecognized arguments: --seed 3; for --seed, did you mean --seeds?"),
     Row("info: nothing", usage(cli.main, "info"), "required: FOLDER_OR_REPO_ID"),
     Row("info: no such folder", command("info", "./absent"), "'./absent' is neither a local folder nor a Hub id"),
     Row("info: a file", command("info", "<l3rs>/config.json"), "config.json is a file, not a folder"),

@@ -13,7 +13,6 @@ In several processes: `accelerate launch --module hf_l3rs.cli meta-train my_l3rs
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -23,6 +22,7 @@ from hf_l3rs.commands.answer import Answer
 from hf_l3rs.commands.shell import INTERRUPTED
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.markdown import one_line
+from hf_l3rs.settings import OptionParser
 
 
 def _meta_train(argv: Sequence[str]) -> Answer:
@@ -45,11 +45,9 @@ WITH_SETTINGS: dict[str, tuple[Callable[[Sequence[str]], Answer], str]] = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OptionParser:
     """Returns the parser of the command line; each subcommand's function is in `run`."""
-    parser = argparse.ArgumentParser(
-        prog="hf-l3rs", description="Makes, measures and shares learned optimizers for fine-tuning."
-    )
+    parser = OptionParser(prog="hf-l3rs", description="Makes, measures and shares learned optimizers for fine-tuning.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     init.add_to(commands)
     for name, (_, text) in WITH_SETTINGS.items():

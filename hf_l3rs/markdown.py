@@ -23,6 +23,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
+def mean_with_stderr(mean: float, stderr: float | None, digits: int = 3) -> str:
+    """Returns a mean with its standard error where that is known, which a single value has not: `"0.222 ± 0.009"`."""
+    return f"{mean:.{digits}f}" if stderr is None else f"{mean:.{digits}f} ± {stderr:.{digits}f}"
+
+
+def percent_with_stderr(share: float, stderr: float | None) -> str:
+    """Returns a mean share in percent with its standard error where that is known: `"92.3 ± 0.2 %"`."""
+    return f"{mean_with_stderr(100 * share, None if stderr is None else 100 * stderr, 1)} %"
+
+
 def markdown_text(value: Any) -> str:
     """Returns a value as text in a line of Markdown: neither HTML, comments nor links come to life."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", one_line(value).replace("\\", r"\\"))

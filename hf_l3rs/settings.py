@@ -1,4 +1,4 @@
-"""Settings from a YAML file and from options that override it, for `HfArgumentParser`."""
+"""Settings from a YAML file and from options that override it, for `HfArgumentParser`, and the parser of options."""
 
 from __future__ import annotations
 
@@ -7,14 +7,80 @@ import dataclasses
 import difflib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from hf_l3rs.errors import ConfigError, reason
 from hf_l3rs.markdown import one_line
+
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
+
+
+class OptionParser(argparse.ArgumentParser):
+    """
+    Takes options by their whole names alone, where argparse also takes beginnings of them, and says which one may have
+    been meant by one that it does not know.
+
+    Args:
+        args, kwargs: As of `argparse.ArgumentParser`.
+    """
+
+    _given: Sequence[str] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's, but nothing unknown is left over: a subcommand, too, refuses it by itself."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        found, unknown = super().parse_known_args(self._given, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with the usage, the message, and what unknown options may have meant."""
+        super().error(f"{message}{''.join(self._hints())}")
+
+    def _hints(self) -> Iterator[str]:
+        if self._subparsers is not None:
+            return  # the rest is a subcommand's
+        known: dict[str, str] = {}
+        for option in self._option_string_actions:
+            known.setdefault(_bare(option), option)
+        for given in self._given:
+            name = _bare(given.partition("=")[0])
+            if given.startswith("--") and name and name not in known:
+                longer = [each for each in known if each.startswith(name)]
+                similar = (longer or difflib.get_close_matches(name, known))[:3]
+                if similar:
+                    yield f"; for {given}, did you mean {' or '.join(known[each] for each in similar)}?"
+
+
+def _bare(option: str) -> str:
+    """An option's name however it is written: `--num-tasks` is `--num_tasks`."""
+    return option.lstrip("-").replace("-", "_")
+
+
+def settings_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
+    """
+    Returns the parser of settings.
+
+    Args:
+        dataclass_types (`Sequence[type]`): Whose fields are the options.
+        kwargs: Passed to the parser, such as `description`.
+    """
+    from transformers import HfArgumentParser
+
+    class SettingsParser(OptionParser, HfArgumentParser):
+        """Takes whole names alone."""
+
+    return SettingsParser(list(dataclass_types), **kwargs)
 
 
 def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None = None, **kwargs: Any) -> tuple:
@@ -30,11 +96,19 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
         `tuple`: An instance of each type.
 
     Raises:
-        ConfigError: If the file cannot be read, has a field that no type knows, or a value is not allowed.
+        ConfigError: If the file is not there or cannot be read, has a field that no type knows, or a value that is not
+            allowed.
         SystemExit: If an option is unknown, cannot be read or is missing, after the parser's own message.
     """
     args = list(sys.argv[1:] if args is None else args)
-    values = read_yaml(args.pop(0)) if args and args[0].endswith((".yaml", ".yml")) else {}
+    values = {}
+    if args and not args[0].startswith("-"):
+        path = args.pop(0)
+        if not path.endswith((".yaml", ".yml")):
+            raise ConfigError(
+                f"A settings file must end in .yaml or .yml, got {path!r}; rename it, or let `hf-l3rs init` write one."
+            )
+        values = read_yaml(path)
     return parse_settings(dataclass_types, values, args, **kwargs)
 
 
@@ -57,15 +131,9 @@ def parse_settings(
         ConfigError: If no type knows a setting, or a value is not allowed.
         SystemExit: If an option is unknown, cannot be read or is missing, after the parser's own message.
     """
-    from transformers import HfArgumentParser
-
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
     _refuse_unknown(sorted(set(values) - known), sorted(known))
-    parser = HfArgumentParser(
-        list(dataclass_types),  # type: ignore[arg-type]
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        **kwargs,
-    )
+    parser = settings_parser(dataclass_types, **{"formatter_class": argparse.ArgumentDefaultsHelpFormatter, **kwargs})
     for action in parser._actions:
         action.required = action.required and action.dest not in values
     # What is in the namespace already is kept as it is, unlike a default, which argparse would convert like an option.
@@ -101,6 +169,11 @@ def read_yaml(path: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no settings file {path}; give one in YAML that is there, or let `hf-l3rs init` write one for "
+            "your model and data."
+        ) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = getattr(error, "strerror", None) or reason(error)
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:

@@ -25,7 +25,8 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.report import Summary, summarise
 from hf_l3rs.evaluation.results import read_rows
 from hf_l3rs.files import write_files
-from hf_l3rs.markdown import markdown_table
+from hf_l3rs.markdown import markdown_table, mean_with_stderr
+from hf_l3rs.settings import OptionParser
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -101,7 +102,7 @@ def measure(model: str, arguments: argparse.Namespace) -> list[Summary]:
 
 def cell(summary: Summary, is_rival: bool) -> str:
     """A loss with its standard error, and on how many tasks it is lower than the best baseline's."""
-    loss = f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}"
+    loss = mean_with_stderr(summary.loss, summary.loss_stderr)
     if summary.num_diverged:
         loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}"
     return f"{loss}, {summary.wins} of {summary.num_tasks}" if is_rival else loss
@@ -142,7 +143,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def parse_arguments(argv: Iterable[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     zoo = [f"outputs/zoo/{name}" for name in ("convnext", "swin", "dinov2", "mobilenet-v2")]
     parser.add_argument("--models", nargs="+", default=zoo, help="Folders of models that it never saw.")
     parser.add_argument("--l3rs", default="model_cards/l3rs-universal-start", help="Folder or Hub id of the L3RS.")

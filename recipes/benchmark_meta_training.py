@@ -43,6 +43,7 @@ from hf_l3rs.meta.differentiate import differentiate
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.run_folder import METRICS_NAME
 from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.settings import OptionParser
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.build import Setup, build_tasks
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
@@ -364,7 +365,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         description=__doc__.strip().split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="What to measure.")

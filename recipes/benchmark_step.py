@@ -24,6 +24,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 
 from hf_l3rs import L3RS, L3RSConfig, describe_layers
 from hf_l3rs.errors import reason
+from hf_l3rs.settings import OptionParser
 
 
 NamedParameters = dict[str, nn.Parameter]
@@ -147,7 +148,7 @@ def _device(name: str) -> torch.device:
 
 
 def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         description=__doc__.strip().split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["resnet-18", "vit-base-16"], help="Shapes.")

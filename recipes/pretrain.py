@@ -21,6 +21,7 @@ from hf_l3rs.commands.shell import run_script
 from hf_l3rs.errors import ConfigError, reason
 from hf_l3rs.files import write_files
 from hf_l3rs.images.load import load_image_pool
+from hf_l3rs.settings import settings_parser
 
 
 logger = logging.getLogger("pretrain")
@@ -264,12 +265,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 def make_parser(architecture: str = "resnet"):
     """The command line's parser, with the defaults of an architecture."""
-    from transformers import HfArgumentParser, TrainingArguments
+    from transformers import TrainingArguments
 
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, TrainingArguments),
-        description=__doc__,
-        formatter_class=HelpFormatter,
+    parser = settings_parser(
+        (ModelArguments, DataArguments, TrainingArguments), description=__doc__, formatter_class=HelpFormatter
     )
     parser.set_defaults(**COMMON_DEFAULTS, **DEFAULTS[architecture])
     return parser

@@ -37,7 +37,8 @@ from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.markdown import markdown_table
+from hf_l3rs.markdown import markdown_table, mean_with_stderr
+from hf_l3rs.settings import OptionParser
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,7 +142,7 @@ def _share(ours: Summary, rivals: Sequence[Summary]) -> str:
 
 
 def _measured(summary: Summary) -> str:
-    return f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}, {100 * summary.accuracy:.1f} %"
+    return f"{mean_with_stderr(summary.loss, summary.loss_stderr)}, {100 * summary.accuracy:.1f} %"
 
 
 def with_table(text: str, sections: Sequence[Section]) -> str:
@@ -219,7 +220,7 @@ def draw(sections: Sequence[Section]) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     sections, recipes = stored_sections(), ROOT / "recipes"
     for folder, with_it in ((ROOT, partial(with_table, sections=sections)), (recipes, with_ablations)):

@@ -16,10 +16,11 @@ import argparse
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.commands.shell import run_script
 from hf_l3rs.hub.release import write_release
+from hf_l3rs.settings import OptionParser
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("l3rs", help="folder that recipes/meta_train.py wrote")
     parser.add_argument("folder", help="folder of the release, such as model_cards/NAME")
     parser.add_argument(

@@ -10,6 +10,7 @@ OUTPUT_DIR gets betas.csv (raw rows) and l3rs.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.report import mean_and_stderr
 from hf_l3rs.evaluation.results import Run, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.markdown import mean_with_stderr
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
@@ -82,7 +84,8 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
         L3RSArtifact(with_betas(network, best)).save_pretrained(output_dir / "l3rs")
         for name, loss in mean_and_stderr(finals.groupby("optimizer", sort=False).loss).iterrows():
             chosen = "  <- best" if name == str(best) else ""
-            sys.stdout.write(f"{name}: {loss['mean']:.4f} ± {loss['stderr']:.4f}{chosen}\n")
+            stderr = None if math.isnan(loss["stderr"]) else loss["stderr"]  # of a single run
+            sys.stdout.write(f"{name}: {mean_with_stderr(loss['mean'], stderr, 4)}{chosen}\n")
     return best
 
 

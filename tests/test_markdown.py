@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from hf_l3rs.markdown import duration, markdown_cell, markdown_code, markdown_table, markdown_text, one_line
+from hf_l3rs.markdown import (
+    duration,
+    markdown_cell,
+    markdown_code,
+    markdown_table,
+    markdown_text,
+    mean_with_stderr,
+    one_line,
+    percent_with_stderr,
+)
 
 
 def cells_of(line):
@@ -91,3 +100,8 @@ def test_every_row_has_a_cell_for_every_column(rows, alignments):
 )
 def test_times_are_in_the_unit_that_says_them_shortest(seconds, text):
     assert duration(seconds) == text
+
+
+def test_an_error_is_shown_where_it_is_known():
+    assert (mean_with_stderr(0.5, 0.01), mean_with_stderr(0.5, None, 1)) == ("0.500 ± 0.010", "0.5")
+    assert (percent_with_stderr(0.923, 0.002), percent_with_stderr(0.923, None)) == ("92.3 ± 0.2 %", "92.3 %")

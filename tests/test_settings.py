@@ -10,7 +10,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.settings import parse_arguments, parse_settings, read_yaml
+from hf_l3rs.settings import OptionParser, parse_arguments, parse_settings, read_yaml
 from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
 
@@ -54,9 +54,25 @@ def test_yes_and_no(tmp_path):
     assert args.task_per_pair is False
 
 
-def test_paths_on_the_command_line_replace_the_files_mappings(tmp_path):
-    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path), "--datasets", "other"])
-    assert tasks.datasets == [DatasetArguments("other")]
+def test_a_path_on_the_command_line_moves_the_files_data_set(tmp_path):
+    """Else what the file keeps apart, such as test images, would be trained on without a word."""
+    data = {"path": "data", "hub_id": "org/data", "evaluation_split": "test", "classes": ["cat"]}
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=[data]), "--datasets", "other"])
+    assert tasks.datasets == [DatasetArguments("other", evaluation_split="test", classes=["cat"])]
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=[data]), "--datasets", "data"])
+    assert tasks.datasets == [DatasetArguments(**data)]
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=[data, "b"]), "--datasets", "c", "d"])
+    assert tasks.datasets == [DatasetArguments("c", evaluation_split="test", classes=["cat"]), DatasetArguments("d")]
+
+
+def test_of_plain_paths_any_number_replaces_any(tmp_path):
+    _, _, tasks, *_ = parse_arguments(TRAINING, [write(tmp_path, datasets=["a"]), "--datasets", "b", "c"])
+    assert tasks.datasets == [DatasetArguments("b"), DatasetArguments("c")]
+
+
+def test_paths_that_nobody_could_pair_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--datasets has 2 paths for 1 of the settings file, .*; give as many, or"):
+        parse_arguments(TRAINING, [write(tmp_path), "--datasets", "a", "b"])
 
 
 def test_augmentations_and_the_memory_limit_through_yaml(tmp_path):
@@ -152,6 +168,33 @@ def test_options_that_cannot_be_read_end_with_the_usage(tmp_path, capsys, option
 
 
 @pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--num_gen", "3"], "--num_gen 3; for --num_gen, did you mean --num_generations?"),
+        (["--num-gen=3"], "--num-gen=3; for --num-gen=3, did you mean --num_generations?"),
+        (["--augmentation", "rotation"], "; for --augmentation, did you mean --augmentations?"),
+        (["--zzzzzz"], "unrecognized arguments: --zzzzzz\n"),
+        (["-x"], "unrecognized arguments: -x\n"),
+    ],
+)
+def test_options_have_whole_names_and_others_get_a_hint(tmp_path, capsys, options, hint):
+    with pytest.raises(SystemExit):
+        parse_arguments(TRAINING, [write(tmp_path), *options])
+    assert hint in capsys.readouterr().err
+
+
+def test_a_subcommand_gives_the_hint_of_its_own_options(capsys):
+    parser = OptionParser(prog="l3rs")
+    commands = parser.add_subparsers()
+    commands.add_parser("go").add_argument("--faster", action="store_true")
+    assert parser.parse_args(["go", "--faster"]).faster
+    with pytest.raises(SystemExit):
+        parser.parse_args(["go", "--fast"])
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: l3rs go") and shown.endswith("--fast; for --fast, did you mean --faster?\n")
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--num_classes", "1"], "TaskArguments.num_classes must be in"),
@@ -168,7 +211,7 @@ def test_options_that_are_not_allowed(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
+        (None, "There is no settings file .*; give one in YAML that is there, or let `hf-l3rs init` write one"),
         ("- a\n- list\n", "must hold one `name: value` a line, got list"),
         ("a: [", "be read"),
         ("title: caf\udce9", "cannot be read as YAML in UTF-8: 'utf-8' codec can't decode byte 0xe9"),

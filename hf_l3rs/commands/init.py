@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 # Generations where no time is given, and the range of them where one is: fewer teach nothing, more little.
 _GENERATIONS, _FEWEST, _MOST = 40, 5, 60
-# The settings of the template, of which the forecast knows.
-_NUM_TASKS, _NUM_VALIDATION_TASKS, _VALIDATION_INTERVAL = 8, 16, 10
-# Of the evaluation, at each length of run: two baselines at eleven rates on 8 tasks, then five optimizers on 16.
-_SEARCH_RUNS, _COMPARISON_RUNS = 2 * 11 * 8, 5 * 16
 
 
 def add_to(commands: Any) -> None:
@@ -66,8 +63,8 @@ def _run(arguments: argparse.Namespace) -> Answer:
         data_name, model_name, name=arguments.name, split=arguments.split, test_split=arguments.test_split
     )
     task_args = _task_args(arguments, data)
-    settings = _settings(task_args, files, model, data)
-    costs, expected = (None, None) if arguments.no_estimate else _measure(model.name, task_args)
+    settings = _settings(task_args, files, model, data) | _of_length(_GENERATIONS)
+    costs, expected = (None, None) if arguments.no_estimate else _measure(_training(settings, files))
     num_generations = _num_generations(expected, arguments.minutes)
     settings |= _of_length(num_generations)
     rows: dict[str, Any] = {"model": model.describe(), "data": data.describe()}
@@ -76,7 +73,8 @@ def _run(arguments: argparse.Namespace) -> Answer:
             f"{duration(expected.seconds(num_generations))} for {num_generations} generations, and "
             f"{expected.num_bytes / 1e9:.2g} GB for the graph of the longest run"
         )
-        rows["evaluation"] = duration(_evaluation_seconds(costs, settings["horizons"]))
+        if data.unseen is not None:
+            rows["evaluation"] = duration(evaluation_seconds(costs, _evaluation(settings, files, data.unseen)))
     written = _write(settings, files, data, rows.get("evaluation"))
     steps = [f"hf-l3rs meta-train {written[0]}", *(f"hf-l3rs evaluate {file}" for file in written[1:])]
     steps.append(f"hf-l3rs push {settings['output_dir']} user/name")
@@ -116,7 +114,6 @@ def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments
         min_steps=low,
         max_steps=high,
         evaluation_size=data.evaluation_size,
-        num_validation_tasks=_NUM_VALIDATION_TASKS,
     )
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise ConfigError(f"--minutes must be more than 0, got {arguments.minutes:g}; leave it out for the usual.")
@@ -141,28 +138,26 @@ def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, d
     }
 
 
-def _measure(model: str, task_args: TaskArguments) -> tuple[StepCosts, Forecast]:
-    """Takes a few steps, as meta-training will."""
+def _measure(training: bytes) -> tuple[StepCosts, Forecast]:
+    """Takes a few steps as meta-training will with these settings."""
     import torch
 
-    from hf_l3rs.meta.arguments import L3RSArguments
+    from hf_l3rs.commands.meta_train import ARGUMENTS
     from hf_l3rs.meta.build import build_network
     from hf_l3rs.meta.forecast import forecast, measure_steps
-    from hf_l3rs.meta.gradient import GradientConfig
     from hf_l3rs.meta.tracking import make_accelerator
-    from hf_l3rs.tasks.arguments import ModelArguments
     from hf_l3rs.tasks.build import build_tasks
 
-    model_args = ModelArguments(base_model=model)
+    model_args, l3rs_args, task_args, es, windows, _, args = _parsed(ARGUMENTS, training)
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as meta-training by default
+    torch.set_num_threads(args.num_threads)
     try:
-        _, tasks, _ = build_tasks(model_args, task_args, 0)
-        network = build_network(tasks.models, L3RSArguments(), model_args, task_args, 0)
-        costs = measure_steps(tasks, network, GradientConfig(feature_gradient=True), make_accelerator())
+        _, tasks, _ = build_tasks(model_args, task_args, es.seed)
+        network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
+        costs = measure_steps(tasks, network, windows.of_whole_runs(), make_accelerator())
     finally:
         torch.set_num_threads(num_threads)
-    return costs, forecast(costs, task_args, _NUM_TASKS, _VALIDATION_INTERVAL)
+    return costs, forecast(costs, task_args, windows.num_tasks, args.validation_interval)
 
 
 def _num_generations(expected: Forecast | None, minutes: float | None) -> int:
@@ -181,12 +176,27 @@ def _of_length(num_generations: int) -> dict[str, Any]:
     }
 
 
-def _evaluation_seconds(costs: StepCosts, horizons: list[int]) -> float:
-    """A search evaluates at the end of runs, the comparison on the way, too."""
-    every, seconds = _evaluate_every(horizons), 0.0
-    for steps in horizons:
-        evaluations = _SEARCH_RUNS + _COMPARISON_RUNS * -(-steps // every)
-        seconds += (_SEARCH_RUNS + _COMPARISON_RUNS) * steps * costs.plain + evaluations * costs.evaluation
+def evaluation_seconds(costs: StepCosts, evaluation: bytes) -> float:
+    """
+    Returns the time of an evaluation in one process: a search evaluates at the end of runs, the comparison on the way,
+    too.
+
+    Args:
+        costs ([`~hf_l3rs.meta.forecast.StepCosts`]): As measured.
+        evaluation (`bytes`): Its settings in YAML.
+    """
+    from hf_l3rs.evaluation.arguments import EvaluationArguments
+    from hf_l3rs.evaluation.baselines import select_baselines
+    from hf_l3rs.evaluation.benchmark import search_runs
+    from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+
+    *_, args = _parsed((ModelArguments, TaskArguments, EvaluationArguments), evaluation)
+    baselines, seconds = select_baselines(args.baselines), 0.0
+    num_compared = args.num_tasks * (len(baselines) + 1 + args.include_untrained)
+    for steps in args.horizons:
+        num_searched = len(search_runs(baselines, args.num_search_tasks, [steps]))
+        num_evaluations = num_searched + num_compared * -(-steps // (args.evaluate_every or steps))
+        seconds += (num_searched + num_compared) * steps * costs.plain + num_evaluations * costs.evaluation
     return seconds
 
 
@@ -198,23 +208,42 @@ def _write(settings: dict[str, Any], files: list[Path], data: DataSurvey, foreca
     """Writes the files, the second only where there are images for it; returns those that were."""
     from hf_l3rs.files import write_files
 
-    contents = {files[0].name: _rendered("meta_train.yaml", settings, file=files[0])}
+    contents = {files[0].name: _training(settings, files)}
     if data.unseen is not None:
-        run_dir = settings["output_dir"]
-        contents[files[1].name] = _rendered(
-            "evaluate.yaml",
-            {**settings, "forecast": forecast},
-            file=files[1],
-            training_file=files[0],
-            run_dir=run_dir,
-            l3rs=f"{run_dir}/l3rs",
-            unseen=data.unseen,
-            evaluate_every=_evaluate_every(settings["horizons"]),
-            output_dir=f"{run_dir}/evaluation",
-            title=f"{Path(settings['model']).name}, fine-tuned",
-        )
+        contents[files[1].name] = _evaluation(settings, files, data.unseen, forecast)
     write_files(files[0].parent, contents)
     return [str(file) for file in files[: len(contents)]]
+
+
+def _training(settings: dict[str, Any], files: list[Path]) -> bytes:
+    return _rendered("meta_train.yaml", settings, file=files[0])
+
+
+def _evaluation(
+    settings: dict[str, Any], files: list[Path], unseen: dict[str, Any], forecast: str | None = None
+) -> bytes:
+    run_dir = settings["output_dir"]
+    return _rendered(
+        "evaluate.yaml",
+        {**settings, "forecast": forecast},
+        file=files[1],
+        training_file=files[0],
+        run_dir=run_dir,
+        l3rs=f"{run_dir}/l3rs",
+        unseen=unseen,
+        evaluate_every=_evaluate_every(settings["horizons"]),
+        output_dir=f"{run_dir}/evaluation",
+        title=f"{Path(settings['model']).name}, fine-tuned",
+    )
+
+
+def _parsed(kinds: Sequence[type], text: bytes) -> tuple:
+    """Settings as the command reads them that the file is for."""
+    import yaml
+
+    from hf_l3rs.settings import parse_settings
+
+    return parse_settings(kinds, yaml.safe_load(text))
 
 
 def _rendered(template: str, settings: dict[str, Any], **more: Any) -> bytes:

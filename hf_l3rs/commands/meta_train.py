@@ -14,6 +14,8 @@ from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.processes import Processes
+from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.meta.windows import WindowConfig
@@ -73,6 +75,7 @@ def train(
 ) -> Path | None:
     """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
     accelerator = make_accelerator(args.report_to, args.output_dir)
+    RunFolder(args.output_dir, args.keep_checkpoints, Processes(accelerator)).check_free(args.resume_from_checkpoint)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
     trainer = MetaTrainer(

@@ -10,40 +10,44 @@ from hf_l3rs.commands.answer import Answer, add_json_option
 from hf_l3rs.errors import ConfigError, DataError
 
 
-ROWS, TRAJECTORIES = "rows.csv", "trajectories.csv"
+ROWS, TRAJECTORIES, METRICS = "rows.csv", "trajectories.csv", "metrics.jsonl"
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to the parser's."""
     parser = commands.add_parser(
         "plot",
-        help="draw the pictures of an evaluation again, from its stored rows",
-        description=f"Draws curves.png from FOLDER/{ROWS}, and trajectories.png from FOLDER/{TRAJECTORIES}.",
+        help="draw the pictures of an evaluation or of a meta-training again, from what it stored",
+        description=f"Draws what an output folder has, and says where: curves.png from the {ROWS} of an evaluation, "
+        f"trajectories.png from {TRAJECTORIES}, curve.png from the {METRICS} of a meta-training, also while it runs.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="output folder of an evaluation or of trajectories")
+    parser.add_argument(
+        "source",
+        metavar="FOLDER",
+        help="output folder of an evaluation, of a meta-training or of trajectories, or one of these files in it",
+    )
     parser.add_argument("--title", help="above the pictures; that of the evaluation by default")
-    parser.add_argument("--output", metavar="FOLDER", help="where pictures go; FOLDER itself by default")
+    parser.add_argument("--output", metavar="FOLDER", help="where pictures go; beside what they show by default")
     add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
-    folder = Path(arguments.folder)
-    output = Path(arguments.output or folder)
+    source = Path(arguments.source)
     try:
-        pictures = draw_again(folder, output, arguments.title)
+        pictures = draw_again(source, arguments.output and Path(arguments.output), arguments.title)
     except ImportError as error:
         raise ConfigError(f"{error}") from error
     return Answer("\n".join(map(str, pictures)), {"pictures": [str(path) for path in pictures]})
 
 
-def draw_again(folder: Path, output: Path, title: str | None = None) -> list[Path]:
+def draw_again(source: Path, output: Path | None = None, title: str | None = None) -> list[Path]:
     """
     Draws what is stored in a folder.
 
     Args:
-        folder (`Path`): Of an evaluation, or of trajectories.
-        output (`Path`): Where pictures go.
+        source (`Path`): The folder of an evaluation, of a meta-training or of trajectories, or one of their files.
+        output (`Path`, *optional*): Where pictures go; the folder itself by default.
         title (`str`, *optional*): Above them.
 
     Returns:
@@ -53,25 +57,35 @@ def draw_again(folder: Path, output: Path, title: str | None = None) -> list[Pat
         DataError: If nothing that can be drawn is there, or it cannot be read.
         ImportError: If matplotlib is not installed.
     """
+    names = (ROWS, TRAJECTORIES, METRICS)
+    folder, asked = (source.parent, (source.name,)) if source.is_file() else (source, names)
+    found = [name for name in names if name in asked and (folder / name).is_file()]
+    if not found:
+        raise DataError(
+            f"{source} has none of {', '.join(names)} to draw; give the output folder of an evaluation or of a "
+            "meta-training."
+        )
+    return [_draw(folder / name, output or folder, title) for name in found]
+
+
+def _draw(file: Path, output: Path, title: str | None) -> Path:
+    """Draws one file; returns the picture."""
     from hf_l3rs.evaluation.plots import plot_learning_curves
     from hf_l3rs.evaluation.results import read_rows
     from hf_l3rs.evaluation.trajectories import read_trajectory
     from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
     from hf_l3rs.hub.artifact import PICTURE_NAME
+    from hf_l3rs.meta.curve import CURVE_NAME, draw_curve
 
-    title = title or _title_of(folder)
-    pictures = []
-    if (folder / ROWS).is_file():
-        pictures.append(output / PICTURE_NAME)
-        plot_learning_curves(read_rows(folder / ROWS), pictures[-1], title)
-    if (folder / TRAJECTORIES).is_file():
-        pictures.append(output / TRAJECTORIES_NAME)
-        plot_trajectories(read_trajectory(folder / TRAJECTORIES), pictures[-1], title)
-    if not pictures:
-        raise DataError(
-            f"{folder} has neither {ROWS} nor {TRAJECTORIES} to draw; give the output folder of an evaluation."
-        )
-    return pictures
+    if file.name == ROWS:
+        plot_learning_curves(read_rows(file), output / PICTURE_NAME, title or _title_of(file.parent))
+        return output / PICTURE_NAME
+    if file.name == TRAJECTORIES:
+        plot_trajectories(read_trajectory(file), output / TRAJECTORIES_NAME, title or _title_of(file.parent))
+        return output / TRAJECTORIES_NAME
+    if not draw_curve(file, output / CURVE_NAME, title):
+        raise DataError(f"{file} has no generation that was validated; wait for one, or set validation_interval.")
+    return output / CURVE_NAME
 
 
 def _title_of(folder: Path) -> str:

@@ -24,7 +24,8 @@ def compared(rows: Sequence[Row], base: str) -> dict[int, pd.DataFrame]:
     Returns:
         `dict[int, pandas.DataFrame]`: By length of run, a row for each variation in the order of the rows, with the
         columns `loss`, the mean; `difference`, the mean over tasks of what it is above the base's; `stderr`, the
-        standard error of that; and `num_diverged`, the tasks that these leave out because it diverged there.
+        standard error of that, NaN for a single task; and `num_diverged`, the tasks that these leave out because it
+        diverged there.
     """
     tables = {}
     for length, finals in final_rows(rows).groupby("num_training_steps"):
@@ -32,7 +33,7 @@ def compared(rows: Sequence[Row], base: str) -> dict[int, pd.DataFrame]:
         diverged = losses == math.inf
         losses = losses.mask(diverged)
         differences = losses.sub(losses[base], axis=0)
-        columns = {"loss": losses.mean(), "difference": differences.mean(), "stderr": differences.sem().fillna(0.0)}
+        columns = {"loss": losses.mean(), "difference": differences.mean(), "stderr": differences.sem()}
         tables[int(length)] = pd.DataFrame({**columns, "num_diverged": diverged.sum()})
     return tables
 
@@ -59,7 +60,10 @@ def _cell(figures: pd.Series, is_base: bool) -> str:
     if figures.num_diverged:
         return f"diverged on {figures.num_diverged:.0f}"
     loss = f"{figures.loss:.3f}"
-    return loss if is_base else f"{loss} ({figures.difference:+.3f} ± {figures.stderr:.3f})"
+    if is_base:
+        return loss
+    stderr = "" if math.isnan(figures.stderr) else f" ± {figures.stderr:.3f}"
+    return f"{loss} ({figures.difference:+.3f}{stderr})"
 
 
 def plot_ablation(rows: Sequence[Row], path: Path) -> None:

@@ -82,8 +82,8 @@ def _draw_losses(axis: Axes, summaries: Sequence[Summary], trained_steps: int | 
         if count < len(steps):
             start = max(0, count - 1)
             axis.plot(steps[start:], losses[start:], "o--", color=color, markersize=3)
-        low = [each.loss - each.loss_stderr for each in points]
-        high = [each.loss + each.loss_stderr for each in points]
+        low = [each.loss - (each.loss_stderr or 0.0) for each in points]
+        high = [each.loss + (each.loss_stderr or 0.0) for each in points]
         axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
 
     curve(lambda each: each.optimizer == OPTIMIZER_NAME, OPTIMIZER_NAME, HIGHLIGHT)

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ from accelerate import Accelerator
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
-from hf_l3rs.evaluation.baselines import RECALIBRATED, is_recalibrated, l3rs_contender, recalibrated, select_baselines
+from hf_l3rs.evaluation.baselines import (
+    RECALIBRATED,
+    Baseline,
+    Contender,
+    is_recalibrated,
+    l3rs_contender,
+    recalibrated,
+    select_baselines,
+)
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.card_entries import to_results
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
-from hf_l3rs.evaluation.manifest import measurement_settings
+from hf_l3rs.evaluation.manifest import FOUND, declared_settings, measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.processes import on_main_process
 from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_markdown
@@ -66,6 +75,7 @@ class EvaluationJob:
         ConfigError: If the package of a baseline is not installed.
         BindingError: If the L3RS is of another model, or of other layers than those that are fine-tuned.
         ArtifactError: If the L3RS cannot be read, or has a damaged record of its meta-training.
+        CheckpointError: If a folder holds rows that were measured with other settings.
 
     Example:
 
@@ -96,6 +106,8 @@ class EvaluationJob:
             raise ConfigError("An evaluation is of one base model; leave out more_base_models, and evaluate each.")
         check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
         compare_trainable(self.network.config.meta_training, model_args.trainable)
+        self.output_dir = Path(args.output_dir)
+        self._refuse_other_measurements(model_args)  # before images and model are there, which may take long
         self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
         refuse_misfit(measure_fit(describe_trainable_layers(self.model), self.network.config), MINIMUM_FIT)
         self.model.to(accelerator.device)
@@ -105,23 +117,42 @@ class EvaluationJob:
             self.contenders.append(recalibrated(l3rs_contender(self.network, RECALIBRATED)))
         if args.include_untrained:
             self.contenders.append(l3rs_contender(L3RSNetwork(self.network.config), "L3RS, untrained"))
-        self.output_dir = Path(args.output_dir)
-        search_dir = Path(args.search_dir or args.output_dir)
-        self.search_store = RowStore(
-            search_dir / SEARCH_NAME,
-            measurement_settings(
-                self.model, self.search_tasks, model_args, task_args, args.seed, recalibrate=args.recalibrate
-            ),
-            shared=True,
-            remedy="name another search_dir" if args.search_dir else "name another output_dir",
+        self.search_store, self.store = self._make_stores(
+            *(
+                measurement_settings(self.model, tasks, model_args, task_args, args.seed, every, args.recalibrate)
+                for tasks, every in ((self.search_tasks, None), (self.tasks, args.evaluate_every))
+            )
         )
-        self.store = RowStore(
-            self.output_dir / ROWS_NAME,
-            measurement_settings(
-                self.model, self.tasks, model_args, task_args, args.seed, args.evaluate_every, args.recalibrate
+
+    def _make_stores(self, searched: dict[str, Any], compared: dict[str, Any]) -> tuple[RowStore, RowStore]:
+        """Returns those of the search and of the comparison, with the settings of either."""
+        search_dir = Path(self.args.search_dir or self.args.output_dir)
+        remedy = "name another search_dir" if self.args.search_dir else "name another output_dir"
+        return (
+            RowStore(search_dir / SEARCH_NAME, searched, shared=True, remedy=remedy),
+            RowStore(
+                self.output_dir / ROWS_NAME,
+                compared,
+                remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
             ),
-            remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
         )
+
+    def _refuse_other_measurements(self, model_args: ModelArguments) -> None:
+        """Refuses folders whose rows were measured with other settings, as far as these tell without any image."""
+        args = self.args
+        declared = partial(declared_settings, model_args, self.task_args, args.seed, recalibrate=args.recalibrate)
+        stores = self._make_stores(declared(), declared(evaluate_every=args.evaluate_every))
+        identities = self._identities([l3rs_contender(self.network)])
+
+        def check() -> None:
+            for store in reversed(stores):
+                store.check(identities, without=FOUND)
+
+        on_main_process(self.accelerator, check)
+
+    def _identities(self, contenders: Sequence[Contender]) -> dict[str, Any]:
+        rivals: list[Baseline] = [*self.baselines, *DATA_LIMITS.values()]
+        return {**{each.name: each.identity for each in rivals}, **{each.name: each.identity for each in contenders}}
 
     def run(self, command: str | None = None) -> str:
         """
@@ -137,8 +168,7 @@ class EvaluationJob:
             CheckpointError: If a folder holds rows that were measured with other settings.
             StorageError: If a folder cannot be written.
         """
-        identities: dict[str, Any] = {each.name: each.identity for each in (*self.baselines, *DATA_LIMITS.values())}
-        identities |= {contender.name: contender.identity for contender in self.contenders}
+        identities = self._identities(self.contenders)
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
         return self.report(self.compare(self.search()), command)
 

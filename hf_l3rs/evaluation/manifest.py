@@ -30,6 +30,10 @@ NUM_PROBES = 16
 _WITHOUT_EFFECT = ("hub_id", "max_memory_gb")
 
 
+# Settings that are known only with model and images at hand.
+FOUND = ("base_model_revision", "images_and_weights", "device")
+
+
 def measurement_settings(
     model: nn.Module,
     tasks: TaskDistribution,
@@ -52,6 +56,22 @@ def measurement_settings(
         recalibrate (`bool`, *optional*, defaults to `False`): As of [`EvaluationArguments`].
     """
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+    return {
+        **declared_settings(model_args, task_args, seed, evaluate_every, recalibrate),
+        "base_model_revision": commit or model_args.base_model_revision,
+        "images_and_weights": fingerprint(tasks, seed),
+        "device": next(model.parameters()).device.type,  # each rounds in its own way
+    }
+
+
+def declared_settings(
+    model_args: ModelArguments,
+    task_args: TaskArguments,
+    seed: int,
+    evaluate_every: int | None = None,
+    recalibrate: bool = False,
+) -> dict[str, Any]:
+    """As [`measurement_settings`], without what only model and images tell: FOUND."""
     datasets = [asdict(dataset) for dataset in task_args.datasets]
     younger = {  # than some manifests, which know a measurement by the settings without them
         "recalibrate": recalibrate,
@@ -59,20 +79,18 @@ def measurement_settings(
         "more_base_models": list(model_args.more_base_models),
         "trainable": model_args.trainable if model_args.trainable != ALL else None,
     }
+    left_out = (*younger, *FOUND)
     return {
-        **{name: value for name, value in asdict(model_args).items() if name not in younger},
+        **{name: value for name, value in asdict(model_args).items() if name not in left_out},
         **{name: value for name, value in younger.items() if value},
-        "base_model_revision": commit or model_args.base_model_revision,
         "datasets": [{name: spec[name] for name in spec if name not in _WITHOUT_EFFECT} for spec in datasets],
         "num_classes": task_args.num_classes,
         "batch_size": task_args.batch_size,
         "evaluation_size": task_args.evaluation_size,
-        "augmentations": list(tasks.augmentations),
+        "augmentations": list(task_args.augmentations),
         "seed": seed,
         "evaluate_every": evaluate_every,
-        "images_and_weights": fingerprint(tasks, seed),
-        "device": next(model.parameters()).device.type,  # each rounds in its own way, and so do versions
-        "versions": {name: installed_version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},  # which round in their own ways
     }
 
 

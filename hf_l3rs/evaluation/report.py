@@ -15,7 +15,7 @@ from hf_l3rs.evaluation.data_limit import is_data_limit
 from hf_l3rs.evaluation.results import Row, final_rows, ranked
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up, gap_closed
-from hf_l3rs.markdown import markdown_table
+from hf_l3rs.markdown import markdown_table, mean_with_stderr, percent_with_stderr
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class Summary:
         num_tasks (`int`): Tasks that the means are over.
         num_diverged (`int`): Tasks on which the run diverged; its loss is infinite, its accuracy 0, and both count.
         loss (`float`): Mean final evaluation loss, in nats; infinite if a run diverged.
-        loss_stderr (`float`): Its standard error over tasks; infinite if a run diverged.
+        loss_stderr (`float`, *optional*):
+            Its standard error over tasks; infinite if a run diverged, `None` if there is a single task.
         loss_median (`float`): Median of the final evaluation loss, in nats.
         accuracy (`float`): Mean final accuracy.
-        accuracy_stderr (`float`): Its standard error over tasks.
+        accuracy_stderr (`float`, *optional*): Its standard error over tasks; `None` if there is a single one.
         wins (`int`): Tasks on which the loss is lower than the reference's.
         reference (`str`): The best baseline for runs of this length.
         reference_loss (`float`): Its mean loss; infinite if a run diverged.
@@ -51,10 +52,10 @@ class Summary:
     num_tasks: int
     num_diverged: int
     loss: float
-    loss_stderr: float
+    loss_stderr: float | None
     loss_median: float
     accuracy: float
-    accuracy_stderr: float
+    accuracy_stderr: float | None
     wins: int
     reference: str
     reference_loss: float
@@ -96,11 +97,11 @@ def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
         values (`pandas.api.typing.SeriesGroupBy`): A column of a table in groups.
 
     Returns:
-        `pandas.DataFrame`: A row for each group, with the columns `mean` and `stderr`. The error is 0 for a single
-        value, and infinite where the mean is.
+        `pandas.DataFrame`: A row for each group, with the columns `mean` and `stderr`. The error is NaN for a
+        single value, and infinite where the mean is.
     """
     table = values.agg(["mean", "sem"]).rename(columns={"sem": "stderr"})
-    table["stderr"] = table["stderr"].fillna(0.0).where(table["mean"] < math.inf, math.inf)
+    table["stderr"] = table["stderr"].where(table["mean"] < math.inf, math.inf)
     return table
 
 
@@ -180,10 +181,10 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
             num_tasks=len(of_optimizer),
             num_diverged=int((of_optimizer.loss == math.inf).sum()),
             loss=float(losses.loc[name, "mean"]),
-            loss_stderr=float(losses.loc[name, "stderr"]),
+            loss_stderr=_known(losses.loc[name, "stderr"]),
             loss_median=float(of_optimizer.loss.median()),
             accuracy=float(accuracies.loc[name, "mean"]),
-            accuracy_stderr=float(accuracies.loc[name, "stderr"]),
+            accuracy_stderr=_known(accuracies.loc[name, "stderr"]),
             wins=int(wins[name]),
             reference=reference,
             reference_loss=float(losses.loc[reference, "mean"]),
@@ -192,6 +193,10 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
         )
         for name, of_optimizer in groups
     ]
+
+
+def _known(stderr: float) -> float | None:
+    return None if math.isnan(stderr) else float(stderr)
 
 
 def steps_to_reach(
@@ -249,7 +254,7 @@ def _cells(summary: Summary) -> tuple[str, ...]:
 
 
 def _measured(summary: Summary, name: str) -> tuple[str, ...]:
-    loss = f"{summary.loss:.3f} ± {summary.loss_stderr:.3f}"
+    loss = mean_with_stderr(summary.loss, summary.loss_stderr)
     if summary.num_diverged:
         loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}, median {summary.loss_median:.3f}"
     return (
@@ -257,7 +262,7 @@ def _measured(summary: Summary, name: str) -> tuple[str, ...]:
         name,
         "none" if summary.learning_rate is None else f"{summary.learning_rate:g}",
         loss,
-        f"{100 * summary.accuracy:.1f} ± {100 * summary.accuracy_stderr:.1f} %",
+        percent_with_stderr(summary.accuracy, summary.accuracy_stderr),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,13 @@ class RowStore:
         self.parts = self.file.with_name(f"{self.file.stem}.parts")
         self._part = f"{uuid.uuid4().hex}.csv"  # never one that a killed process left, with half a line at its end
 
-    def check(self, identities: Mapping[str, Any]) -> None:
+    def check(self, identities: Mapping[str, Any], without: Collection[str] = ()) -> None:
         """
         Makes sure that rows that are there already were measured with these settings and optimizers.
 
         Args:
             identities (`Mapping`): Names of optimizers to their identities.
+            without (`Collection[str]`, *optional*): Names of settings that are not known yet.
 
         Raises:
             CheckpointError: If they were not, with what differs, or if nobody knows.
@@ -66,7 +67,11 @@ class RowStore:
                 f"move it away, or {self.remedy}."
             )
         known = section["optimizers"]
-        changed = differences(section["settings"], self.settings) + differences(
+        before, after = (
+            {name: value for name, value in settings.items() if name not in without}
+            for settings in (section["settings"], self.settings)
+        )
+        changed = differences(before, after) + differences(
             {name: known[name]["identity"] for name in known if name in identities},
             {name: plain(identities[name]) for name in identities if name in known},
         )

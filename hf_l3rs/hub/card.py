@@ -20,7 +20,14 @@ from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.layers import ROLE_PREFIX
 from hf_l3rs.learned.sizes import tensor_shapes
-from hf_l3rs.markdown import markdown_code, markdown_table, markdown_text, one_line
+from hf_l3rs.markdown import (
+    markdown_code,
+    markdown_table,
+    markdown_text,
+    mean_with_stderr,
+    one_line,
+    percent_with_stderr,
+)
 from hf_l3rs.validation import short
 
 
@@ -238,13 +245,14 @@ def _results_table(entries: Sequence[Result]) -> str:
 
 
 def _row(entry: Result) -> list[Any]:
+    is_single = entry.num_tasks == 1  # of which older results have an error of 0
     return [
         entry.setting,
         f"{entry.shown_dataset} ({entry.split})",
         entry.optimizer,
         entry.num_training_steps,
-        _measured(entry.loss, entry.loss_stderr),
-        _percent(entry.accuracy, entry.accuracy_stderr),
+        _measured(entry.loss, None if is_single else entry.loss_stderr),
+        _percent(entry.accuracy, None if is_single else entry.accuracy_stderr),
         entry.baseline,
         _measured(entry.baseline_loss),
         _percent(entry.baseline_accuracy),
@@ -260,13 +268,11 @@ def _measured(value: float | None, stderr: float | None = None) -> str | None:
         return None
     if value == math.inf:
         return "diverged"
-    return f"{value:.3f}" if stderr is None else f"{value:.3f} ± {stderr:.3f}"
+    return mean_with_stderr(value, stderr)
 
 
 def _percent(value: float | None, stderr: float | None = None) -> str | None:
-    if value is None:
-        return None
-    return f"{100 * value:.1f} %" if stderr is None else f"{100 * value:.1f} ± {100 * stderr:.1f} %"
+    return None if value is None else percent_with_stderr(value, stderr)
 
 
 def _command(entry: Result) -> str:

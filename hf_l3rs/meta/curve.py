@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from hf_l3rs.errors import DataError, reason
 from hf_l3rs.evaluation.data_limit import DATA_LIMIT
 from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figure, scale_loss
 
@@ -15,20 +16,30 @@ CURVE_NAME = "curve.png"
 _REFERENCE = "validation_loss_"
 
 
-def draw_curve(metrics_file: str | Path, path: str | Path) -> bool:
+def draw_curve(metrics_file: str | Path, path: str | Path, title: str | None = None) -> bool:
     """
     Draws the validation loss of a run, with a line across for each reference.
 
     Args:
         metrics_file (`str` or `Path`): The run's `metrics.jsonl`.
         path (`str` or `Path`): The PNG to write.
+        title (`str`, *optional*): Above the picture.
 
     Returns:
         `bool`: Whether there was anything to draw: nothing is written where no validation gave a number.
+
+    Raises:
+        DataError: If the file does not hold a run's metrics.
     """
     data = Path(metrics_file).read_bytes()
-    lines: list[dict[str, Any]] = [json.loads(line) for line in data.splitlines()]
-    validated = [line for line in lines if line.get("validation_loss") is not None]
+    try:
+        validated = _validations(data)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        why = "a generation has no number" if isinstance(error, KeyError) else reason(error)
+        raise DataError(
+            f"{metrics_file} does not hold a generation's metrics on every line ({why}); give the output folder of a "
+            "meta-training."
+        ) from error
     if not validated:
         return False
     references = {
@@ -55,8 +66,28 @@ def draw_curve(metrics_file: str | Path, path: str | Path) -> bool:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False)
+    if title:
+        axis.set_title(title, fontsize=11)
     save_figure(figure, path, data, dpi=110)
     return True
+
+
+def _validations(data: bytes) -> list[dict[str, Any]]:
+    """The metrics of generations that were validated; half a last line, of a run that goes on, is none."""
+    found = []
+    lines = data.splitlines()
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            if number == len(lines) and not data.endswith(b"\n"):
+                break
+            raise
+        if line.get("validation_loss") is not None:
+            found.append(
+                {**line, "generation": int(line["generation"]), "validation_loss": float(line["validation_loss"])}
+            )
+    return found
 
 
 def _label(name: str, is_limit: bool) -> str:

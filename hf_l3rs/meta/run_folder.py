@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -47,6 +48,25 @@ class RunFolder:
     def __init__(self, path: PathLike, keep: int, processes: Processes) -> None:
         self.path = Path(path)
         self._keep, self._processes = keep, processes
+
+    def check_free(self, resume: str | None) -> None:
+        """
+        Refuses a folder that [`~RunFolder.opened`] would refuse, before model and images are there.
+
+        Args:
+            resume (`str`, *optional*): As of [`~RunFolder.opened`].
+
+        Raises:
+            CheckpointError: If another run uses the folder, or its checkpoints are there and it is not resumed.
+            StorageError: If the folder cannot be written.
+        """
+
+        def check() -> None:
+            if os.path.exists(self.path):  # false, too, for what no file system has, which opened() tells
+                with sole_use(self.path):
+                    self._refuse_another_run(resume)
+
+        self._processes.on_main(check)
 
     @contextmanager
     def opened(self, fresh: Progress, like: OuterState, resume: str | None) -> Iterator[Progress]:
@@ -108,12 +128,16 @@ class RunFolder:
         if resume == "last":
             logger.info("There is no checkpoint in %s yet; starting anew.", self.path)
             return None
+        self._refuse_another_run(resume)
+        return None if resume is None else load_checkpoint(Path(resume), fresh.settings, like)
+
+    def _refuse_another_run(self, resume: str | None) -> None:
+        checkpoints = [] if resume == "last" else list_checkpoints(self.path)
         if checkpoints and (resume is None or Path(resume).resolve().parent != self.path.resolve()):
             raise CheckpointError(
                 f"{self.path} already holds {checkpoints[-1].name}; resume with resume_from_checkpoint='last', or "
                 "choose another output_dir."
             )
-        return None if resume is None else load_checkpoint(Path(resume), fresh.settings, like)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from dataclasses import dataclass, field
@@ -95,6 +96,40 @@ class DatasetArguments:
         return cls(**value)
 
 
+class _DatasetsOption(argparse.Action):
+    """
+    `--datasets`: its paths take the places of those of the settings file, in the same order. What the file says of a
+    data set beside its path stays, such as splits and classes; but for what is of that path alone, `revision` and
+    `hub_id`.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, _moved(before, values) if isinstance(before, list) else values)
+
+
+def _moved(before: list[Any], paths: list[DatasetArguments]) -> list[DatasetArguments]:
+    """Returns the data sets of a settings file at other paths."""
+    old = [DatasetArguments.parse(value) for value in before]
+    if all(each == DatasetArguments(each.path) for each in old):
+        return paths
+    if len(paths) != len(old):
+        raise ConfigError(
+            f"--datasets has {len(paths)} paths for {len(old)} of the settings file, which says more of them, such as "
+            "splits; give as many, or change the file."
+        )
+    return [
+        each if each.path == new.path else dataclasses.replace(each, path=new.path, revision=None, hub_id=None)
+        for each, new in zip(old, paths)
+    ]
+
+
 @dataclass(frozen=True)
 class ModelArguments:
     """
@@ -171,7 +206,9 @@ class TaskArguments:
         num_validation_tasks (`int`, *optional*, defaults to `16`): Fixed tasks on other images; 0 for none.
     """
 
-    datasets: list[DatasetArguments] = field(metadata={"help": "Paths or, in YAML, mappings."})
+    datasets: list[DatasetArguments] = field(metadata={
+        "help": "Paths or, in YAML, mappings. Paths given here replace those of the file, whose splits, classes and "
+        "other settings of the data stay; as many as there, if it has such.", "action": _DatasetsOption})  # fmt: skip
     num_classes: int = field(default=5, metadata={"help": "Classes of a task."})
     batch_size: int = field(default=32, metadata={"help": "Images of a training batch."})
     batch_sizes: list[int] = field(default_factory=list, metadata={"help": "What it is drawn from, if not fixed."})

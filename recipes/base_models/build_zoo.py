@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hf_l3rs.settings import OptionParser
+
 
 RECIPES = Path(__file__).resolve().parent.parent
 ZOO: dict[str, dict[str, tuple[str, dict]]] = {
@@ -39,7 +41,7 @@ STEPS = {"resnet": 400, "vit": 1500, "convnext": 500, "dinov2": 1500, "swin": 12
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ZOO, help="Which of the two groups; both by default.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/zoo"), help="Where they go.")
     parser.add_argument("--smoke", action="store_true", help="A few steps each, to see that everything runs.")

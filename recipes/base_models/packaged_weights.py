@@ -23,6 +23,7 @@ from torch import nn
 
 from hf_l3rs.errors import ArtifactError, ConfigError, reason
 from hf_l3rs.files import write_files
+from hf_l3rs.settings import OptionParser
 
 
 CROP = 224  # what ImageNet models are evaluated on, out of an image whose shorter side is RESIZED
@@ -212,9 +213,7 @@ def save(
 
 def parse_arguments(description: str, recipe: Recipe, argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the options of a build script."""
-    parser = argparse.ArgumentParser(
-        description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--image_size",
         type=int,

@@ -18,6 +18,7 @@ import numpy as np
 
 from hf_l3rs.files import write_files
 from hf_l3rs.images.parquet import to_parquet
+from hf_l3rs.settings import OptionParser
 
 
 CLASS_NAMES = (
@@ -207,7 +208,7 @@ def build(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of the four official idx files")
     parser.add_argument("--target", type=Path, default=Path(__file__).resolve().parent / "fashion_mnist")
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ from hf_l3rs.errors import DataError
 from hf_l3rs.files import write_files
 from hf_l3rs.images.load import load_image_dataset
 from hf_l3rs.images.parquet import to_parquet
+from hf_l3rs.settings import OptionParser
 
 
 SIZE = 32  # pixels of a side
@@ -212,7 +213,7 @@ def build(target: Path, drawings: Drawings) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", type=Path, help="folder that the data set goes to")
     parser.add_argument("--drawings", type=Path, default=Path(__file__).resolve().parent / "glyph_drawings")
     arguments = parser.parse_args(argv)

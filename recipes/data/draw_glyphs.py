@@ -18,6 +18,7 @@ import numpy as np
 
 from hf_l3rs.files import write_files
 from hf_l3rs.images.parquet import to_parquet
+from hf_l3rs.settings import OptionParser
 
 
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -150,7 +151,7 @@ def build(folder: Path, target: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fonts", type=Path, help="folder of the fonts; what it lacks is installed into it")
     parser.add_argument("--target", type=Path, default=Path(__file__).resolve().parent / "glyph_drawings")
     arguments = parser.parse_args()

@@ -7,21 +7,24 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipes.docs.costs import cost_table
+
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = Path(__file__).resolve().parent / "pages"
+MODEL_CARDS = ROOT / "model_cards"
 # Pages of the site that are files of the repository elsewhere.
 ELSEWHERE = {
     "quickstart.md": "recipes/docs/quickstart.ipynb",
     "recipes.md": "recipes/README.md",
     **{
         f"cards/{folder.name}.md": f"model_cards/{folder.name}/README.md"
-        for folder in sorted((ROOT / "model_cards").iterdir())
+        for folder in sorted(MODEL_CARDS.iterdir())
         if (folder / "README.md").is_file()
     },
 }
 LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-INCLUDE = re.compile(r'^<!-- include: (\S+) "([^"]+)" -->$', re.MULTILINE)
+INCLUDE = re.compile(r'^<!-- (?:include: (\S+) "([^"]+)"|table: (costs)) -->$', re.MULTILINE)
 RESULTS = re.compile(r"<!-- results:begin -->\n(.*?)<!-- results:end -->", re.DOTALL)
 SCHEME = re.compile(r"[a-z]+:")
 
@@ -48,8 +51,11 @@ def pieces(markdown: str, folder: Path) -> Iterator[tuple[str, Path]]:
     end = 0
     for match in INCLUDE.finditer(markdown):
         yield markdown[end : match.start()], folder
-        path = ROOT / match[1]
-        yield section(path, match[2]), path.parent
+        if match[3]:
+            yield cost_table(MODEL_CARDS), MODEL_CARDS
+        else:
+            path = ROOT / match[1]
+            yield section(path, match[2]), path.parent
         end = match.end()
     yield markdown[end:], folder
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hf_l3rs.errors import L3RSError, StorageError
 from hf_l3rs.files import write_files
+from hf_l3rs.settings import OptionParser
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +72,7 @@ def bundle(folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Writes the Space into the folder that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="made if absent")
     bundle(parser.parse_args(argv).folder)
 

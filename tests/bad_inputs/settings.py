@@ -8,7 +8,9 @@ from tests.bad_inputs.doors import meta_train as train
 
 FILES = [
     Row("settings file: absent", recipe("meta_train", "<own>/absent.yaml"),
-        "absent.yaml cannot be read.*No such file"),
+        "There is no settings file .*absent.yaml; give one in YAML that is there, or let `hf-l3rs init` write one"),
+    Row("settings file: another kind", recipe("meta_train", "<own>/a.json"),
+        "A settings file must end in .yaml or .yml, got '.*a.json'; rename it"),
     Row("settings file: a folder",
         recipe("meta_train", "<own>/a.yaml", prepare=lambda place: (place / "a.yaml").mkdir()),
         "a.yaml cannot be read.*directory"),
@@ -28,6 +30,12 @@ FILES = [
     Row("no base_model", usage(meta_train.main, "--datasets", "<images>"), "required: --base_model"),
     Row("no datasets", usage(meta_train.main, "--base_model", "<model>"), "required: --datasets"),
     Row("unknown option", usage(meta_train.main, "--num_pears", "3"), "num_pears|required"),
+    Row("abbreviated option", usage(meta_train.main, "--base_model", "a", "--datasets", "b", "--num_gen", "3"),
+        "unrecognized arguments: --num_gen 3; for --num_gen, did you mean --num_generations?"),
+    Row("abbreviated option that is required", usage(meta_train.main, "--base_mod", "a", "--datasets", "b"),
+        "required: --base_model.*; for --base_mod, did you mean --base_model or --base_model_revision?"),
+    Row("abbreviated option of pretraining", usage(pretrain.main, "--output_d", "<own>"),
+        "unrecognized .*; for --output_d, did you mean --output_dir?"),
     Row("option without a value", usage(meta_train.main, "--base_model"), "--base_model.*expected"),
     Row("option of a wrong type", usage(meta_train.main, "--num_pairs", "many"), "invalid int value: 'many'"),
 ]  # fmt: skip

@@ -7,12 +7,20 @@ import pytest
 import yaml
 
 from hf_l3rs.cli import make_parser
-from hf_l3rs.commands.init import _num_generations, _of_length, _rendered, _settings, _task_args
+from hf_l3rs.commands.init import (
+    _evaluation,
+    _num_generations,
+    _of_length,
+    _rendered,
+    _settings,
+    _task_args,
+    evaluation_seconds,
+)
 from hf_l3rs.commands.meta_train import ARGUMENTS
 from hf_l3rs.commands.survey import DataSurvey, ModelSurvey
 from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.hub.artifact import load_network
-from hf_l3rs.meta.forecast import Forecast
+from hf_l3rs.meta.forecast import Forecast, StepCosts
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 
@@ -71,6 +79,35 @@ def test_what_looks_after_batch_norm_is_left_out_without_any(tmp_path):
     settings = _settings(_task_args(arguments, data), [tmp_path / "my.yaml"], model, data)
     text = _rendered("meta_train.yaml", {**settings, **_of_length(40)}, file="my.yaml").decode()
     assert "batch_norm_momentum" not in text and "\naveraging: 0.9\n# adam_betas: [0.7, 0.95]" in text
+
+
+def test_meta_training_is_estimated_by_the_settings_that_are_written(run, inputs, tmp_path, monkeypatch):
+    asked = []
+
+    def watched(costs, task_args, num_tasks, validation_interval):
+        asked.append((task_args.num_validation_tasks, task_args.max_steps, num_tasks, validation_interval))
+        return Forecast(1.0, 1.0, validation_interval)
+
+    monkeypatch.setattr("hf_l3rs.meta.forecast.measure_steps", lambda *parts: StepCosts(1.0, 1.0, 1.0, 1, 1))
+    monkeypatch.setattr("hf_l3rs.meta.forecast.forecast", watched)
+    assert init(run, inputs, "--steps", "2", "3", "--output", tmp_path / "my.yaml")[0] == 0
+    written = yaml.safe_load((tmp_path / "my.yaml").read_text())
+    names = ("num_validation_tasks", "max_steps", "num_tasks", "validation_interval")
+    assert asked == [tuple(written[name] for name in names)]
+
+
+def test_an_evaluation_is_estimated_by_its_settings(tmp_path):
+    arguments = make_parser().parse_args(["init", "--steps", "10", "30"])
+    data = DataSurvey({"path": "images", "batches_split": "train"}, {"path": "images"}, 2, 80, 8, (3, 8, 8))
+    settings = _settings(_task_args(arguments, data), [tmp_path / "my.yaml"], ModelSurvey("a", "a", 1, 1, True), data)
+    text = _evaluation(settings, [tmp_path / "my.yaml", tmp_path / "e.yaml"], {"path": "images"})
+    costs = StepCosts(differentiated=9.0, plain=1.0, evaluation=0.01, graph_bytes=0, step_bytes=0)
+    searched, compared = 2 * 11 * 8, (3 + 1 + 1) * 16  # those of the template as it is
+    evaluations = (searched + compared * 2) + (searched + compared * 6)
+    expected = (searched + compared) * (10 + 30) + evaluations * 0.01
+    assert evaluation_seconds(costs, text) == pytest.approx(expected)
+    fewer = text.replace(b"num_tasks: 16", b"num_tasks: 8\ninclude_untrained: false")
+    assert evaluation_seconds(costs, fewer) == pytest.approx((searched + 32) * 40 + (2 * searched + 32 * 8) * 0.01)
 
 
 def test_what_is_missing_is_asked_for_at_a_terminal(run, inputs, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from hf_l3rs.hub.artifact import load_network
 
@@ -39,6 +40,17 @@ def test_help_lists_the_settings(run, capsys):
         run("meta-train", "--help")
     output = capsys.readouterr().out
     assert exit.value.code == 0 and output.startswith("usage: hf-l3rs meta-train") and "--num_generations" in output
+
+
+def test_a_used_folder_is_refused_before_model_and_images_are_there(run, inputs, tmp_path, monkeypatch):
+    settings = write_settings(inputs, tmp_path)
+    (tmp_path / "out/checkpoint-1").mkdir(parents=True)
+    monkeypatch.setattr("hf_l3rs.commands.meta_train.build_tasks", None)
+    status, _, err = run("meta-train", settings)
+    assert status == 1 and "already holds checkpoint-1; resume with" in err
+    with FileLock(tmp_path / "out/.lock"):
+        status, _, err = run("meta-train", settings, "--resume_from_checkpoint", "last")
+    assert status == 1 and "Another run is using" in err
 
 
 def test_two_processes_of_a_launcher_make_the_same(inputs, tmp_path):

@@ -1,11 +1,14 @@
 """Pictures again from stored rows; that of an evaluation is tested with it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from hf_l3rs.commands.plot import draw_again
+from hf_l3rs.commands.plot import METRICS, draw_again
+from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.evaluation.results import Row, write_rows
+from hf_l3rs.meta.run_folder import METRICS_NAME
 
 
 RESULTS = Path(__file__).parents[2] / "recipes/results/l3rs-resnet-tiny-fashion"
@@ -28,6 +31,19 @@ def test_trajectories_are_drawn_too(run, tmp_path):
     pytest.importorskip("matplotlib")
     status, out, _ = run("plot", RESULTS, "--output", tmp_path)
     assert (status, out) == (0, f"{tmp_path}/trajectories.png\n") and (tmp_path / "trajectories.png").stat().st_size
+
+
+def test_a_meta_training_is_drawn_from_its_folder_or_its_metrics_also_while_it_runs(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert METRICS == METRICS_NAME
+    lines = [{"generation": number, "validation_loss": 1 / number} for number in (1, 2, 3)]
+    metrics = "\n".join(map(json.dumps, lines)).encode() + b'\n{"generation": 4, "validat'
+    (tmp_path / METRICS_NAME).write_bytes(metrics)
+    status, out, _ = run("plot", tmp_path)
+    assert (status, out) == (0, f"{tmp_path}/curve.png\n") and is_picture_of(tmp_path / "curve.png", metrics)
+    status, out, _ = run("plot", tmp_path / METRICS_NAME, "--output", tmp_path / "again", "--title", "Mine", "--json")
+    assert status == 0 and json.loads(out) == {"pictures": [f"{tmp_path}/again/curve.png"]}
+    assert is_picture_of(tmp_path / "again/curve.png", metrics)
 
 
 def test_without_matplotlib_it_says_how_to_have_it(run, tmp_path, monkeypatch):

@@ -29,6 +29,12 @@ def test_differences_are_of_pairs():
     ]
 
 
+def test_a_single_task_has_no_standard_error():
+    tables = compared(rows_of({"base": [0.5], "worse": [0.6]}), "base")
+    costs = dict.fromkeys(("base", "worse"), {"inner_steps": 1, "cost_in_plain_steps": 1, "seconds": 1})
+    assert to_table(tables, costs, "base").splitlines()[-1] == "| worse | 0.600 (+0.100) | 1 | 1 | 1 |"
+
+
 def test_a_picture_of_the_rows(tmp_path):
     pytest.importorskip("matplotlib")
     rows = rows_of({"base": [0.2, 0.4], "worse": [0.3, 0.5], "lost": [math.inf, math.inf]})

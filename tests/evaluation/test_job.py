@@ -176,6 +176,13 @@ def test_a_search_made_with_other_settings_is_never_used(copy, inputs, changes, 
     assert (copy / "search.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("changes", [{"tasks": {"batch_size": 5}}, {"seed": 7}, {"evaluate_every": 2}])
+def test_other_settings_are_refused_before_model_and_images_are_there(copy, inputs, changes, monkeypatch):
+    monkeypatch.setattr(job_module, "build_tasks", None)
+    with pytest.raises(CheckpointError, match="rows.csv was measured with other settings"):
+        make_job(inputs, copy, **changes)
+
+
 @pytest.mark.parametrize("what", ["images", "weights"])
 def test_other_images_or_weights_under_the_same_names_are_noticed(what, inputs, tmp_path):
     twin = shutil.copytree(inputs, tmp_path / "twin")

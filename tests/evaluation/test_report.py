@@ -148,8 +148,13 @@ def test_a_reference_whose_loss_is_zero_gives_no_ratio():
 
 
 def test_a_single_task_has_no_error():
-    summary = summarise([row("Adam constant", 0, 1.0)], BASELINE_NAMES)[0]
-    assert (summary.loss_stderr, summary.accuracy_stderr, summary.loss_median) == (0.0, 0.0, 1.0)
+    summaries = summarise([row("Adam constant", 0, 1.0), row("L3RS", 0, 0.5)], BASELINE_NAMES)
+    adam = summaries[0]
+    assert (adam.loss_stderr, adam.accuracy_stderr, adam.loss_median) == (None, None, 1.0)
+    table = to_markdown(summaries)
+    assert "±" not in table and "| 0.500 |" in table
+    (entry,) = to_results(summaries, BASELINE_NAMES, dataset="d", split="test", setting="in domain", command="c")
+    assert (entry.loss_stderr, entry.accuracy_stderr) == (None, None)
 
 
 STORED = [

@@ -75,6 +75,12 @@ def test_text_says_what_config_and_results_say(config):
     assert "arXiv:2408.09310" in text
 
 
+def test_a_single_task_has_no_standard_error(config):
+    entry = replace(RESULT, num_tasks=1, wins=1, loss_stderr=0.0, accuracy_stderr=0.0)
+    text = generate_model_card(config, replace(RESULTS, entries=(entry,))).text
+    assert "0.222 ±" not in text and "| 0.222 | 92.3 % |" in text
+
+
 def test_the_data_limit_has_its_columns_where_it_was_measured(config):
     assert "data limit" not in generate_model_card(config, RESULTS).text.lower()
     limited = replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.15), RESULT))

@@ -68,6 +68,19 @@ def test_sections_are_included_with_their_own_links():
     assert section(ROOT / "README.md", "results").startswith("| fine-tuning |")
 
 
+def test_the_costs_of_every_released_optimizer_are_told_by_its_own_config():
+    page = PAGES / "make.md"
+    rewriter = Rewriter("make.md")
+    text = "".join(rewriter.rewrite(*piece) for piece in pieces(page.read_text(encoding="utf-8"), page.parent))
+    released = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
+    assert len(released) >= 5
+    for folder in released:
+        assert text.count(f"[{folder.name}](cards/{folder.name}.md)") == 2, "to choose, and what it took"
+        run = json.loads((folder / "config.json").read_text(encoding="utf-8"))["meta_training"]
+        assert f"| {run['inner_steps']:,.0f} | {run['cost_in_plain_steps']:,.0f} |" in text
+    assert "| mobilenet-v2, the head alone | gradient, 1 | 3 min |" in text and "<!-- table" not in text
+
+
 def test_docstrings_become_markdown():
     text = to_markdown(
         """
@@ -168,7 +181,7 @@ def test_the_site_builds_without_the_network(tmp_path, monkeypatch):
     for name, text in pages.items():
         fetched = re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>", text)
         assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], name
-        assert "<!-- include" not in text and "[`" not in text
+        assert "<!-- include" not in text and "<!-- table" not in text and "[`" not in text
     optimizer = pages["api/optimizer.html"]
     assert 'href="artifact.html#hf_l3rs.L3RSConfig"' in optimizer and 'href="#hf_l3rs.L3RS.bind"' in optimizer
     assert (tmp_path / "files/recipes/results/l3rs-resnet-tiny-fashion/curves.png").is_file()

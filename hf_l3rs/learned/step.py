@@ -224,7 +224,7 @@ class LayerStack:
             is_usable (`torch.Tensor` of shape `(num_layers,)`, *optional*): The layers that move; the others stay.
             ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): Of the state.
         """
-        lam, gains = lr * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
+        lam, gains = lr * self.annealing(k) * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
         if is_usable is not None:  # the others keep their parameter and averages
             lam, gains = torch.where(is_usable, lam, 0.0), torch.where(is_usable[:, None, None], gains, 0.0)
         if self.config.step_reference == "relative":
@@ -238,6 +238,11 @@ class LayerStack:
         mixture, factor, averaging = decide(stack_features(self.config, Features(k, times, ema, measures)))
         shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
         return Outcome(ema, Decision(mixture, lam * factor, self.sqrt_numel, is_usable), shares, averaging)
+
+    def annealing(self, k: int) -> float:
+        """Returns what λ is multiplied by at step k, so that steps vanish in runs of any length, as those of SGD must."""
+        after = self.config.anneal_after
+        return 1.0 if after is None else min(1.0, after / k)
 
     def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
         """Returns [`~hf_l3rs.learned.features.time_coefficients`], made anew only when the plan changes."""

@@ -24,7 +24,7 @@ class L3RSArguments:
     Args:
         initial_l3rs (`str`, *optional*):
             An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
-            `adam_betas` and `batch_norm_momentum` stays as it has it.
+            `adam_betas`, `batch_norm_momentum` and `anneal_after` stays as it has it.
         layers_by (`str`, *optional*, defaults to `"name"`):
             What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
             the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
@@ -55,6 +55,9 @@ class L3RSArguments:
     batch_norm_momentum: float | None = field(
         default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
     )
+    anneal_after: int | None = field(
+        default=None, metadata={"help": "Step from which steps shrink; initial_l3rs's or never by default."}
+    )
 
     def __post_init__(self) -> None:
         check_fields(
@@ -71,6 +74,7 @@ class L3RSArguments:
                 "constant": CHOICES,
                 "max_grad_norm": Range(above=0),
                 "batch_norm_momentum": Range(above=0, high=1),
+                "anneal_after": Range(low=1),
             },
         )
         check_not_empty(self, "initial_l3rs")

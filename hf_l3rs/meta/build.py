@@ -29,6 +29,7 @@ _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
         "layers_by": "name",
         "average_iterates": False,
         "batch_norm_momentum": None,
+        "anneal_after": None,
         "features": list(FEATURES),
         "constant": [],
     },
@@ -68,10 +69,13 @@ def build_network(
         "model_type": getattr(getattr(one_model, "config", None), "model_type", None),
         "num_training_steps": task_args.longest_horizon,
     }
-    if l3rs_args.adam_betas is not None:
-        changes["adam_betas"] = tuple(l3rs_args.adam_betas)
-    if l3rs_args.batch_norm_momentum is not None:
-        changes["batch_norm_momentum"] = l3rs_args.batch_norm_momentum
+    for name, value in (
+        ("adam_betas", l3rs_args.adam_betas and tuple(l3rs_args.adam_betas)),
+        ("batch_norm_momentum", l3rs_args.batch_norm_momentum),
+        ("anneal_after", l3rs_args.anneal_after),
+    ):
+        if value is not None:
+            changes[name] = value
     if l3rs_args.initial_l3rs is not None:
         start = L3RSArtifact.from_pretrained(l3rs_args.initial_l3rs).network
         if l3rs_args.layers_by == "role":

@@ -74,6 +74,16 @@ def test_functional_equals_in_place(dtype, normalize_mixture):
         torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("arithmetic", [IN_PLACE, FUNCTIONAL], ids=["in place", "functional"])
+def test_steps_shrink_beyond_where_annealing_begins(arithmetic):
+    plain, annealed = Run(arithmetic), Run(arithmetic, anneal_after=5)
+    for k in range(1, 7):
+        for run in (plain, annealed):
+            run.step(k, make_gradients(run.params, k))
+        expected = plain.decision.update_norms * min(1, 5 / k)
+        torch.testing.assert_close(annealed.decision.update_norms, expected, rtol=1e-12, atol=0)
+
+
 def test_functional_leaves_what_it_is_given():
     run = Run(FUNCTIONAL)
     grads = make_gradients(run.params, 1)

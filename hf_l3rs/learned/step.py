@@ -240,7 +240,7 @@ class LayerStack:
         return Outcome(ema, Decision(mixture, lam * factor, self.sqrt_numel, is_usable), shares, averaging)
 
     def annealing(self, k: int) -> float:
-        """Returns what λ is multiplied by at step k, so that steps vanish in runs of any length, as those of SGD must."""
+        """Returns what λ is multiplied by at step k: in long runs steps must vanish, as those of SGD do."""
         after = self.config.anneal_after
         return 1.0 if after is None else min(1.0, after / k)
 

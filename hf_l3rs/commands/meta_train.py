@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hf_l3rs.commands.answer import Answer
@@ -16,6 +17,7 @@ from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
+from hf_l3rs.meta.starts import choose_start
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.meta.windows import WindowConfig
@@ -77,7 +79,12 @@ def train(
     accelerator = make_accelerator(args.report_to, args.output_dir)
     RunFolder(args.output_dir, args.keep_checkpoints, Processes(accelerator)).check_free(args.resume_from_checkpoint)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
-    network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
+    validation_tasks = [validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)]
+    starts = {
+        str(name): build_network(tasks.models, replace(l3rs_args, initial_l3rs=name), model_args, task_args, es.seed)
+        for name in (l3rs_args.initial_l3rs, *l3rs_args.more_initial_l3rs)
+    }
+    network = choose_start(starts, validation_tasks, accelerator) if len(starts) > 1 else next(iter(starts.values()))
     trainer = MetaTrainer(
         network,
         tasks,
@@ -85,7 +92,7 @@ def train(
         args,
         gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
         meta_loss=meta_loss,
-        validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
+        validation_tasks=validation_tasks,
         references=lambda: reference_losses(accelerator, trainer.validation_tasks, args.data_limit),
         accelerator=accelerator,
         settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),

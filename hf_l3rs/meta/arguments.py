@@ -25,6 +25,9 @@ class L3RSArguments:
         initial_l3rs (`str`, *optional*):
             An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
             `adam_betas`, `batch_norm_momentum` and `anneal_after` stays as it has it.
+        more_initial_l3rs (`list[str]`, *optional*):
+            Others, such as of other seeds: of all of them the one that is best on the validation tasks is gone on
+            from, at the cost of all.
         layers_by (`str`, *optional*, defaults to `"name"`):
             What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
             the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
@@ -37,6 +40,9 @@ class L3RSArguments:
     """
 
     initial_l3rs: str | None = field(default=None, metadata={"help": "An L3RS to start from."})
+    more_initial_l3rs: list[str] = field(
+        default_factory=list, metadata={"help": "Others; the best on validation tasks is gone on from."}
+    )
     directions: list[str] = field(default_factory=lambda: ["adam", "sgd"], metadata={"help": "What is mixed."})
     hidden_sizes: list[int] = field(default_factory=lambda: [32, 32], metadata={"help": "Sizes of the MLP."})
     embedding_size: int = field(default=8, metadata={"help": "Size of a layer's embedding."})
@@ -78,6 +84,11 @@ class L3RSArguments:
             },
         )
         check_not_empty(self, "initial_l3rs")
+        if self.more_initial_l3rs and (self.initial_l3rs is None or not all(map(str.strip, self.more_initial_l3rs))):
+            raise ConfigError(
+                "L3RSArguments.more_initial_l3rs are Hub ids or folders beside initial_l3rs, got "
+                f"{self.more_initial_l3rs} beside {self.initial_l3rs}; set both, or leave it out."
+            )
         if self.layers_by == "role" and self.initial_l3rs is None:
             check_carries_over(self.step_reference)
 

@@ -30,6 +30,7 @@ _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
         "average_iterates": False,
         "batch_norm_momentum": None,
         "anneal_after": None,
+        "more_initial_l3rs": [],
         "features": list(FEATURES),
         "constant": [],
     },

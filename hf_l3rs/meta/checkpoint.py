@@ -29,6 +29,15 @@ STATE_NAME = "trainer_state.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 _OPTIMIZER, _ESTIMATOR = "optimizer.", "estimator."  # names of tensors begin with these
 
+# What is counted over a run.
+NO_COST: dict[str, float] = {
+    "inner_steps": 0,
+    "cost_in_plain_steps": 0,
+    "evaluations": 0,
+    "seconds": 0.0,
+    "num_diverged": 0,
+}
+
 
 @dataclass
 class Progress:
@@ -52,15 +61,7 @@ class Progress:
     best_generation: int | None = None
     best_loss: float | None = None
     references: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, float] = field(
-        default_factory=lambda: {
-            "inner_steps": 0,
-            "cost_in_plain_steps": 0,
-            "evaluations": 0,
-            "seconds": 0.0,
-            "num_diverged": 0,
-        }
-    )
+    cost: dict[str, float] = field(default_factory=NO_COST.copy)
     carried: dict[str, torch.Tensor] = field(default_factory=dict)
 
 

@@ -99,14 +99,7 @@ class Selection:
             )
 
     def _loss(self, vector: torch.Tensor) -> float:
-        """Mean final evaluation loss over the tasks, in nats; infinite if one of them diverged."""
-
-        def score(tasks: range) -> torch.Tensor:
-            losses = [self._scorer.score(vector, self.tasks[index]).loss for index in tasks]
-            return torch.tensor(losses, dtype=torch.float64)
-
-        losses = self._processes.gather((len(self.tasks),), 1, score)
-        return _infinite_if_not_finite(float(losses.mean()))
+        return self._scorer.mean_loss(vector, self.tasks, self._processes)
 
 
 def _infinite_if_not_finite(loss: float) -> float:

@@ -35,6 +35,18 @@ def test_a_settings_file_and_options_make_an_l3rs(run, inputs, tmp_path):
     assert load_network(tmp_path / "out/l3rs").config.num_training_steps == 3
 
 
+def test_the_better_of_two_short_runs_is_gone_on_from(run, inputs, tmp_path):
+    """What a user does whose first seed was an unlucky one."""
+    settings, folders = write_settings(inputs, tmp_path), [str(tmp_path / name) for name in ("one", "two", "both")]
+    for seed, folder in enumerate(folders[:2]):
+        assert run("meta-train", settings, "--seed", str(seed), "--output_dir", folder)[0] == 0
+    one, two = (f"{folder}/l3rs" for folder in folders[:2])
+    more = ["--initial_l3rs", one, "--more_initial_l3rs", two, "--output_dir", folders[2]]
+    assert run("meta-train", settings, *more, "--num_validation_tasks", "2")[0] == 0
+    summary, *earlier = (load_network(f"{folder}/l3rs").config.meta_training for folder in (folders[2], *folders[:2]))
+    assert summary["inner_steps"] == 3 * earlier[0]["inner_steps"] and summary["started_from"]["chosen_from"] == 2
+
+
 def test_help_lists_the_settings(run, capsys):
     with pytest.raises(SystemExit) as exit:
         run("meta-train", "--help")

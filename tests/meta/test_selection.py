@@ -7,17 +7,20 @@ import torch
 from accelerate import Accelerator
 
 from hf_l3rs.errors import MetaTrainingError
+from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.checkpoint import Progress
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.processes import Processes
+from hf_l3rs.meta.scorer import Scorer
 from hf_l3rs.meta.selection import Selection
 from tests.meta.problems import make_network
 
 
-class Scorer:
+class Values(Scorer):
     """Says of meta-weights what they hold."""
 
-    config = make_network().config
+    def __init__(self):
+        super().__init__(make_network().config, MetaLoss(), Accelerator(cpu=True))
 
     def score(self, vector, task):
         return type("Score", (), {"loss": float(vector[0]) + task})
@@ -25,7 +28,7 @@ class Scorer:
 
 def make_selection(tasks=(0.0, 2.0), interval=2, patience=2, references=None):
     processes = Processes(Accelerator(cpu=True))
-    return Selection(tasks, Scorer(), processes, interval=interval, patience=patience, references=references)
+    return Selection(tasks, Values(), processes, interval=interval, patience=patience, references=references)
 
 
 def at(progress, generation, value):

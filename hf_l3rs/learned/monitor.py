@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hf_l3rs.learned.config import LONG_RUN
 from hf_l3rs.learned.fit import Fit
 from hf_l3rs.learned.step import Decision
 
@@ -18,9 +19,6 @@ logger = logging.getLogger("hf_l3rs.optimizer")
 NUM_EXAMPLES = 3
 # A multiplier below this is taken for a learning rate (ours).
 SMALL_LR = 0.05
-# So many times the longest run of meta-training is far past it (ours): at 3 times the released L3RS are ahead of tuned
-# Adam, at 17 times behind.
-LONG = 5
 
 
 class StepMonitor:
@@ -96,7 +94,7 @@ class StepMonitor:
             )
         if planned is None or not any(rates):
             return
-        if trained_steps is not None and planned > LONG * trained_steps:
+        if trained_steps is not None and planned > LONG_RUN * trained_steps:
             self._warn(
                 "horizon",
                 "The run is planned for %d steps, but this L3RS was meta-trained for up to %d: in runs so much longer "

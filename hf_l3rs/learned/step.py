@@ -9,7 +9,7 @@ import torch
 
 from hf_l3rs.learned.arithmetic import Arithmetic, Tensors
 from hf_l3rs.learned.averaging import AVERAGE, FAST, average_iterates, averaging_weights
-from hf_l3rs.learned.config import L3RSConfig
+from hf_l3rs.learned.config import LONG_RUN, L3RSConfig
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.features import (
     EMA_CHANNELS,
@@ -224,7 +224,10 @@ class LayerStack:
             is_usable (`torch.Tensor` of shape `(num_layers,)`, *optional*): The layers that move; the others stay.
             ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): Of the state.
         """
-        lam, gains = lr * self.annealing(k) * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
+        lam, gains = (
+            lr * self.annealing(k, num_training_steps) * self.reference_norm,
+            self.gains,
+        )  # lr × reference of λ(l), 1 − γ
         if is_usable is not None:  # the others keep their parameter and averages
             lam, gains = torch.where(is_usable, lam, 0.0), torch.where(is_usable[:, None, None], gains, 0.0)
         if self.config.step_reference == "relative":
@@ -239,10 +242,12 @@ class LayerStack:
         shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
         return Outcome(ema, Decision(mixture, lam * factor, self.sqrt_numel, is_usable), shares, averaging)
 
-    def annealing(self, k: int) -> float:
+    def annealing(self, k: int, num_training_steps: int) -> float:
         """Returns what λ is multiplied by at step k: in long runs steps must vanish, as those of SGD do."""
-        after = self.config.anneal_after
-        return 1.0 if after is None else min(1.0, after / k)
+        trained = self.config.num_training_steps
+        if not self.config.anneal_long_runs or trained is None or num_training_steps <= LONG_RUN * trained:
+            return 1.0
+        return min(1.0, trained / k)
 
     def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
         """Returns [`~hf_l3rs.learned.features.time_coefficients`], made anew only when the plan changes."""

@@ -24,7 +24,7 @@ class L3RSArguments:
     Args:
         initial_l3rs (`str`, *optional*):
             An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
-            `adam_betas`, `batch_norm_momentum` and `anneal_after` stays as it has it.
+            `adam_betas`, `batch_norm_momentum` and `anneal_long_runs` stays as it has it.
         more_initial_l3rs (`list[str]`, *optional*):
             Others, such as of other seeds: of all of them the one that is best on the validation tasks is gone on
             from, at the cost of all.
@@ -61,8 +61,8 @@ class L3RSArguments:
     batch_norm_momentum: float | None = field(
         default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
     )
-    anneal_after: int | None = field(
-        default=None, metadata={"help": "Step from which steps shrink; initial_l3rs's or never by default."}
+    anneal_long_runs: bool = field(
+        default=False, metadata={"help": "Shrink steps late in runs far beyond those of meta-training."}
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +80,6 @@ class L3RSArguments:
                 "constant": CHOICES,
                 "max_grad_norm": Range(above=0),
                 "batch_norm_momentum": Range(above=0, high=1),
-                "anneal_after": Range(low=1),
             },
         )
         check_not_empty(self, "initial_l3rs")

@@ -29,7 +29,7 @@ _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
         "layers_by": "name",
         "average_iterates": False,
         "batch_norm_momentum": None,
-        "anneal_after": None,
+        "anneal_long_runs": False,
         "more_initial_l3rs": [],
         "features": list(FEATURES),
         "constant": [],
@@ -73,7 +73,7 @@ def build_network(
     for name, value in (
         ("adam_betas", l3rs_args.adam_betas and tuple(l3rs_args.adam_betas)),
         ("batch_norm_momentum", l3rs_args.batch_norm_momentum),
-        ("anneal_after", l3rs_args.anneal_after),
+        ("anneal_long_runs", l3rs_args.anneal_long_runs or None),
     ):
         if value is not None:
             changes[name] = value

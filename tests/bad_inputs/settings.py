@@ -94,7 +94,7 @@ BAD_VALUES = {
     "batch_norm_momentum": {"0": (0.0, "batch_norm_momentum must be"), "2": (2.0, "batch_norm_momentum must be")},
     "more_initial_l3rs": {"nothing beside them": (["a"], "more_initial_l3rs are .* beside None; set both"),
                           "a string": ("a", "more_initial_l3rs must be a list")},
-    "anneal_after": {"0": (0, "anneal_after must be in"), "1.5": (1.5, "anneal_after must be a whole number")},
+    "anneal_long_runs": {"a word": ("often", "anneal_long_runs must be true or false")},
     "average_iterates": {"a word": ("often", "average_iterates must be true or false")},
     "features": {"unknown": (["weather"], "features must be one of relative_time, .*got 'weather'"),
                  "twice": (["loss", "loss"], "only once, got 'loss'")},

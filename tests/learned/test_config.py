@@ -37,13 +37,13 @@ OTHER = {
     "adam_eps": 1e-2,
     "momentum": 0.5,
     "constant": ("mixture",),
-    "anneal_after": 1,
 }
-# Fields that no step depends on. The Trainer's callback reads max_grad_norm and its tests cover that; the rest is told
-# to people.
+# Fields that no step of a short run depends on. The Trainer's callback reads max_grad_norm and its tests cover that,
+# test_batch_norm.py and test_step.py have the next two; the rest is told to people.
 PROVENANCE = {
     "max_grad_norm": 1.0,
     "batch_norm_momentum": 0.2,
+    "anneal_long_runs": True,
     "base_model": "org/model",
     "base_model_revision": "0" * 40,
     "model_type": "resnet",
@@ -62,7 +62,7 @@ def test_every_field_is_covered():
 def test_json_round_trip(config):
     """Invariant 5."""
     assert L3RSConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    left_out = set() if config.constant else {"anneal_after", "batch_norm_momentum", "constant"}
+    left_out = set() if config.constant else {"anneal_long_runs", "batch_norm_momentum", "constant"}
     assert config.to_dict().keys() == (OTHER.keys() | PROVENANCE.keys()) - left_out
 
 
@@ -122,8 +122,7 @@ INVALID = [
     ("max_grad_norm", 0.0),
     ("batch_norm_momentum", 0.0),
     ("batch_norm_momentum", 1.1),
-    ("anneal_after", 0),
-    ("anneal_after", 1.5),
+    ("anneal_long_runs", 1),
     ("max_grad_norm", "1.0"),
     ("num_training_steps", 0),
     ("num_training_steps", 1.5),

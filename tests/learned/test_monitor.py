@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RS
-from hf_l3rs.learned.monitor import LONG
+from hf_l3rs.learned.config import LONG_RUN
 from tests.tiny import trained_network
 
 
@@ -51,7 +51,7 @@ def warnings_of(caplog, lr=1.0, planned=4, num_steps=3, trained_steps=4, initial
         {"lr": 0.0, "num_steps": 6},
         {"lr": 0.001, "initial_lr": 1.0},
         {"num_steps": 4},
-        {"planned": 4 * LONG},
+        {"planned": 4 * LONG_RUN},
         {"trained_steps": None, "planned": 10_000},
     ],
 )
@@ -63,7 +63,7 @@ def test_a_run_as_it_should_be_is_warned_of_nothing(run, caplog):
     ("run", "message"),
     [
         ({"lr": 1e-3}, "no learning rate: at 0.001 it trains at a fraction"),
-        ({"planned": 4 * LONG + 1}, "planned for 21 steps, but this L3RS was meta-trained for up to 4"),
+        ({"planned": 4 * LONG_RUN + 1}, "planned for 21 steps, but this L3RS was meta-trained for up to 4"),
         ({"num_steps": 7}, "past the 4 steps that L3RS was told of"),
     ],
 )

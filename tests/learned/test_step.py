@@ -75,12 +75,14 @@ def test_functional_equals_in_place(dtype, normalize_mixture):
 
 
 @pytest.mark.parametrize("arithmetic", [IN_PLACE, FUNCTIONAL], ids=["in place", "functional"])
-def test_steps_shrink_beyond_where_annealing_begins(arithmetic):
-    plain, annealed = Run(arithmetic), Run(arithmetic, anneal_after=5)
-    for k in range(1, 7):
+@pytest.mark.parametrize(("trained", "is_long"), [(2, True), (3, False), (None, False)])
+def test_steps_shrink_in_a_run_far_beyond_those_of_meta_training(arithmetic, trained, is_long):
+    """The run of 12 steps is more than five times as long as 2 are."""
+    plain, annealed = Run(arithmetic), Run(arithmetic, anneal_long_runs=True, num_training_steps=trained)
+    for k in (1, 2, 3):
         for run in (plain, annealed):
             run.step(k, make_gradients(run.params, k))
-        expected = plain.decision.update_norms * min(1, 5 / k)
+        expected = plain.decision.update_norms * (2 / 3 if is_long and k == 3 else 1)
         torch.testing.assert_close(annealed.decision.update_norms, expected, rtol=1e-12, atol=0)
 
 

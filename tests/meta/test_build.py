@@ -129,10 +129,12 @@ def test_a_start_is_told_to_look_after_batch_norm(tmp_path):
     assert go_on(tmp_path, start, tiny_resnet(), batch_norm_momentum=0.2).config.batch_norm_momentum == 0.2
 
 
-def test_a_start_is_told_when_to_anneal(tmp_path):
-    start = trained_network(tiny_resnet(), anneal_after=30)
-    assert go_on(tmp_path, start, tiny_resnet()).config.anneal_after == 30
-    assert go_on(tmp_path, start, tiny_resnet(), anneal_after=50).config.anneal_after == 50
+def test_a_start_is_told_to_anneal(tmp_path):
+    annealed = trained_network(tiny_resnet(), anneal_long_runs=True)
+    assert go_on(tmp_path, annealed, tiny_resnet()).config.anneal_long_runs
+    assert go_on(
+        tmp_path, trained_network(tiny_resnet()), tiny_resnet(), anneal_long_runs=True
+    ).config.anneal_long_runs
 
 
 def test_how_well_a_start_fits_is_told(tmp_path, caplog):
@@ -166,7 +168,7 @@ def test_what_cannot_be_known_by_role_or_by_name_is_refused(tmp_path):
 
 def test_a_run_that_is_older_than_an_option_goes_on():
     settings = run_settings(L3RSArguments(), MODEL, TASKS, 0)["l3rs"]
-    assert not {"layers_by", "average_iterates", "batch_norm_momentum", "anneal_after"} & settings.keys()
+    assert not {"layers_by", "average_iterates", "batch_norm_momentum", "anneal_long_runs"} & settings.keys()
     assert run_settings(L3RSArguments(average_iterates=True), MODEL, TASKS, 0)["l3rs"]["average_iterates"] is True
 
 

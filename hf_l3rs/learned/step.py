@@ -224,10 +224,8 @@ class LayerStack:
             is_usable (`torch.Tensor` of shape `(num_layers,)`, *optional*): The layers that move; the others stay.
             ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): Of the state.
         """
-        lam, gains = (
-            lr * self.annealing(k, num_training_steps) * self.reference_norm,
-            self.gains,
-        )  # lr × reference of λ(l), 1 − γ
+        lr = lr * self.annealing(k, num_training_steps)
+        lam, gains = lr * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
         if is_usable is not None:  # the others keep their parameter and averages
             lam, gains = torch.where(is_usable, lam, 0.0), torch.where(is_usable[:, None, None], gains, 0.0)
         if self.config.step_reference == "relative":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hf_l3rs.commands.answer import Answer
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.references import reference_losses
 from hf_l3rs.hub.artifact import L3RS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
@@ -17,7 +19,7 @@ from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
-from hf_l3rs.meta.starts import choose_start
+from hf_l3rs.meta.seeds import choose_best
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.meta.windows import WindowConfig
@@ -76,38 +78,60 @@ def train(
     args: MetaTrainingArguments,
 ) -> Path | None:
     """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
+    if args.num_seeds > 1 and not task_args.num_validation_tasks:
+        raise ConfigError(
+            "Of several seeds the best on validation tasks is kept, but num_validation_tasks is 0; raise it, or set "
+            "num_seeds to 1."
+        )
     accelerator = make_accelerator(args.report_to, args.output_dir)
-    RunFolder(args.output_dir, args.keep_checkpoints, Processes(accelerator)).check_free(args.resume_from_checkpoint)
+    runs = _runs_of_seeds(es, args)
+    for _, own in runs:
+        RunFolder(own.output_dir, own.keep_checkpoints, Processes(accelerator)).check_free(own.resume_from_checkpoint)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     validation_tasks = [validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)]
-    starts = {
-        str(name): build_network(tasks.models, replace(l3rs_args, initial_l3rs=name), model_args, task_args, es.seed)
-        for name in (l3rs_args.initial_l3rs, *l3rs_args.more_initial_l3rs)
-    }
-    network = choose_start(starts, validation_tasks, accelerator) if len(starts) > 1 else next(iter(starts.values()))
-    trainer = MetaTrainer(
-        network,
-        tasks,
-        es,
-        args,
-        gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
-        meta_loss=meta_loss,
-        validation_tasks=validation_tasks,
-        references=lambda: reference_losses(accelerator, trainer.validation_tasks, args.data_limit),
-        accelerator=accelerator,
-        settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
-    )
-    trainer.train()
-    if trainer.was_interrupted:
-        logger.info("Interrupted; continue with --resume_from_checkpoint last.")
-        return None
+
+    @functools.cache  # the same for every seed
+    def references() -> dict[str, float]:
+        return reference_losses(accelerator, validation_tasks, args.data_limit)
+
+    networks = {}
+    for own_es, own in runs:
+        network = build_network(tasks.models, l3rs_args, model_args, task_args, own_es.seed)
+        trainer = MetaTrainer(
+            network,
+            tasks,
+            own_es,
+            own,
+            gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
+            meta_loss=meta_loss,
+            validation_tasks=validation_tasks,
+            references=references,
+            accelerator=accelerator,
+            settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
+        )
+        trainer.train()
+        if trainer.was_interrupted:
+            logger.info("Interrupted; continue with --resume_from_checkpoint last.")
+            return None
+        network.config = network.config.replace(meta_training=trainer.summary())
+        networks[f"seed {own_es.seed}"] = network
+    best = choose_best(networks, validation_tasks, accelerator) if len(networks) > 1 else network
     folder = Path(args.output_dir) / L3RS_NAME
     if accelerator.is_main_process:
-        network.config = network.config.replace(meta_training=trainer.summary())
-        L3RSArtifact(network).save_pretrained(folder)
+        L3RSArtifact(best).save_pretrained(folder)
         logger.info("Saved the L3RS in %s.", folder)
     accelerator.end_training()
     return folder
+
+
+def _runs_of_seeds(es: ESConfig, args: MetaTrainingArguments) -> list[tuple[ESConfig, MetaTrainingArguments]]:
+    """Returns the settings of each seed's run; a single one has the output folder to itself."""
+    if args.num_seeds == 1:
+        return [(es, args)]
+    return [
+        (replace(es, seed=seed), replace(args, num_seeds=1, output_dir=str(Path(args.output_dir) / f"seed-{seed}")))
+        for seed in range(es.seed, es.seed + args.num_seeds)
+    ]
 
 
 def run(argv: Sequence[str]) -> Answer:

@@ -9,6 +9,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.learned.config import CHOICES, FEATURES, STEP_REFERENCES
 from hf_l3rs.learned.directions import DIRECTIONS
 from hf_l3rs.learned.fit import CARRIES_OVER
+from hf_l3rs.meta.run_folder import LAST
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
@@ -25,9 +26,6 @@ class L3RSArguments:
         initial_l3rs (`str`, *optional*):
             An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
             `adam_betas`, `batch_norm_momentum` and `anneal_long_runs` stays as it has it.
-        more_initial_l3rs (`list[str]`, *optional*):
-            Others, such as of other seeds: of all of them the one that is best on the validation tasks is gone on
-            from, at the cost of all.
         layers_by (`str`, *optional*, defaults to `"name"`):
             What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
             the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
@@ -40,9 +38,6 @@ class L3RSArguments:
     """
 
     initial_l3rs: str | None = field(default=None, metadata={"help": "An L3RS to start from."})
-    more_initial_l3rs: list[str] = field(
-        default_factory=list, metadata={"help": "Others; the best on validation tasks is gone on from."}
-    )
     directions: list[str] = field(default_factory=lambda: ["adam", "sgd"], metadata={"help": "What is mixed."})
     hidden_sizes: list[int] = field(default_factory=lambda: [32, 32], metadata={"help": "Sizes of the MLP."})
     embedding_size: int = field(default=8, metadata={"help": "Size of a layer's embedding."})
@@ -83,11 +78,6 @@ class L3RSArguments:
             },
         )
         check_not_empty(self, "initial_l3rs")
-        if self.more_initial_l3rs and (self.initial_l3rs is None or not all(map(str.strip, self.more_initial_l3rs))):
-            raise ConfigError(
-                "L3RSArguments.more_initial_l3rs are Hub ids or folders beside initial_l3rs, got "
-                f"{self.more_initial_l3rs} beside {self.initial_l3rs}; set both, or leave it out."
-            )
         if self.layers_by == "role" and self.initial_l3rs is None:
             check_carries_over(self.step_reference)
 
@@ -112,6 +102,9 @@ class MetaTrainingArguments:
             Where the meta-gradient comes from: `"evolution"` (paper); `"gradient"`, reverse mode through the inner
             loop (ours), for a hundredth of the cost; or `"windows"`, for long horizons (ours), which takes runs a
             window further in each generation.
+        num_seeds (`int`, *optional*, defaults to `1`):
+            Whole runs, of as many seeds from `seed` on, each with a folder of its own in `output_dir`. The L3RS that
+            is best on the validation tasks is kept, at the cost of all.
         task_per_pair (`bool`, *optional*, defaults to `True`):
             Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
         validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
@@ -136,6 +129,7 @@ class MetaTrainingArguments:
 
     output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
     estimator: str = field(default="evolution", metadata={"help": "evolution, gradient or windows."})
+    num_seeds: int = field(default=1, metadata={"help": "Runs of other seeds, of which the best is kept."})
     task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
     validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
     early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
@@ -153,5 +147,11 @@ class MetaTrainingArguments:
         counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs")
         rules: dict[str, Any] = {name: Range(low=0) for name in counts}
         rules["estimator"] = ("evolution", "gradient", "windows")
-        check_fields(self, {**rules, "keep_checkpoints": Range(low=1), "num_threads": Range(low=1, high=1024)})
+        rules |= {"num_seeds": Range(low=1, high=1000), "keep_checkpoints": Range(low=1)}
+        check_fields(self, {**rules, "num_threads": Range(low=1, high=1024)})
         check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")
+        if self.num_seeds > 1 and self.resume_from_checkpoint not in (None, LAST):
+            raise ConfigError(
+                f"MetaTrainingArguments.resume_from_checkpoint must be {LAST!r} where num_seeds is above 1, so that "
+                f"every seed's run goes on from its own, got {self.resume_from_checkpoint!r}."
+            )

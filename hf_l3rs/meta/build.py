@@ -30,7 +30,6 @@ _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
         "average_iterates": False,
         "batch_norm_momentum": None,
         "anneal_long_runs": False,
-        "more_initial_l3rs": [],
         "features": list(FEATURES),
         "constant": [],
     },

@@ -32,6 +32,8 @@ from hf_l3rs.meta.processes import Processes
 logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
+# In place of a checkpoint's folder: the last intact one that is there.
+LAST = "last"
 LOCK_NAME = ".lock"
 
 
@@ -94,7 +96,7 @@ class RunFolder:
                 return generation
 
             def load() -> None:
-                source = self.path / f"checkpoint-{generation}" if resume in (None, "last") else Path(resume)
+                source = self.path / f"checkpoint-{generation}" if resume in (None, LAST) else Path(resume)
                 progress.append(load_checkpoint(source, fresh.settings, like))
 
             progress = [fresh]
@@ -123,16 +125,16 @@ class RunFolder:
     def _find(self, fresh: Progress, like: OuterState, resume: str | None) -> Progress | None:
         """Returns the progress to resume from, if any; another run's are never written over."""
         checkpoints = list_checkpoints(self.path)
-        if resume == "last" and checkpoints:
+        if resume == LAST and checkpoints:
             return load_newest_intact(self.path, fresh.settings, like)
-        if resume == "last":
+        if resume == LAST:
             logger.info("There is no checkpoint in %s yet; starting anew.", self.path)
             return None
         self._refuse_another_run(resume)
         return None if resume is None else load_checkpoint(Path(resume), fresh.settings, like)
 
     def _refuse_another_run(self, resume: str | None) -> None:
-        checkpoints = [] if resume == "last" else list_checkpoints(self.path)
+        checkpoints = [] if resume == LAST else list_checkpoints(self.path)
         if checkpoints and (resume is None or Path(resume).resolve().parent != self.path.resolve()):
             raise CheckpointError(
                 f"{self.path} already holds {checkpoints[-1].name}; resume with resume_from_checkpoint='last', or "

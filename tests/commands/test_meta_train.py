@@ -1,5 +1,6 @@
 """`hf-l3rs meta-train`, alone and as a module under a launcher."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,16 +36,21 @@ def test_a_settings_file_and_options_make_an_l3rs(run, inputs, tmp_path):
     assert load_network(tmp_path / "out/l3rs").config.num_training_steps == 3
 
 
-def test_the_better_of_two_short_runs_is_gone_on_from(run, inputs, tmp_path):
-    """What a user does whose first seed was an unlucky one."""
-    settings, folders = write_settings(inputs, tmp_path), [str(tmp_path / name) for name in ("one", "two", "both")]
-    for seed, folder in enumerate(folders[:2]):
-        assert run("meta-train", settings, "--seed", str(seed), "--output_dir", folder)[0] == 0
-    one, two = (f"{folder}/l3rs" for folder in folders[:2])
-    more = ["--initial_l3rs", one, "--more_initial_l3rs", two, "--output_dir", folders[2]]
-    assert run("meta-train", settings, *more, "--num_validation_tasks", "2")[0] == 0
-    summary, *earlier = (load_network(f"{folder}/l3rs").config.meta_training for folder in (folders[2], *folders[:2]))
-    assert summary["inner_steps"] == 3 * earlier[0]["inner_steps"] and summary["started_from"]["chosen_from"] == 2
+def test_the_best_of_several_seeds_is_kept(run, inputs, tmp_path):
+    """Whole runs, at the cost of all; the first is the one that a single seed makes."""
+    settings = write_settings(inputs, tmp_path)
+    several = ["--num_seeds", "2", "--num_validation_tasks", "2", "--validation_interval", "0"]
+    assert run("meta-train", settings, *several)[0] == 0
+    summary = load_network(tmp_path / "out/l3rs").config.meta_training
+    costs = [json.loads((tmp_path / f"out/seed-{seed}/metrics.jsonl").read_text())["inner_steps"] for seed in (0, 1)]
+    assert summary["inner_steps"] == sum(costs) and summary["chosen_from"] == 2 and summary["seed"] in (0, 1)
+    before = (tmp_path / "out/l3rs/model.safetensors").read_bytes()
+    status, _, err = run("meta-train", settings, *several)
+    assert status == 1 and "seed-0 already holds checkpoint-1; resume with" in err
+    assert run("meta-train", settings, *several, "--resume_from_checkpoint", "last")[0] == 0
+    assert (tmp_path / "out/l3rs/model.safetensors").read_bytes() == before
+    status, _, err = run("meta-train", settings, "--num_seeds", "2", "--output_dir", str(tmp_path / "other"))
+    assert status == 1 and "num_validation_tasks is 0; raise it, or set num_seeds to 1" in err
 
 
 def test_help_lists_the_settings(run, capsys):

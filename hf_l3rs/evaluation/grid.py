@@ -23,6 +23,8 @@ SETTINGS = {
     "other_domain": "other domain",
     "other_both": "other initialisation and domain",
     "random_initialisation": "random initialisation",
+    "in_domain_long": "in domain, long runs",
+    "other_domain_in_colour": "other domain, in colour",
     "convnext": "other architecture, ConvNeXt",
     "dinov2": "other architecture, DINOv2",
     "mobilenet_v2": "other architecture, MobileNetV2",

@@ -13,6 +13,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 def test_the_lowest_pins_are_the_floors_of_pyproject():
     (dependencies,) = re.findall(r"^dependencies = \[\n(.*?)^\]", PYPROJECT, re.MULTILINE | re.DOTALL)
     floors = re.findall(r'^    "([\w-]+)>=([\d.]+)', dependencies, re.MULTILINE)
+    floors += re.findall(r'^peft = \["(peft)>=([\d.]+)"\]', PYPROJECT, re.MULTILINE)
     pins = re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "tests/lowest.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: Version(floor) for name, floor in floors} == {name: Version(pin) for name, pin in pins}
 

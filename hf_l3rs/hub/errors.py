@@ -47,7 +47,7 @@ def hub_errors(repo_id: str, revision: str | None, filename: str, local_files_on
         yield
     except ArtifactError:  # which is an OSError, too, but says already what is wrong
         raise
-    except (OSError, ValueError, TypeError, EntryNotFoundError, HTTPError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, EntryNotFoundError, HTTPError) as error:
         raise ArtifactError(_explain(error, repo_id, revision, filename, local_files_only)) from error
 
 
@@ -91,6 +91,8 @@ def _explain(error: Exception, repo_id: str, revision: str | None, filename: str
     if isinstance(error, OfflineModeIsEnabled):
         return f"The Hub is off because HF_HUB_OFFLINE is set; unset it to reach {place}."
     is_unanswered = isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError)
+    # huggingface_hub 1 asks once more with the HTTP client that it closed after a refused connection
+    is_unanswered |= isinstance(error, RuntimeError) and "client has been closed" in str(error)
     if is_unanswered or isinstance(error, LocalEntryNotFoundError):
         return (
             f"The Hub ({constants.ENDPOINT}) cannot be reached and {place} is not in the cache; check the connection, "

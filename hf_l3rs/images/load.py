@@ -49,7 +49,8 @@ def load_image_processor(
     Raises:
         ArtifactError: If there is none that can be read.
     """
-    from transformers import AutoImageProcessor
+    # from where it is: the one that transformers 5.4 shows asks for torchvision, though this backend does not
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     name = os.fspath(name_or_path)
     try:

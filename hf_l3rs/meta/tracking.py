@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
-from hf_l3rs.errors import ConfigError
+from hf_l3rs.errors import ConfigError, reason
 
 
 def make_accelerator(report_to: str | None = None, project_dir: str | Path | None = None) -> Accelerator:
@@ -43,6 +43,28 @@ def _check_tracker(name: str) -> None:
             f"report_to is {name!r}, but the package of {package} is not installed; install it, or choose another of "
             f"{', '.join(known)}."
         )
+
+
+def start_trackers(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
+    """
+    Starts the trackers of an Accelerator, and tells them the settings of the run.
+
+    Args:
+        accelerator (`Accelerator`): With the trackers, or none.
+        project (`str`): Under which they file the run.
+        settings (`Mapping[str, Any]`): Those that [`flat_scalars`] leaves are kept with it.
+
+    Raises:
+        ConfigError: If a tracker does not start.
+    """
+    try:
+        accelerator.init_trackers(project, config=flat_scalars(settings))
+    except Exception as error:  # of every kind, as trackers have their own
+        names = ", ".join(tracker.name.lower() for tracker in accelerator.log_with)
+        raise ConfigError(
+            f"report_to is {names}, which does not start ({reason(error)}); set it up as its package asks, wandb by "
+            "`wandb login` or WANDB_MODE=offline in the environment, or leave report_to out."
+        ) from error
 
 
 def flat_scalars(settings: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:

@@ -30,7 +30,7 @@ from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.scorer import Scorer
 from hf_l3rs.meta.selection import Selection
 from hf_l3rs.meta.summary import describe_strategy, summarise_run
-from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator
+from hf_l3rs.meta.tracking import bar_figures, make_accelerator, start_trackers
 from hf_l3rs.meta.trajectory_log import TrajectoryLog
 from hf_l3rs.meta.windows import WindowConfig, WindowedGradient
 from hf_l3rs.tasks.mixture import Tasks
@@ -171,7 +171,7 @@ class MetaTrainer:
                 if progress.state.generation:
                     self.estimator.load_state(progress.carried)
                     progress.carried = {}  # would otherwise be held twice
-                self.accelerator.init_trackers(self.args.project, config=flat_scalars(progress.settings))
+                start_trackers(self.accelerator, self.args.project, progress.settings)
                 self.selection.measure_references(progress, self._foresee)
                 self._run_generations()
                 self._save()

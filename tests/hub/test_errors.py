@@ -8,6 +8,7 @@ from huggingface_hub import constants
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.errors import hub_errors
 from hf_l3rs.hub.hub import pull, push
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_network
 
@@ -139,6 +140,12 @@ def test_commit_without_a_message(hub, saved):
     with pytest.raises(ArtifactError) as error:
         push(saved, REPO_ID, commit_message="")
     assert_one_sentence(error, REPO_ID, "commit_message", "correct what was passed")
+
+
+def test_a_client_that_huggingface_hub_closed_counts_as_no_answer():
+    with pytest.raises(ArtifactError) as error, hub_errors(REPO_ID, None, CONFIG_NAME):
+        raise RuntimeError("Cannot send a request, as the client has been closed.")
+    assert_one_sentence(error, constants.ENDPOINT, "cannot be reached", "check the connection")
 
 
 def test_unreachable_hub(monkeypatch, tmp_path):

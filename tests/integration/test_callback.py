@@ -264,7 +264,7 @@ def test_layers_frozen_after_the_trainer_was_built(tmp_path):
         param.requires_grad = False
     trainer = stock_trainer(model, tmp_path)
     assert len(trainer.optimizer.param_groups[0]["params"]) == 2
-    for param in model.vit.layers.parameters():
+    for param in model.vit.embeddings.parameters():
         param.requires_grad = True
     before = parameters(model)
     trainer.train()
@@ -284,7 +284,7 @@ def test_layers_thawed_after_the_trainer_was_built(given, tmp_path):
         optimizer.bind(model)
     trainer = stock_trainer(model, tmp_path, optimizer)
     assert optimizer.follows_model and len(optimizer.param_groups[0]["params"]) == 2
-    model.vit.layers.requires_grad_(True)
+    model.vit.embeddings.requires_grad_(True)
     before = parameters(model)
     trainer.train()
     moved = {name for name, value in parameters(model).items() if not torch.equal(value, before[name])}

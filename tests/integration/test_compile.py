@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from hf_l3rs import L3RS
+from hf_l3rs import L3RS, describe_layers
 from tests.integration.stock import stock_trainer
 from tests.tiny import parameters, tiny_vit
 
@@ -46,15 +46,19 @@ def test_as_many_graphs_as_with_an_optimizer_of_torch():
 
 
 @pytest.mark.slow
-def test_the_default_backend(tmp_path, seen_losses):
+def test_the_default_backend(tmp_path, seen_losses, monkeypatch):
     """Needs a C++ compiler on a CPU."""
-    runs = []
+    # of its own: an interrupted process may leave half a library in the one that all share
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    runs, role_of = [], {layer.name: layer.role for layer in describe_layers(tiny_vit().named_parameters())}
     for compiled in (False, True):
         trainer = stock_trainer(
             tiny_vit(), tmp_path, torch_compile=compiled, gradient_accumulation_steps=2, max_steps=6
         )
         trainer.train()
-        runs.append((parameters(trainer.model), seen_losses[:]))
+        # the bias of keys has no gradient but rounding, which an L3RS follows as Adam would
+        moved = {name: value for name, value in parameters(trainer.model).items() if role_of[name] != "key.bias"}
+        runs.append((moved, seen_losses[:]))
         seen_losses.clear()
     torch.testing.assert_close(runs[0], runs[1], rtol=1e-3, atol=1e-4)
     assert counters["stats"]["unique_graphs"] <= 3

@@ -7,7 +7,7 @@ from transformers import Trainer
 from hf_l3rs import L3RS, L3RSFactory
 from hf_l3rs.errors import BindingError
 from hf_l3rs.integration.unwrap import unwrap_optimizer
-from hf_l3rs.learned.layers import describe_trainable_layers
+from hf_l3rs.learned.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.trainable import freeze
 from tests.integration.stock import raw, stock_trainer
 from tests.tiny import (
@@ -23,7 +23,7 @@ from tests.tiny import (
 
 peft = pytest.importorskip("peft")
 
-TARGETS = {"vit": ["q_proj", "v_proj"], "resnet": ["convolution"]}
+TARGETS = {"vit": ["q_proj", "v_proj", "query", "value"], "resnet": ["convolution"]}  # of transformers 5.4, too
 MAKE = {"vit": tiny_vit, "resnet": tiny_resnet}
 
 
@@ -51,8 +51,8 @@ class ModelOf:
 
 
 def test_layers_have_the_names_and_roles_of_what_they_adapt():
-    layers = {layer.name: layer.role for layer in describe_trainable_layers(adapted("vit", adapter="mine"))}
-    prefix = "vit.layers.0.attention"
+    layers = {renamed(layer.name): layer.role for layer in describe_trainable_layers(adapted("vit", adapter="mine"))}
+    prefix = "layers.0.attention"
     assert layers == {
         f"{prefix}.q_proj.lora_A.weight": "query.lora_a",
         f"{prefix}.q_proj.lora_B.weight": "query.lora_b",
@@ -100,7 +100,7 @@ def test_other_ranks_do_not_fit():
 
 def test_a_second_adapter_that_is_not_trained_is_in_nobodys_way():
     model = adapted("vit")
-    model.add_adapter("other", peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    model.add_adapter("other", peft.LoraConfig(r=2, target_modules=["q_proj", "query"]))
     model.set_adapter("default")
     assert L3RS(network=adapted_network("vit")).bind(model).fit.is_full
     for name, parameter in model.named_parameters():
@@ -113,8 +113,8 @@ def test_what_is_trained_beside_the_adapters_is_known_by_name():
     """Biases of adapted layers, and norms that a user unfroze."""
     model = adapted("vit", bias="lora_only")
     model.base_model.model.vit.layernorm.weight.requires_grad_(True)
-    names = {layer.name for layer in describe_trainable_layers(model)}
-    assert {"vit.layers.0.attention.q_proj.bias", "vit.layernorm.weight", "classifier.weight"} <= names
+    names = {renamed(layer.name) for layer in describe_trainable_layers(model)}
+    assert {"layers.0.attention.q_proj.bias", "layernorm.weight", "classifier.weight"} <= names
     known = L3RS(network=trained_network(tiny_vit()), minimum_fit=0).bind(model).fit.counts
     assert known == {"name": 5, "mean": 4}
 

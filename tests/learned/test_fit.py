@@ -108,7 +108,7 @@ def test_adapters_are_strangers_whatever_head_is_trained_with_them():
     """LoRA as PEFT names it: what it adds is of known roles, but no layer that the L3RS was made for."""
     network = trained_network(tiny_vit())
     model = tiny_vit().requires_grad_(False)
-    query = model.vit.layers[0].attention.q_proj
+    query = next(module for name, module in model.named_modules() if name.endswith((".query", ".q_proj")))
     query.lora_A = nn.ModuleDict({"default": nn.Linear(16, 2, bias=False)})
     query.lora_B = nn.ModuleDict({"default": nn.Linear(2, 16, bias=False)})
     adapted = [(f"base_model.model.{name}", parameter) for name, parameter in model.named_parameters()]

@@ -44,7 +44,7 @@ MODELS = {
     "mobilenet": tiny_mobilenet,
 }
 
-# name, role, block
+# name as of late, role, block
 EXPECTED = {
     "resnet": [
         ("resnet.embedder.embedder.convolution.weight", "conv.weight", ""),
@@ -95,9 +95,9 @@ def test_roles_and_blocks(name):
     layers = describe_layers(model.named_parameters())
     assert [layer.name for layer in layers] == [key for key, _ in model.named_parameters()]
     assert all(layer.shape == tuple(model.get_parameter(layer.name).shape) for layer in layers)
-    found = {layer.name: (layer.role, layer.block) for layer in layers}
+    found = {renamed(layer.name): (layer.role, layer.block) for layer in layers}  # transformers 5.4 has legacy names
     for layer, role, block in EXPECTED[name]:
-        assert found[layer] == (role, block)
+        assert found[renamed(layer)] == (role, block)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -115,7 +115,7 @@ def test_layers_match_the_names_in_a_saved_checkpoint(name, tmp_path):
     layers = describe_layers(model.named_parameters())
     saved = load_file(tmp_path / "model.safetensors")
     in_file = {renamed(key): key for key in saved}
-    if name in ("vit", "swin", "dinov2"):  # others are saved under the names that they have in memory
+    if any(".q_proj." in layer.name for layer in layers):  # others are saved under the names that they have in memory
         assert {layer.name for layer in layers} - saved.keys()
     legacy = describe_layers((in_file[renamed(layer.name)], saved[in_file[renamed(layer.name)]]) for layer in layers)
     for left, right in ((layers, legacy), (legacy, layers)):

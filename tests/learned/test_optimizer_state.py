@@ -117,12 +117,12 @@ def by_dcp_flattened(model, optimizer, folder):
 
 
 def by_dcp_file(model, optimizer, folder):
-    dcp.save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder, no_dist=True)
+    dcp.save({"optimizer": get_optimizer_state_dict(model, optimizer)}, checkpoint_id=folder)
     twin = copy.deepcopy(model)
     twin.zero_grad()
     other = bound(twin)
     state_dict = {"optimizer": get_optimizer_state_dict(twin, other)}
-    dcp.load(state_dict, checkpoint_id=folder, no_dist=True)
+    dcp.load(state_dict, checkpoint_id=folder)
     set_optimizer_state_dict(twin, other, state_dict["optimizer"])
     return twin, other
 
@@ -344,6 +344,7 @@ def test_dcp_makes_a_state_without_moving_parameters():
     assert all(value.isfinite().all() for state in state_dict["state"].values() for value in state.values())
 
 
+@pytest.mark.skipif(torch.__version__ < "2.10", reason="strict=False is for optimizers, Adam too, from torch 2.10 on")
 def test_dcp_where_a_layer_never_had_a_gradient():
     model = make_model()
     optimizer = bound(model)

@@ -1,9 +1,10 @@
 import pytest
 from accelerate.state import AcceleratorState
+from accelerate.utils import LoggerType
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta import tracking
-from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator
+from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator, start_trackers
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,20 @@ def test_trackers_that_write_files_get_a_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(tracking, "Accelerator", lambda **kwargs: seen.update(kwargs))
     make_accelerator("tensorboard", tmp_path)
     assert (seen["log_with"], seen["project_dir"]) == ("tensorboard", tmp_path)
+
+
+def test_a_tracker_that_does_not_start_is_told_in_one_sentence_with_the_ways_out(monkeypatch):
+    """As wandb does not without a login."""
+    accelerator = make_accelerator()
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("No API key configured. Use `wandb login` to log in.")
+
+    accelerator.log_with = [LoggerType.WANDB]
+    monkeypatch.setattr(accelerator, "init_trackers", refuse)
+    with pytest.raises(ConfigError, match=r"report_to is wandb, .* \(No API key configured\); .*offline") as error:
+        start_trackers(accelerator, "project", {})
+    assert "\n" not in str(error.value)
 
 
 def test_without_a_tracker_nothing_is_written(tmp_path):

@@ -64,4 +64,6 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     train_with("wandb", tmp_path)
-    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    pictures = list((run / "files/media/images").glob("trajectories_4_*.png"))
+    assert len(pictures) == (tmp_path / "wandb" / TRAJECTORIES_NAME).exists()  # where matplotlib is there

@@ -9,7 +9,7 @@ from torch import nn
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.images.pools import ImagePool
-from hf_l3rs.learned.layers import describe_trainable_layers
+from hf_l3rs.learned.layers import describe_trainable_layers, renamed
 from hf_l3rs.meta.candidates import rollout, rollout_population
 from hf_l3rs.meta.differentiate import differentiate
 from hf_l3rs.tasks.distribution import TaskSource
@@ -36,7 +36,8 @@ def adapted_network(model):
 
 
 def test_queries_and_values_or_else_dense_convolutions_are_adapted():
-    assert adapted_modules(tiny_vit()) == ["vit.layers.0.attention.q_proj", "vit.layers.0.attention.v_proj"]
+    names = [renamed(f"{name}.weight") for name in adapted_modules(tiny_vit())]
+    assert names == ["layers.0.attention.q_proj.weight", "layers.0.attention.v_proj.weight"]
     names = adapted_modules(tiny_mobilenet())
     assert "mobilenet_v2.layer.15.expand_1x1.convolution" in names
     assert "mobilenet_v2.layer.15.conv_3x3.convolution" not in names  # one group a channel

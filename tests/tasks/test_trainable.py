@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.learned.layers import describe_trainable_layers
+from hf_l3rs.learned.layers import describe_trainable_layers, renamed
 from hf_l3rs.meta.candidates import rollout, rollout_population
 from hf_l3rs.meta.differentiate import differentiate
 from hf_l3rs.tasks.initial_states import head_modules
@@ -54,8 +54,8 @@ def test_choices(value):
 def test_the_last_blocks_are_trained_with_what_comes_after_them(make, trainable, first, count):
     model = make()
     freeze(model, trainable)
-    names = [name for name, _ in model.named_parameters()]
-    assert trained(model) == names[names.index(first) :] and len(trained(model)) == count
+    names, last = ([renamed(name) for name in some] for some in (dict(model.named_parameters()), trained(model)))
+    assert last == names[names.index(renamed(first)) :] and len(last) == count
 
 
 @pytest.mark.parametrize("make", [tiny_resnet, tiny_vit, tiny_mobilenet])

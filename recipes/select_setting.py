@@ -1,0 +1,105 @@
+"""
+Tries values of a setting of an L3RS on validation tasks, and saves it with the best. It is for settings that
+meta-training, which only moves the network's weights, cannot reach: the decays of the direction adam, and the momentum
+of batch norm's statistics.
+
+    python recipes/select_setting.py recipes/configs/evaluate_resnet_tiny_fashion.yaml --select adam_betas \\
+        --l3rs outputs/resnet_tiny_fashion_short/l3rs --output_dir outputs/resnet_tiny_fashion_betas
+    python recipes/select_setting.py recipes/configs/evaluate_mobilenet_v2_fashion.yaml --lengths 10 20 \\
+        --select batch_norm_momentum --l3rs outputs/mobilenet_v2_fashion_polish/l3rs --output_dir outputs/mobilenet_v2
+
+OUTPUT_DIR gets SELECT.csv (raw rows) and l3rs.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_l3rs import L3RSArtifact, L3RSNetwork
+from hf_l3rs.commands.shell import run_script
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.baselines import l3rs_contender
+from hf_l3rs.evaluation.benchmark import run_all
+from hf_l3rs.evaluation.manifest import measurement_settings
+from hf_l3rs.evaluation.report import mean_and_stderr
+from hf_l3rs.evaluation.results import Run, final_rows, ranked
+from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.markdown import mean_with_stderr
+from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.settings import parse_arguments
+from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.build import build_tasks
+from hf_l3rs.validation import Range, check_fields
+
+
+# What is tried.
+VALUES: dict[str, tuple[Any, ...]] = {
+    "adam_betas": ((0.9, 0.99), (0.9, 0.95), (0.8, 0.99), (0.8, 0.95), (0.7, 0.95), (0.7, 0.9), (0.6, 0.9)),
+    "batch_norm_momentum": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7),
+}
+
+
+@dataclass
+class SelectionArguments:
+    """What is chosen, and by what."""
+
+    select: str = field(default="adam_betas", metadata={"help": f"One of {', '.join(VALUES)}."})
+    lengths: list[int] = field(default_factory=lambda: [20], metadata={"help": "Lengths of the runs."})
+    num_validation_runs: int = field(default=16, metadata={"help": "Validation tasks."})
+
+    def __post_init__(self) -> None:
+        counts = dict.fromkeys(("lengths", "num_validation_runs"), Range(low=1))
+        check_fields(self, {"select": tuple(VALUES), **counts})
+
+
+def with_setting(network: L3RSNetwork, name: str, value: Any) -> L3RSNetwork:
+    """Returns the same meta-weights with another value of a setting."""
+    changed = L3RSNetwork(network.config.replace(**{name: value}))
+    changed.load_state_dict(network.state_dict())
+    return changed
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Returns the chosen value."""
+    model_args, task_args, args, selection = parse_arguments(
+        (ModelArguments, TaskArguments, EvaluationArguments, SelectionArguments), argv, description=__doc__
+    )
+    if model_args.more_base_models:
+        raise ConfigError("A setting is chosen on one base model; leave out more_base_models.")
+    torch.set_num_threads(1)
+    accelerator = make_accelerator()
+    model, _, validation = build_tasks(model_args, task_args, args.seed)
+    model.to(accelerator.device)
+    network, output_dir = L3RSArtifact.from_pretrained(args.l3rs).network, Path(args.output_dir)
+    tried = {str(value): with_setting(network, selection.select, value) for value in VALUES[selection.select]}
+    runs = [
+        Run(contender, task, length)
+        for contender in (l3rs_contender(each, name) for name, each in tried.items())
+        for length in selection.lengths
+        for task in range(selection.num_validation_runs)
+    ]
+    store = RowStore(
+        output_dir / f"{selection.select}.csv",
+        measurement_settings(model, validation, model_args, task_args, args.seed),
+    )
+    rows = run_all(accelerator, model, validation, args.seed, runs, store, f"trying {selection.select}")
+    finals = final_rows(rows)
+    best = str(ranked(finals, ["optimizer"]).optimizer.iloc[0])
+    if accelerator.is_main_process:
+        L3RSArtifact(tried[best]).save_pretrained(output_dir / "l3rs")
+        for name, loss in mean_and_stderr(finals.groupby("optimizer", sort=False).loss).iterrows():
+            chosen = "  <- best" if name == best else ""
+            stderr = None if math.isnan(loss["stderr"]) else loss["stderr"]  # of a single run
+            sys.stdout.write(f"{name}: {mean_with_stderr(loss['mean'], stderr, 4)}{chosen}\n")
+    return getattr(tried[best].config, selection.select)
+
+
+if __name__ == "__main__":
+    run_script(main)

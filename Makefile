@@ -91,6 +91,7 @@ pretrain: $(VENV)/.installed
 
 meta-train: $(VENV)/.installed
 	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_gradient.yaml
+	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_polish.yaml
 	$(META_TRAIN) recipes/configs/vit_tiny_fashion_gradient.yaml
 	$(META_TRAIN) recipes/configs/vit_tiny_fashion_polish.yaml
 	$(BIN)/python recipes/base_models/build_zoo.py --only trained

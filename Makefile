@@ -111,9 +111,11 @@ architecture-transfer: $(VENV)/.installed
 	$(BIN)/python recipes/base_models/build_zoo.py --only unseen
 	$(BIN)/python recipes/architecture_transfer.py --num_processes 2
 
-# The paper's figure 3 for every released optimizer, settings A to F and runs of up to 1,000 steps; hours on two cores.
+# The paper's figure 3 for the two embedded models' optimizers, settings A to F; many hours on two cores.
 figure3: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[rivals]"
 	$(BIN)/python recipes/data/build_digits.py outputs/digits
+	test -e outputs/glyphs/README.md || $(BIN)/python recipes/data/build_glyphs.py outputs/glyphs
 	for name in resnet vit; do \
 		test -e outputs/$$name-tiny-fashion-seed1/model.safetensors || $(BIN)/python recipes/pretrain.py \
 			--architecture $$name --seed 1 --output_dir outputs/$$name-tiny-fashion-seed1 || exit 1; \

@@ -36,6 +36,10 @@ class MetaTrainingError(L3RSError, RuntimeError):
     """Meta-training cannot go on, or gave nothing that could be used: every candidate diverged, processes disagree."""
 
 
+class NothingToKeepError(MetaTrainingError):
+    """A meta-training that is over gave nothing that could be used: every candidate or every validation diverged."""
+
+
 class CheckpointError(L3RSError, RuntimeError):
     """A checkpoint cannot be written or does not belong to this run."""
 

@@ -4,6 +4,7 @@ pretraining of the model (B), on other data (C), both (D), from random weights (
 
     python recipes/pretrain.py --architecture resnet --seed 1 --output_dir outputs/resnet-tiny-fashion-seed1
     python recipes/data/build_digits.py outputs/digits
+    python recipes/data/build_glyphs.py outputs/glyphs
     torchrun --nproc_per_node 2 recipes/figure3.py recipes/configs/figure3_resnet_tiny_fashion.yaml
     python recipes/figure3.py recipes/configs/figure3_resnet_tiny_fashion.yaml --only in_domain other_domain
 

@@ -39,7 +39,6 @@ from hf_l3rs.tasks.build import build_tasks
 from hf_l3rs.validation import Range, check_fields
 
 
-# What is tried.
 VALUES: dict[str, tuple[Any, ...]] = {
     "adam_betas": ((0.9, 0.99), (0.9, 0.95), (0.8, 0.99), (0.8, 0.95), (0.7, 0.95), (0.7, 0.9), (0.6, 0.9)),
     "batch_norm_momentum": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7),

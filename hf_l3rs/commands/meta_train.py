@@ -7,19 +7,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hf_l3rs.commands.answer import Answer
-from hf_l3rs.errors import ConfigError
+from hf_l3rs.errors import ConfigError, NothingToKeepError
 from hf_l3rs.evaluation.references import reference_losses
 from hf_l3rs.hub.artifact import L3RS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
-from hf_l3rs.meta.seeds import choose_best
+from hf_l3rs.meta.seeds import choose_best, summary_of_choice
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.meta.windows import WindowConfig
@@ -78,13 +80,8 @@ def train(
     args: MetaTrainingArguments,
 ) -> Path | None:
     """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
-    if args.num_seeds > 1 and not task_args.num_validation_tasks:
-        raise ConfigError(
-            "Of several seeds the best on validation tasks is kept, but num_validation_tasks is 0; raise it, or set "
-            "num_seeds to 1."
-        )
+    runs = _runs_of_seeds(es, args, task_args.num_validation_tasks)
     accelerator = make_accelerator(args.report_to, args.output_dir)
-    runs = _runs_of_seeds(es, args)
     for _, own in runs:
         RunFolder(own.output_dir, own.keep_checkpoints, Processes(accelerator)).check_free(own.resume_from_checkpoint)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
@@ -94,11 +91,12 @@ def train(
     def references() -> dict[str, float]:
         return reference_losses(accelerator, validation_tasks, args.data_limit)
 
-    networks = {}
+    networks: dict[str, L3RSNetwork] = {}
+    summaries: dict[str, dict[str, Any]] = {}
     for own_es, own in runs:
-        network = build_network(tasks.models, l3rs_args, model_args, task_args, own_es.seed)
+        name, is_last = f"seed {own_es.seed}", len(summaries) == len(runs) - 1
         trainer = MetaTrainer(
-            network,
+            build_network(tasks.models, l3rs_args, model_args, task_args, own_es.seed),
             tasks,
             own_es,
             own,
@@ -106,28 +104,41 @@ def train(
             meta_loss=meta_loss,
             validation_tasks=validation_tasks,
             references=references,
-            accelerator=accelerator,
+            accelerator=make_accelerator(own.report_to, own.output_dir),  # trackers write where it says
             settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
         )
-        trainer.train()
-        if trainer.was_interrupted:
+        try:
+            networks[name] = trainer.train()
+        except NothingToKeepError as error:
+            if is_last and not networks:
+                raise
+            logger.warning("The choice is without %s: %s", name, error)
+        if trainer.was_interrupted or (trainer.was_asked_to_stop and not is_last):
             logger.info("Interrupted; continue with --resume_from_checkpoint last.")
             return None
-        network.config = network.config.replace(meta_training=trainer.summary())
-        networks[f"seed {own_es.seed}"] = network
-    best = choose_best(networks, validation_tasks, accelerator) if len(networks) > 1 else network
+        summaries[name] = trainer.summary()
+    best = choose_best(networks, validation_tasks, accelerator) if len(networks) > 1 else next(iter(networks))
     folder = Path(args.output_dir) / L3RS_NAME
     if accelerator.is_main_process:
-        L3RSArtifact(best).save_pretrained(folder)
+        network = networks[best]
+        network.config = network.config.replace(meta_training=summary_of_choice(summaries, best))
+        L3RSArtifact(network).save_pretrained(folder)
         logger.info("Saved the L3RS in %s.", folder)
     accelerator.end_training()
     return folder
 
 
-def _runs_of_seeds(es: ESConfig, args: MetaTrainingArguments) -> list[tuple[ESConfig, MetaTrainingArguments]]:
+def _runs_of_seeds(
+    es: ESConfig, args: MetaTrainingArguments, num_validation_tasks: int
+) -> list[tuple[ESConfig, MetaTrainingArguments]]:
     """Returns the settings of each seed's run; a single one has the output folder to itself."""
     if args.num_seeds == 1:
         return [(es, args)]
+    if not num_validation_tasks:
+        raise ConfigError(
+            "Of several seeds the best on validation tasks is kept, but num_validation_tasks is 0; raise it, or set "
+            "num_seeds to 1."
+        )
     return [
         (replace(es, seed=seed), replace(args, num_seeds=1, output_dir=str(Path(args.output_dir) / f"seed-{seed}")))
         for seed in range(es.seed, es.seed + args.num_seeds)

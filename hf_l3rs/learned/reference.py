@@ -96,7 +96,7 @@ class _Layer:
             "relative": math.hypot(_norm(theta), 0.02 * math.sqrt(n)),
             "fan_in": math.sqrt(n) * (64 / fan_in(theta.shape) if is_matrix(theta.shape) else 1.0),
         }[self.config.step_reference]
-        lam = lr * math.exp(min(max(o, -12.0), 12.0)) * self.config.base_step * reference
+        lam = lr * math.exp(min(max(o, -12.0), 12.0)) * self.config.base_step * reference * self._annealing(k, K)
         d_hat = [d_p / max(_norm(d_p), 1e-12) for d_p in d]
         mixture = sum((mu_p * d_hat_p for mu_p, d_hat_p in zip(mu, d_hat)), torch.zeros_like(theta))
         if self.config.normalize_mixture:
@@ -106,6 +106,10 @@ class _Layer:
         else:
             theta = theta - lam * mixture
         self.theta.copy_(theta)  # the only rounding, if θ is of low precision
+
+    def _annealing(self, k: int, K: int) -> float:
+        T = self.config.num_training_steps
+        return min(1.0, T / k) if self.config.anneal_long_runs and T is not None and K > 5 * T else 1.0
 
     def _average(self, update: torch.Tensor, power: float, nearness: float) -> torch.Tensor:
         """Schedule-free learning (arXiv 2405.15682, eqs. 3 to 5), with the network's c and a."""

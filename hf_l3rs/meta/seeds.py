@@ -8,24 +8,26 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from accelerate import Accelerator
 
-from hf_l3rs.errors import MetaTrainingError
+from hf_l3rs.errors import NothingToKeepError
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.checkpoint import NO_COST
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.scorer import Scorer
+from hf_l3rs.meta.summary import with_earlier_cost
 from hf_l3rs.tasks.task import Task
 
 
 logger = logging.getLogger(__name__)
 
 
-def choose_best(networks: Mapping[str, L3RSNetwork], tasks: Sequence[Task], accelerator: Accelerator) -> L3RSNetwork:
+def choose_best(networks: Mapping[str, L3RSNetwork], tasks: Sequence[Task], accelerator: Accelerator) -> str:
     """
-    Returns the L3RS with the least mean final loss on some tasks. Its summary of meta-training has the cost of all.
+    Returns the name of the L3RS with the least mean final loss on some tasks.
 
     Args:
         networks (`Mapping[str, L3RSNetwork]`): L3RS for the tasks' model, by name; of equal ones the first is taken.
@@ -33,7 +35,7 @@ def choose_best(networks: Mapping[str, L3RSNetwork], tasks: Sequence[Task], acce
         accelerator (`Accelerator`): Names device and precision, and shares the tasks out.
 
     Raises:
-        MetaTrainingError: If every one of them diverged on a task.
+        NothingToKeepError: If every one of them diverged on a task.
     """
     for model in dict.fromkeys(task.model for task in tasks):
         model.to(accelerator.device)
@@ -44,16 +46,31 @@ def choose_best(networks: Mapping[str, L3RSNetwork], tasks: Sequence[Task], acce
     }
     best = min(losses, key=lambda name: losses[name])
     if losses[best] == math.inf:
-        raise MetaTrainingError(f"No L3RS is worth keeping: {', '.join(losses)} all diverged on a validation task.")
+        raise NothingToKeepError(
+            f"No L3RS is worth keeping: {', '.join(losses)} all diverged on a validation task; lower learning_rate or "
+            "base_step, and start anew in another output_dir."
+        )
     if accelerator.is_main_process:
         told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
         logger.info("Of %d runs %s is kept, the best on %d validation tasks: %s.", len(losses), best, len(tasks), told)
-    return _at_the_cost_of_all(networks[best], list(networks.values()))
+    return best
 
 
-def _at_the_cost_of_all(chosen: L3RSNetwork, networks: Sequence[L3RSNetwork]) -> L3RSNetwork:
-    summaries = [network.config.meta_training for network in networks]
-    costs = {name: sum(summary.get(name, 0) for summary in summaries) for name in NO_COST}
-    summary = {**chosen.config.meta_training, **costs, "chosen_from": len(networks)}
-    chosen.config = chosen.config.replace(meta_training=summary)
-    return chosen
+def summary_of_choice(summaries: Mapping[str, dict[str, Any]], chosen: str) -> dict[str, Any]:
+    """
+    Returns the summary of the meta-training that was chosen, at the cost of all, and with their number as
+    `chosen_from`. What an L3RS cost that all of them started from is counted once.
+
+    Args:
+        summaries (`Mapping[str, dict]`): Of all runs, also of those that gave nothing, by name.
+        chosen (`str`): The one that is kept.
+    """
+    summary = summaries[chosen]
+    if len(summaries) == 1:
+        return summary
+    start = with_earlier_cost(NO_COST, summary.get("started_from", {}))  # which each has in its cost
+    costs = {
+        name: sum(each.get(name, 0) for each in summaries.values()) - (len(summaries) - 1) * start[name]
+        for name in NO_COST
+    }
+    return {**summary, **costs, "chosen_from": len(summaries)}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from hf_l3rs.errors import MetaTrainingError
+from hf_l3rs.errors import NothingToKeepError
 from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.checkpoint import Progress
 from hf_l3rs.meta.processes import Processes
@@ -84,16 +84,16 @@ class Selection:
         Checks that a run which is over has something to keep.
 
         Raises:
-            MetaTrainingError: If every candidate of it diverged, or every validation.
+            NothingToKeepError: If every candidate of it diverged, or every validation.
         """
         if progress.cost["num_diverged"] >= progress.cost["evaluations"]:
-            raise MetaTrainingError(
+            raise NothingToKeepError(
                 f"Meta-training gave nothing: all {progress.cost['evaluations']} candidates diverged or had a loss "
                 "that is not a number; check the base model's weights and image processor, lower base_step or sigma, "
                 "and start anew in another output_dir."
             )
         if self.interval and progress.best_loss is None:
-            raise MetaTrainingError(
+            raise NothingToKeepError(
                 "Meta-training gave nothing to keep: the meta-weights diverged at every validation; lower "
                 "learning_rate or base_step, and start anew in another output_dir."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from hf_l3rs.meta.candidates import MetaLoss
@@ -34,7 +35,7 @@ def summarise_run(progress: Progress, strategy: dict[str, Any], earlier: dict[st
         "best_generation": progress.best_generation,
         "best_validation_loss": progress.best_loss,
         **{f"validation_loss_{name}": loss for name, loss in progress.references.items()},
-        **_with_earlier_cost(progress.cost, earlier),
+        **with_earlier_cost(progress.cost, earlier),
         **({"started_from": earlier} if earlier else {}),
     }
     return plain_json(summary)
@@ -54,7 +55,7 @@ def describe_strategy(
     return {"estimator": "gradient", **strategy, **dataclasses.asdict(gradient)}
 
 
-def _with_earlier_cost(cost: dict[str, float], earlier: dict[str, Any]) -> dict[str, float]:
+def with_earlier_cost(cost: Mapping[str, float], earlier: dict[str, Any]) -> dict[str, float]:
     """Adds what an earlier run cost, whose summary may be of a time when only its inner steps were counted."""
     earlier = {"cost_in_plain_steps": earlier.get("inner_steps", 0), **earlier}
     return {name: value + earlier.get(name, 0) for name, value in cost.items()}

@@ -148,7 +148,12 @@ class MetaTrainer:
     @property
     def was_interrupted(self) -> bool:
         """Whether a signal ended training early; the last checkpoint resumes it."""
-        return self._interruption.requested and not self._is_over()
+        return self.was_asked_to_stop and not self._is_over()
+
+    @property
+    def was_asked_to_stop(self) -> bool:
+        """Whether a signal came, which in the last generation ends nothing early."""
+        return self._interruption.requested
 
     def train(self) -> L3RSNetwork:
         """
@@ -160,7 +165,7 @@ class MetaTrainer:
         Raises:
             CheckpointError: If `output_dir` is in use, or the checkpoint to resume from does not fit or is damaged.
             StorageError: If `output_dir` cannot be written.
-            MetaTrainingError: If the run ends without anything usable: every candidate or validation diverged.
+            NothingToKeepError: If the run ends without anything usable: every candidate or validation diverged.
         """
         torch.set_num_threads(self.args.num_threads)
         # the first step of the optimizer shows which tensors a checkpoint must have

@@ -1,6 +1,7 @@
 """`hf-l3rs meta-train`, alone and as a module under a launcher."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from hf_l3rs.errors import NothingToKeepError
 from hf_l3rs.hub.artifact import load_network
 
 
@@ -47,10 +49,48 @@ def test_the_best_of_several_seeds_is_kept(run, inputs, tmp_path):
     before = (tmp_path / "out/l3rs/model.safetensors").read_bytes()
     status, _, err = run("meta-train", settings, *several)
     assert status == 1 and "seed-0 already holds checkpoint-1; resume with" in err
+    shutil.rmtree(tmp_path / "out/seed-1")  # as if it had been interrupted between the two
     assert run("meta-train", settings, *several, "--resume_from_checkpoint", "last")[0] == 0
     assert (tmp_path / "out/l3rs/model.safetensors").read_bytes() == before
     status, _, err = run("meta-train", settings, "--num_seeds", "2", "--output_dir", str(tmp_path / "other"))
     assert status == 1 and "num_validation_tasks is 0; raise it, or set num_seeds to 1" in err
+
+
+def test_a_seed_that_gave_nothing_is_no_choice_but_a_cost(run, inputs, tmp_path, monkeypatch, caplog):
+    several = ["--num_seeds", "2", "--num_validation_tasks", "1", "--validation_interval", "0"]
+    outcomes = [NothingToKeepError("Nothing."), None, NothingToKeepError("Nothing."), NothingToKeepError("Nothing.")]
+
+    def check_outcome(selection, progress):
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    monkeypatch.setattr("hf_l3rs.meta.selection.Selection.check_outcome", check_outcome)
+    assert run("meta-train", write_settings(inputs, tmp_path), *several)[0] == 0
+    summary = load_network(tmp_path / "out/l3rs").config.meta_training
+    assert (summary["seed"], summary["chosen_from"], summary["evaluations"]) == (1, 2, 4)
+    assert "The choice is without seed 0: Nothing." in caplog.text
+    status, _, err = run("meta-train", tmp_path / "my.yaml", *several, "--output_dir", tmp_path / "other")
+    assert status == 1 and "Nothing." in err and not (tmp_path / "other/l3rs").exists()
+
+
+def test_trackers_that_write_files_keep_seeds_apart(run, inputs, tmp_path):
+    pytest.importorskip("tensorboard")
+    several = ["--num_seeds", "2", "--num_validation_tasks", "1", "--report_to", "tensorboard"]
+    assert run("meta-train", write_settings(inputs, tmp_path), *several)[0] == 0
+    assert {path.parts[-3] for path in tmp_path.glob("out/**/l3rs-meta-training/events*")} == {"seed-0", "seed-1"}
+
+
+def test_a_stop_in_the_last_generation_of_a_seed_begins_no_other(run, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_l3rs.meta.trainer.MetaTrainer._all_agree_to_stop", ask_to_stop)
+    several = ["--num_seeds", "2", "--num_validation_tasks", "1", "--validation_interval", "0"]
+    assert run("meta-train", write_settings(inputs, tmp_path), *several)[0] == 0
+    assert (tmp_path / "out/seed-0/checkpoint-1").is_dir() and not (tmp_path / "out/seed-1").exists()
+    assert not (tmp_path / "out/l3rs").exists()
+
+
+def ask_to_stop(trainer):
+    trainer._interruption.requested = True
+    return True
 
 
 def test_help_lists_the_settings(run, capsys):

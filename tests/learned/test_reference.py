@@ -135,6 +135,13 @@ def test_equals_the_reference_with_constant_choices(constant, dtype):
     run_both(dtype, directions=("rmsprop", "sgd"), averaging=True, constant=constant)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("trained_steps", [4, 5])
+def test_equals_the_reference_in_a_run_far_beyond_those_of_meta_training(trained_steps, dtype):
+    """The run is planned for 25 steps: more than five times 4, but not more than five times 5."""
+    run_both(dtype, directions=("rmsprop", "sgd"), anneal_long_runs=True, num_training_steps=trained_steps)
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_equals_the_reference_at_the_bounds_of_the_features(dtype, scale):

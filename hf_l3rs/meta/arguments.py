@@ -56,8 +56,8 @@ class L3RSArguments:
     batch_norm_momentum: float | None = field(
         default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
     )
-    anneal_long_runs: bool = field(
-        default=False, metadata={"help": "Shrink steps late in runs far beyond those of meta-training."}
+    anneal_long_runs: bool | None = field(
+        default=None, metadata={"help": "Shrink steps in runs far beyond meta-training's; initial_l3rs's by default."}
     )
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
         "layers_by": "name",
         "average_iterates": False,
         "batch_norm_momentum": None,
-        "anneal_long_runs": False,
+        "anneal_long_runs": None,
         "features": list(FEATURES),
         "constant": [],
     },
@@ -72,7 +72,7 @@ def build_network(
     for name, value in (
         ("adam_betas", l3rs_args.adam_betas and tuple(l3rs_args.adam_betas)),
         ("batch_norm_momentum", l3rs_args.batch_norm_momentum),
-        ("anneal_long_runs", l3rs_args.anneal_long_runs or None),
+        ("anneal_long_runs", l3rs_args.anneal_long_runs),
     ):
         if value is not None:
             changes[name] = value

@@ -133,6 +133,7 @@ def test_a_start_is_told_to_anneal(tmp_path):
     plain, annealed = trained_network(tiny_resnet()), trained_network(tiny_resnet(), anneal_long_runs=True)
     assert go_on(tmp_path, annealed, tiny_resnet()).config.anneal_long_runs
     assert go_on(tmp_path, plain, tiny_resnet(), anneal_long_runs=True).config.anneal_long_runs
+    assert not go_on(tmp_path, annealed, tiny_resnet(), anneal_long_runs=False).config.anneal_long_runs
 
 
 def test_how_well_a_start_fits_is_told(tmp_path, caplog):

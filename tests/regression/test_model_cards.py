@@ -14,7 +14,7 @@ from hf_l3rs.hub.results import read_results, write_results
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
 FINGERPRINTS = {
     "l3rs-mobilenet-v2-fashion": "ef826adfd4d2e3fd",
-    "l3rs-mobilenet-v2-fashion-head": "00275736e652b10b",
+    "l3rs-mobilenet-v2-fashion-head": "abb025655d585159",
     "l3rs-resnet-tiny-fashion": "89e35ee4db47f56c",
     "l3rs-universal-start": "371a5d7a5b15d7b0",
     "l3rs-vit-tiny-fashion": "e57178e56e0f5c21",

@@ -82,8 +82,9 @@ def train(
     """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
     runs = _runs_of_seeds(es, args, task_args.num_validation_tasks)
     accelerator = make_accelerator(args.report_to, args.output_dir)
-    for _, own in runs:
-        RunFolder(own.output_dir, own.keep_checkpoints, Processes(accelerator)).check_free(own.resume_from_checkpoint)
+    folders = {own.output_dir: own.resume_from_checkpoint for _, own in runs}
+    for path, resume in {args.output_dir: None, **folders}.items():  # that of a single seed's run is not written over
+        RunFolder(path, args.keep_checkpoints, Processes(accelerator)).check_free(resume)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     validation_tasks = [validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)]
 

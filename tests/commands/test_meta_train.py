@@ -52,6 +52,10 @@ def test_the_best_of_several_seeds_is_kept(run, inputs, tmp_path):
     shutil.rmtree(tmp_path / "out/seed-1")  # as if it had been interrupted between the two
     assert run("meta-train", settings, *several, "--resume_from_checkpoint", "last")[0] == 0
     assert (tmp_path / "out/l3rs/model.safetensors").read_bytes() == before
+    (tmp_path / "other/checkpoint-1").mkdir(parents=True)
+    several += ["--resume_from_checkpoint", "last", "--output_dir", str(tmp_path / "other")]
+    status, _, err = run("meta-train", settings, *several)
+    assert status == 1 and "other already holds checkpoint-1" in err
     status, _, err = run("meta-train", settings, "--num_seeds", "2", "--output_dir", str(tmp_path / "other"))
     assert status == 1 and "num_validation_tasks is 0; raise it, or set num_seeds to 1" in err
 

@@ -13,6 +13,7 @@ from hf_l3rs.hub.results import read_results, write_results
 
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
 FINGERPRINTS = {
+    "l3rs-efficientnet-lite0-fashion": "ba006fd36ee62111",
     "l3rs-mobilenet-v2-fashion": "ef826adfd4d2e3fd",
     "l3rs-mobilenet-v2-fashion-head": "abb025655d585159",
     "l3rs-resnet-tiny-fashion": "89e35ee4db47f56c",

@@ -202,6 +202,7 @@ class TaskArguments:
         curriculum_generations (`int`, *optional*, defaults to `0`): Over how many the greatest horizon grows.
         spread_horizons (`bool`, *optional*, defaults to `False`):
             Whether the horizons of a generation's tasks are spread evenly over their range, and not drawn one by one.
+            It hardly matters to `estimator: windows`, whose runs begin in different generations.
         augmentations (`list[str]`, *optional*): What makes more tasks of the same images.
         num_validation_tasks (`int`, *optional*, defaults to `16`): Fixed tasks on other images; 0 for none.
     """

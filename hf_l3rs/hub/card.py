@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike
-from hf_l3rs.hub.overview import describe_cost, describe_gain
+from hf_l3rs.hub.overview import describe_cost, describe_gain, describe_payback
 from hf_l3rs.hub.provenance import HUB_ID, base_models, describe_settings, known_hub_ids, last_part, trained_on
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
@@ -214,13 +214,21 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
         "gain": describe_gain(entries),
-        "cost": describe_cost(config.meta_training, config.directions),
+        "cost": _cost(config, entries),
         "base_step": f"{config.base_step:g}",
         "settings": markdown_table(["setting", "value"], settings.items()),
         "results": _results_table(entries) if entries else None,
         "has_data_limit": _has_data_limit(entries),
         "commands": _union(map(_command, entries)),
     }
+
+
+def _cost(config: L3RSConfig, entries: Sequence[Result]) -> str | None:
+    sentences = (
+        describe_cost(config.meta_training, config.directions),
+        describe_payback(config.meta_training, config.num_training_steps, entries),
+    )
+    return " ".join(filter(None, sentences)) or None
 
 
 def _base_model(config: L3RSConfig) -> str:

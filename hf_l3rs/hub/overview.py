@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result
 from hf_l3rs.markdown import duration, markdown_text
+
+
+# How results call what an L3RS was made for.
+IN_DOMAIN = "in domain"
+# Learning rates of a search, as an evaluation has it.
+NUM_RATES = 11
 
 
 def describe_gain(entries: Sequence[Result]) -> str | None:
@@ -57,6 +64,42 @@ def describe_cost(meta_training: Mapping[str, Any], directions: Iterable[str]) -
     if "muon" in directions:
         sentences.append("With Muon among its directions, its step takes several times as long as Adam's on a CPU.")
     return " ".join(sentences) or None
+
+
+def describe_payback(meta_training: Mapping[str, Any], longest: int | None, entries: Sequence[Result]) -> str | None:
+    """
+    Says after how many runs an L3RS has saved the steps that making it took.
+
+    Args:
+        meta_training (`Mapping[str, Any]`): Of [`~hf_l3rs.L3RSConfig`].
+        longest (`int`, *optional*): The longest run of meta-training, in steps; longer ones count for nothing here.
+        entries (`Sequence[Result]`): What was measured; the longest runs in domain up to `longest` count.
+
+    Returns:
+        `str` or `None`: `None` where that is not known.
+    """
+    cost = _number(meta_training.get("cost_in_plain_steps"))
+    own = [
+        each
+        for each in entries
+        if each.optimizer == OPTIMIZER_NAME and each.setting == IN_DOMAIN and each.num_training_steps <= (longest or 0)
+    ]
+    result = max(own, key=lambda each: each.num_training_steps, default=None)
+    if not cost or result is None or result.step_ratio is None or result.num_diverged:
+        return None
+    steps, more = result.num_training_steps, result.step_ratio - 1  # in runs of the rival for the same loss
+    searching = _runs(cost / (steps * (more + NUM_RATES - 1)))
+    text = f"In runs of {steps} steps its making is paid back after about {searching} runs"
+    text += f" beside a search of {NUM_RATES} learning rates for each"
+    if result.step_ratio_bound is None and more > 0:
+        text += f", about {_runs(cost / (steps * more))} beside the best rival at a known rate"
+    return f"{text}."
+
+
+def _runs(count: float) -> str:
+    """A number of runs to two digits, which is more than is known."""
+    digits = max(len(str(math.ceil(count))) - 2, 0)
+    return f"{round(math.ceil(count), -digits):,}"
 
 
 def _number(value: Any) -> float | None:

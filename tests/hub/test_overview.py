@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from hf_l3rs.hub.overview import describe_cost, describe_gain
+from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES
+from hf_l3rs.evaluation.grid import SETTINGS
+from hf_l3rs.hub.overview import IN_DOMAIN, NUM_RATES, describe_cost, describe_gain, describe_payback
 from hf_l3rs.hub.results import Result
 
 
@@ -41,3 +43,36 @@ def test_the_gain_is_where_it_was_measured():
 )
 def test_the_cost_is_what_the_summary_says(summary, directions, said):
     assert describe_cost(summary, directions) == said
+
+
+SEARCHING = (
+    "In runs of 20 steps its making is paid back after about {} runs beside a search of 11 learning rates for each"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, f"{SEARCHING.format(140)}, about 2,800 beside the best rival at a known rate."),
+        ({"step_ratio": 1.0, "step_ratio_bound": "at least"}, f"{SEARCHING.format(140)}."),
+        ({"step_ratio": 0.5}, f"{SEARCHING.format(150)}."),
+        ({"step_ratio": None}, None),
+        ({"num_diverged": 1}, None),
+        ({"setting": "other domain"}, None),
+        ({"num_training_steps": 40}, None),
+    ],
+)
+def test_when_it_is_paid_back_is_told(changes, said):
+    """The figures of the embedded ResNet; a longer run than those of meta-training does not count."""
+    entries = [
+        replace(RESULT, **{"num_training_steps": 20, "step_ratio": 1.52, **changes}),
+        replace(RESULT, num_training_steps=10, step_ratio=1.4, setting="other domain"),
+        replace(RESULT, num_training_steps=100, step_ratio=1.4),
+    ]
+    assert describe_payback({"cost_in_plain_steps": 28_611}, 30, entries) == said
+    assert describe_payback({}, 30, entries) is None
+    assert describe_payback({"cost_in_plain_steps": 28_611}, None, entries) is None
+
+
+def test_the_card_knows_the_evaluation():
+    assert len(ADAPTIVE_RATES) == NUM_RATES and SETTINGS["in_domain"] == IN_DOMAIN

@@ -65,11 +65,16 @@ def draw_again(source: Path, output: Path | None = None, title: str | None = Non
             f"{source} has none of {', '.join(names)} to draw; give the output folder of an evaluation or of a "
             "meta-training."
         )
-    return [_draw(folder / name, output or folder, title) for name in found]
+    pictures = list(filter(None, (_draw(folder / name, output or folder, title) for name in found)))
+    if not pictures:
+        raise DataError(
+            f"{folder / METRICS} has no generation that was validated; wait for one, or set validation_interval."
+        )
+    return pictures
 
 
-def _draw(file: Path, output: Path, title: str | None) -> Path:
-    """Draws one file; returns the picture."""
+def _draw(file: Path, output: Path, title: str | None) -> Path | None:
+    """Draws one file; returns the picture, or `None` where no generation of a meta-training was validated."""
     from hf_l3rs.evaluation.plots import plot_learning_curves
     from hf_l3rs.evaluation.results import read_rows
     from hf_l3rs.evaluation.trajectories import read_trajectory
@@ -83,9 +88,7 @@ def _draw(file: Path, output: Path, title: str | None) -> Path:
     if file.name == TRAJECTORIES:
         plot_trajectories(read_trajectory(file), output / TRAJECTORIES_NAME, title or _title_of(file.parent))
         return output / TRAJECTORIES_NAME
-    if not draw_curve(file, output / CURVE_NAME, title):
-        raise DataError(f"{file} has no generation that was validated; wait for one, or set validation_interval.")
-    return output / CURVE_NAME
+    return output / CURVE_NAME if draw_curve(file, output / CURVE_NAME, title) else None
 
 
 def _title_of(folder: Path) -> str:

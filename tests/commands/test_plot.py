@@ -46,6 +46,16 @@ def test_a_meta_training_is_drawn_from_its_folder_or_its_metrics_also_while_it_r
     assert is_picture_of(tmp_path / "again/curve.png", metrics)
 
 
+def test_metrics_without_a_validation_are_no_picture(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / METRICS_NAME).write_text('{"generation": 1, "meta_loss": 0.5}\n')
+    status, out, err = run("plot", tmp_path)
+    assert (status, out) == (1, "") and "has no generation that was validated" in err
+    write_rows([Row("L3RS", None, 0, 2, 2, 0.5, 0.9)], tmp_path / "rows.csv")  # as beside each variation of ablations
+    status, out, _ = run("plot", tmp_path)
+    assert (status, out) == (0, f"{tmp_path}/curves.png\n")
+
+
 def test_without_matplotlib_it_says_how_to_have_it(run, tmp_path, monkeypatch):
     def missing():
         raise ImportError("Pictures need matplotlib; install it with `pip install hf_l3rs[plots]`.")

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import os
@@ -233,6 +234,7 @@ def test_a_run_in_which_everything_diverges_fails_with_one_sentence(tmp_path, ca
 
 def test_a_run_without_a_finite_validation_fails(tmp_path):
     trainer = make_trainer(str(tmp_path), 3)
+    trainer.selection._scorer = copy.copy(trainer.scorer)  # the estimator's goes on as it is
     trainer.selection._scorer.score = lambda vector, task: Rollout(math.inf, math.nan, 0.0, 2)
     with pytest.raises(MetaTrainingError, match="diverged at every validation"):
         trainer.train()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from hf_l3rs import L3RS, files
@@ -13,6 +14,7 @@ from hf_l3rs.errors import L3RSError, StorageError
 from hf_l3rs.hub.artifact import load_network
 from hf_l3rs.hub.provenance import describe_settings
 from hf_l3rs.hub.results import read_results
+from hf_l3rs.settings import read_yaml
 from recipes import meta_evaluate, meta_train
 from tests.evaluation.evaluate_tiny import make_inputs
 from tests.tiny import tiny_mobilenet
@@ -57,8 +59,8 @@ def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, 
     model.save_pretrained(tmp_path / "base")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "base")
     settings = {
-        "base_model": tmp_path / "base",
-        "datasets": tmp_path / "images",
+        "base_model": str(tmp_path / "base"),
+        "datasets": [str(tmp_path / "images")],
         "trainable": trainable,
         "num_classes": 3,
         "batch_size": 4,
@@ -68,10 +70,11 @@ def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, 
         "num_tasks": 1,
         "num_generations": 1,
         "num_validation_tasks": 0,
-        "output_dir": tmp_path / "out",
+        "output_dir": str(tmp_path / "out"),
     }
-    options = [f"--{name}={value}" for name, value in settings.items()]
-    network = load_network(meta_train.main(["recipes/configs/mobilenet_v2_fashion.yaml", *options]))
+    recipe = read_yaml("recipes/configs/mobilenet_v2_fashion.yaml")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, **settings}))
+    network = load_network(meta_train.main([str(tmp_path / "my.yaml")]))
     count = {"all": len(list(model.parameters())), "head": 2, "last:2": 23}[trainable]
     assert len(network.config.layers) == count and network.config.layers[-1].role == "head.bias"
     summary = network.config.meta_training

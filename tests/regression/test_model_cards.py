@@ -16,6 +16,7 @@ FINGERPRINTS = {
     "l3rs-efficientnet-lite0-fashion": "ba006fd36ee62111",
     "l3rs-mobilenet-v2-fashion": "ef826adfd4d2e3fd",
     "l3rs-mobilenet-v2-fashion-head": "abb025655d585159",
+    "l3rs-mobilenet-v2-fashion-last": "0951a0462d41503d",
     "l3rs-resnet-tiny-fashion": "89e35ee4db47f56c",
     "l3rs-universal-start": "371a5d7a5b15d7b0",
     "l3rs-vit-tiny-fashion": "e57178e56e0f5c21",

@@ -20,6 +20,7 @@ FINGERPRINTS = {
     "l3rs-resnet-tiny-fashion": "89e35ee4db47f56c",
     "l3rs-universal-start": "371a5d7a5b15d7b0",
     "l3rs-vit-tiny-fashion": "e57178e56e0f5c21",
+    "l3rs-vit-tiny-fashion-lora": "bceca164d016f07f",
 }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from hf_l3rs import L3RSArtifact, L3RSNetwork
+from hf_l3rs import L3RSArtifact
 from hf_l3rs.commands.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.arguments import EvaluationArguments
@@ -32,6 +32,7 @@ from hf_l3rs.evaluation.report import mean_and_stderr
 from hf_l3rs.evaluation.results import Run, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.markdown import mean_with_stderr
+from hf_l3rs.meta.build import warm_start
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
@@ -58,13 +59,6 @@ class SelectionArguments:
         check_fields(self, {"select": tuple(VALUES), **counts})
 
 
-def with_setting(network: L3RSNetwork, name: str, value: Any) -> L3RSNetwork:
-    """Returns the same meta-weights with another value of a setting."""
-    changed = L3RSNetwork(network.config.replace(**{name: value}))
-    changed.load_state_dict(network.state_dict())
-    return changed
-
-
 def main(argv: list[str] | None = None) -> Any:
     """Returns the chosen value."""
     model_args, task_args, args, selection = parse_arguments(
@@ -77,7 +71,10 @@ def main(argv: list[str] | None = None) -> Any:
     model, _, validation = build_tasks(model_args, task_args, args.seed)
     model.to(accelerator.device)
     network, output_dir = L3RSArtifact.from_pretrained(args.l3rs).network, Path(args.output_dir)
-    tried = {str(value): with_setting(network, selection.select, value) for value in VALUES[selection.select]}
+    layers = network.config.layers
+    tried = {
+        str(value): warm_start(network, layers, **{selection.select: value}) for value in VALUES[selection.select]
+    }
     runs = [
         Run(contender, task, length)
         for contender in (l3rs_contender(each, name) for name, each in tried.items())

@@ -37,7 +37,7 @@ class MetaTrainingError(L3RSError, RuntimeError):
 
 
 class NothingToKeepError(MetaTrainingError):
-    """A meta-training that is over gave nothing that could be used: every candidate or every validation diverged."""
+    """A meta-training gave nothing that could be used: every candidate, every validation, or its weights diverged."""
 
 
 class CheckpointError(L3RSError, RuntimeError):

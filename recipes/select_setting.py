@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.report import mean_and_stderr
 from hf_l3rs.evaluation.results import Run, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.markdown import mean_with_stderr
 from hf_l3rs.meta.build import warm_start
+from hf_l3rs.meta.checkpoint import NO_COST
+from hf_l3rs.meta.summary import with_earlier_cost
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
@@ -57,6 +61,14 @@ class SelectionArguments:
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("lengths", "num_validation_runs"), Range(low=1))
         check_fields(self, {"select": tuple(VALUES), **counts})
+
+
+def with_cost(network: L3RSNetwork, runs: Sequence[Run]) -> L3RSNetwork:
+    """Adds what was run to choose a setting to what meta-training cost, so that the payback counts it."""
+    inner_steps, earlier = sum(run.num_training_steps for run in runs), network.config.meta_training
+    own = {**NO_COST, "inner_steps": inner_steps, "cost_in_plain_steps": inner_steps, "evaluations": len(runs)}
+    network.config = network.config.replace(meta_training={**earlier, **with_earlier_cost(own, earlier)})
+    return network
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -89,7 +101,7 @@ def main(argv: list[str] | None = None) -> Any:
     finals = final_rows(rows)
     best = str(ranked(finals, ["optimizer"]).optimizer.iloc[0])
     if accelerator.is_main_process:
-        L3RSArtifact(tried[best]).save_pretrained(output_dir / "l3rs")
+        L3RSArtifact(with_cost(tried[best], runs)).save_pretrained(output_dir / "l3rs")
         for name, loss in mean_and_stderr(finals.groupby("optimizer", sort=False).loss).iterrows():
             chosen = "  <- best" if name == best else ""
             stderr = None if math.isnan(loss["stderr"]) else loss["stderr"]  # of a single run

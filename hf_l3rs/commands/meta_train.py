@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_l3rs.commands.answer import Answer
-from hf_l3rs.errors import ConfigError, NothingToKeepError
+from hf_l3rs.errors import CheckpointError, ConfigError, NothingToKeepError
 from hf_l3rs.evaluation.references import reference_losses
 from hf_l3rs.hub.artifact import L3RS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
@@ -134,6 +134,12 @@ def _runs_of_seeds(
 ) -> list[tuple[ESConfig, MetaTrainingArguments]]:
     """Returns the settings of each seed's run; a single one has the output folder to itself."""
     if args.num_seeds == 1:
+        of_seeds = sorted(Path(args.output_dir).glob("seed-*/checkpoint-*"))
+        if of_seeds:
+            raise CheckpointError(
+                f"{args.output_dir} holds runs of several seeds, {of_seeds[0].parent.name} among them; give num_seeds "
+                "as it was, or name another output_dir."
+            )
         return [(es, args)]
     if not num_validation_tasks:
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from hf_l3rs.errors import MetaTrainingError
+from hf_l3rs.errors import NothingToKeepError
 from hf_l3rs.validation import MAX_SEED, Range, check_fields
 
 
@@ -114,7 +114,7 @@ def move(config: OuterConfig, state: OuterState, gradient: torch.Tensor) -> Oute
         [`OuterState`]: The next generation's.
 
     Raises:
-        MetaTrainingError: If the mean is not finite any more.
+        NothingToKeepError: If the mean is not finite any more.
     """
     mean = torch.nn.Parameter(state.mean.clone())
     mean.grad = gradient
@@ -125,7 +125,7 @@ def move(config: OuterConfig, state: OuterState, gradient: torch.Tensor) -> Oute
         optimizer.state[mean] = {name: tensor.clone() for name, tensor in state.optimizer.items()}
     optimizer.step()
     if not bool(torch.isfinite(mean).all()):
-        raise MetaTrainingError(
+        raise NothingToKeepError(
             f"The meta-weights are no longer finite after generation {state.generation + 1}; lower learning_rate, or "
             "raise sigma and final_sigma, and start anew."
         )

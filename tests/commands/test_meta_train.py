@@ -49,6 +49,8 @@ def test_the_best_of_several_seeds_is_kept(run, inputs, tmp_path):
     before = (tmp_path / "out/l3rs/model.safetensors").read_bytes()
     status, _, err = run("meta-train", settings, *several)
     assert status == 1 and "seed-0 already holds checkpoint-1; resume with" in err
+    status, _, err = run("meta-train", settings)
+    assert status == 1 and "out holds runs of several seeds, seed-0 among them" in err
     shutil.rmtree(tmp_path / "out/seed-1")  # as if it had been interrupted between the two
     assert run("meta-train", settings, *several, "--resume_from_checkpoint", "last")[0] == 0
     assert (tmp_path / "out/l3rs/model.safetensors").read_bytes() == before

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_l3rs.errors import MetaTrainingError
+from hf_l3rs.errors import NothingToKeepError
 from hf_l3rs.meta.outer import OPTIMIZERS, OuterConfig, OuterState, move, retreat
 
 
@@ -29,6 +29,6 @@ def test_a_retreat_goes_back_to_the_average_and_forgets_the_way():
 
 @pytest.mark.parametrize("gradient", [torch.tensor([torch.nan, 0.0]), torch.tensor([torch.inf, 0.0])])
 def test_weights_that_would_not_be_finite_are_refused(gradient):
-    with pytest.raises(MetaTrainingError, match="no longer finite after generation 5; lower learning_rate") as error:
+    with pytest.raises(NothingToKeepError, match="no longer finite after generation 5; lower learning_rate") as error:
         move(OuterConfig(optimizer="sgd"), OuterState(torch.ones(2), 4), gradient)
     assert "\n" not in str(error.value)

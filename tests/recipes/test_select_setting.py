@@ -25,7 +25,11 @@ def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monk
         losses.setdefault(row.optimizer, []).append(row.loss)
     assert list(losses) == [str(value) for value in values] and {len(each) for each in losses.values()} == {2}
     assert str(best) == min(losses, key=lambda name: sum(losses[name]))
-    assert getattr(load_network(tmp_path / "l3rs").config, setting) == best
+    config = load_network(tmp_path / "l3rs").config
+    assert getattr(config, setting) == best
+    before = load_network("model_cards/l3rs-resnet-tiny-fashion").config.meta_training
+    added = {name: config.meta_training[name] - before[name] for name in ("inner_steps", "cost_in_plain_steps")}
+    assert added == dict.fromkeys(added, 8)  # two values, two runs each, of two steps
     assert f"{best}: " in capsys.readouterr().out
 
 

@@ -6,8 +6,10 @@ Measures how an L3RS carries over to architectures that it never saw: untouched,
 
 For each model, meta_train.py goes on from the L3RS for so many inner steps, on images for meta-training, and
 meta_evaluate.py measures what comes out, and the L3RS itself, on unseen tasks, beside Adam at 1e-3 and baselines whose
-rates it searches on validation tasks. OUTPUT_DIR/summary.md has one table of everything, made of what is in
-OUTPUT_DIR/MODEL/VARIANT. What is there is not made again: after an interruption the same command goes on.
+rates it searches on validation tasks. OUTPUT_DIR/summary.md has one table of everything, made of the rows that are in
+OUTPUT_DIR/MODEL, and those are of OUTPUT_DIR/MODEL/VARIANT. What is there is not made again: after an interruption the
+same command goes on. To store a model for the README of the recipes, copy its rows.csv and search/search.csv to
+recipes/results/architecture_transfer/MODEL, and run `make readme`.
 """
 
 from __future__ import annotations
@@ -16,22 +18,21 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from hf_l3rs.commands.shell import run_script
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.report import Summary, summarise
-from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.evaluation.job import ROWS_NAME
+from hf_l3rs.evaluation.results import Row, read_rows, to_csv
+from hf_l3rs.evaluation.transfer import FIXED, UNTOUCHED, to_table
 from hf_l3rs.files import write_files
-from hf_l3rs.markdown import markdown_table, mean_with_stderr
+from hf_l3rs.hub.results import OPTIMIZER_NAME
 from hf_l3rs.settings import OptionParser
 
 
 RECIPES = Path(__file__).resolve().parent
-UNTOUCHED = "untouched"
-FIXED = "Adam at 1e-3"
 TUNED = ("Adam constant", "Adam cosine", "Schedule-free AdamW")
 STEPS_PER_GENERATION = 40  # of configs/architecture_transfer.yaml: 2 tasks of 20 steps
 SMOKE = {"horizons": [10], "num_tasks": 2, "num_search_tasks": 1, "evaluation_size": 50}
@@ -75,8 +76,8 @@ def warm_start(model: str, inner_steps: int, folder: Path, arguments: argparse.N
     return target / "l3rs"
 
 
-def measure(model: str, arguments: argparse.Namespace) -> list[Summary]:
-    """Returns what all variants of the L3RS and the baselines do on a model."""
+def measure(model: str, arguments: argparse.Namespace) -> list[Row]:
+    """Measures all variants of the L3RS and the baselines on a model, writes the rows and returns them."""
     tuned = TUNED[:1] if arguments.smoke else arguments.baselines
     folder, rows = arguments.output_dir / Path(model).name, []
     for inner_steps in (0, *arguments.inner_steps):
@@ -94,32 +95,11 @@ def measure(model: str, arguments: argparse.Namespace) -> list[Summary]:
             search_dir=folder / "search",
             **(SMOKE if arguments.smoke else {}),
         )
-        measured = read_rows(place / "rows.csv")
-        rows += [replace(row, optimizer=variant) for row in measured if row.optimizer == "L3RS"]
-        rows += [row for row in measured if row.optimizer != "L3RS" and not inner_steps]
-    return summarise(rows, [FIXED, *tuned])
-
-
-def cell(summary: Summary, is_rival: bool) -> str:
-    """A loss with its standard error, and on how many tasks it is lower than the best baseline's."""
-    loss = mean_with_stderr(summary.loss, summary.loss_stderr)
-    if summary.num_diverged:
-        loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}"
-    return f"{loss}, {summary.wins} of {summary.num_tasks}" if is_rival else loss
-
-
-def to_table(summaries: dict[str, list[Summary]], variants: Sequence[str]) -> str:
-    """Returns a line for each model and length of run, with the best baseline of each named in the last column."""
-    lines = []
-    for model, of_model in summaries.items():
-        for steps in sorted({summary.num_training_steps for summary in of_model}):
-            by_name = {each.optimizer: each for each in of_model if each.num_training_steps == steps}
-            best = by_name[by_name[FIXED].reference]
-            rate = f"{best.optimizer} at {best.learning_rate:g}" if best.optimizer != FIXED else FIXED
-            rivals = [cell(by_name[variant], is_rival=True) for variant in variants]
-            lines.append((model, steps, *rivals, cell(by_name[FIXED], False), f"{cell(best, False)} ({rate})"))
-    headers = ("model", "steps", *variants, FIXED, "best baseline")
-    return markdown_table(headers, lines, ("left", *["right"] * (len(headers) - 1)))
+        measured = read_rows(place / ROWS_NAME)
+        rows += [replace(row, optimizer=variant) for row in measured if row.optimizer == OPTIMIZER_NAME]
+        rows += [row for row in measured if row.optimizer in (FIXED, *tuned) and not inner_steps]
+    write_files(folder, {ROWS_NAME: to_csv(rows).encode()})
+    return rows
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -159,8 +139,7 @@ def main(argv: Iterable[str] | None = None) -> str:
     """Returns the table."""
     arguments = parse_arguments(argv)
     check(arguments)
-    variants = [UNTOUCHED, *(f"{inner_steps} inner steps" for inner_steps in arguments.inner_steps)]
-    table = to_table({Path(model).name: measure(model, arguments) for model in arguments.models}, variants)
+    table = to_table({Path(model).name: measure(model, arguments) for model in arguments.models})
     text = (
         f"{table}\n\nLoss on unseen tasks, mean ± standard error, and on how many of them it is lower than the best "
         "baseline's.\n"

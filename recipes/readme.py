@@ -4,9 +4,10 @@ Makes the tables of the READMEs and the pictures from what recipes/results store
     python recipes/readme.py
 
 What is stored belongs to the cells of recipes/configs/figure3_*.yaml: recipes/results/NAME/CELL/rows.csv and
-search.csv, NAME being the L3RS's, as recipes/figure3.py and recipes/meta_evaluate.py wrote them; and
-recipes/results/ablations has rows.csv and summary.md as recipes/ablations.py wrote them. Nothing is measured, and
-where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py.
+search.csv, NAME being the L3RS's, as recipes/figure3.py and recipes/meta_evaluate.py wrote them;
+recipes/results/ablations has rows.csv and summary.md as recipes/ablations.py wrote them, and
+recipes/results/architecture_transfer/MODEL rows.csv and search.csv of recipes/architecture_transfer.py. Nothing is
+measured, and where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -33,6 +34,7 @@ from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
 from hf_l3rs.evaluation.results import Row, final_rows, read_rows, to_csv
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
+from hf_l3rs.evaluation.transfer import to_table
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
@@ -44,10 +46,11 @@ from hf_l3rs.settings import OptionParser
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "recipes" / "results"
 ABLATIONS = RESULTS / "ablations"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"  # of a table in a README
+TRANSFER = RESULTS / "architecture_transfer"
 HEADERS = ("fine-tuning", "steps", "best rival of all", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
 HEADERS += ("recalibrated / rival", "L3RS / best tuned Adam", "speed-up on it", "L3RS / best without tuning")
 ADAMS = ("Adam constant", "Adam cosine")
+IN_DOMAIN = "in_domain"  # whose rows are the first table, before those of other settings
 
 CARD = """
 # What hf_l3rs measured
@@ -100,7 +103,7 @@ def stored_sections() -> list[Section]:
 
 
 def table(sections: Sequence[Section]) -> str:
-    """README's table: a line for each comparison and length of run."""
+    """A table of README: a line for each comparison and length of run."""
     lines = []
     for section in sections:
         summaries = summarise(section.rows, rivals_in(section.rows))
@@ -145,41 +148,42 @@ def _measured(summary: Summary) -> str:
     return f"{mean_with_stderr(summary.loss, summary.loss_stderr)}, {100 * summary.accuracy:.1f} %"
 
 
-def with_table(text: str, sections: Sequence[Section]) -> str:
-    """README with its table made anew; what stands outside of the markers stays."""
-    return with_text(text, table(sections))
+def with_tables(text: str, sections: Sequence[Section]) -> str:
+    """README with its tables made anew; what stands outside of the markers stays."""
+    for name, own in (("results", True), ("settings", False)):
+        chosen = [section for section in sections if (section.cell == IN_DOMAIN) == own]
+        text = with_text(text, name, table(chosen)) if chosen else text
+    return text
 
 
-def with_ablations(text: str) -> str:
-    """README of the recipes with the table of variations, if one is stored."""
-    stored = ABLATIONS / "summary.md"
-    return with_text(text, stored.read_text(encoding="utf-8").rstrip()) if stored.exists() else text
+def transfer_rows() -> dict[str, list[Row]]:
+    """What is stored of models that the universal start never saw, by model."""
+    return {path.parent.name: read_rows(path) for path in sorted(TRANSFER.glob(f"*/{ROWS_NAME}"))}
 
 
-def with_text(text: str, content: str) -> str:
-    """A README with other content between the markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"README.md has no place for its table; restore the lines {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+def with_recipes(text: str) -> str:
+    """README of the recipes with the tables of variations and of models never seen, where they are stored."""
+    ablations, transfer = ABLATIONS / "summary.md", transfer_rows()
+    if ablations.exists():
+        text = with_text(text, "ablations", ablations.read_text(encoding="utf-8").rstrip())
+    return with_text(text, "transfer", to_table(transfer)) if transfer else text
+
+
+def with_text(text: str, name: str, content: str) -> str:
+    """A README with other content between two markers."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise DataError(f"README.md has no place for a table; restore the lines {begin} and {end}.")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def dataset_card(sections: Sequence[Section]) -> str:
     """The card of recipes/results as a data set, by which `datasets.load_dataset` finds its files."""
     names = [f"{section.l3rs}.{section.cell}" for section in sections]
-    configs = [
-        {
-            "config_name": name,
-            **({"default": True} if index == 0 else {}),
-            "data_files": [
-                {"split": file.removesuffix(".csv"), "path": f"{section.l3rs}/{section.cell}/{file}"}
-                for file in (ROWS_NAME, SEARCH_NAME)
-                if (section.folder / file).exists()
-            ],
-        }
-        for index, (name, section) in enumerate(zip(names, sections))
-    ]
+    configs = [_config(name, section.folder) for name, section in zip(names, sections)]
+    configs[0]["default"] = True
     metadata = {
         "license": "apache-2.0",
         "pretty_name": "What hf_l3rs measured",
@@ -187,14 +191,26 @@ def dataset_card(sections: Sequence[Section]) -> str:
         "configs": configs,
     }
     lines = [(f"`{name}`", SETTINGS[each.cell], each.title) for name, each in zip(names, sections)]
+    for model in transfer_rows():
+        name = f"{TRANSFER.name}.{model}"
+        configs.append(_config(name, TRANSFER / model))
+        lines.append((f"`{name}`", "other architecture", f"{model}, by the universal start and warm starts from it"))
     if (ABLATIONS / ROWS_NAME).exists():
-        files = [{"split": "rows", "path": f"{ABLATIONS.name}/{ROWS_NAME}"}]
-        configs.append({"config_name": ABLATIONS.name, "data_files": files})
+        configs.append(_config(ABLATIONS.name, ABLATIONS))
         lines.append(
             (f"`{ABLATIONS.name}`", "in domain, validation tasks", "what each part of the ResNet's L3RS brings")
         )
     body = CARD.format(table=markdown_table(("configuration", "setting", "fine-tuning"), lines))
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{body}"
+
+
+def _config(name: str, folder: Path) -> dict[str, Any]:
+    """A configuration of the data set: the files of rows in a folder."""
+    files = [folder / file for file in (ROWS_NAME, SEARCH_NAME) if (folder / file).exists()]
+    return {
+        "config_name": name,
+        "data_files": [{"split": file.stem, "path": file.relative_to(RESULTS).as_posix()} for file in files],
+    }
 
 
 def draw(sections: Sequence[Section]) -> list[Path]:
@@ -223,7 +239,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     sections, recipes = stored_sections(), ROOT / "recipes"
-    for folder, with_it in ((ROOT, partial(with_table, sections=sections)), (recipes, with_ablations)):
+    for folder, with_it in ((ROOT, partial(with_tables, sections=sections)), (recipes, with_recipes)):
         text = with_it((folder / "README.md").read_text(encoding="utf-8"))
         write_files(folder, {"README.md": text.encode()})
     write_files(RESULTS, {"README.md": dataset_card(sections).encode()})

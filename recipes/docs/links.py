@@ -25,22 +25,21 @@ ELSEWHERE = {
 }
 LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 INCLUDE = re.compile(r'^<!-- (?:include: (\S+) "([^"]+)"|table: (costs)) -->$', re.MULTILINE)
-RESULTS = re.compile(r"<!-- results:begin -->\n(.*?)<!-- results:end -->", re.DOTALL)
 SCHEME = re.compile(r"[a-z]+:")
 
 
 def section(path: Path, heading: str) -> str:
     """
-    Returns a section of a Markdown file without its heading, or, for the heading `results`, its table of results.
+    Returns a section of a Markdown file without its heading, or what stands between the markers of that name.
 
     Raises:
         ValueError: If there is none, so that the site is not built.
     """
     text = path.read_text(encoding="utf-8")
-    if heading == "results":
-        found = RESULTS.search(text)
-    else:
-        found = re.search(rf"^(?:#+) {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    name = re.escape(heading)
+    found = re.search(rf"<!-- {name}:begin -->\n(.*?)<!-- {name}:end -->", text, re.DOTALL) or re.search(
+        rf"^(?:#+) {name}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE
+    )
     if found is None:
         raise ValueError(f"{path.name} has no section {heading!r}; correct the page that includes it.")
     return found[1].strip()

@@ -8,7 +8,7 @@ import pytest
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.grid_plots import grid_data
 from hf_l3rs.evaluation.plots import is_picture_of
-from hf_l3rs.evaluation.results import COLUMNS, read_rows, to_csv
+from hf_l3rs.evaluation.results import COLUMNS, Row, read_rows, to_csv, write_rows
 from recipes import readme
 
 
@@ -22,14 +22,14 @@ def sections():
 
 
 def test_every_stored_comparison_is_found(sections):
-    stored = {path.parent for path in readme.RESULTS.glob("*/*/rows.csv")}
+    stored = {path.parent for path in readme.RESULTS.glob("*/*/rows.csv") if readme.TRANSFER not in path.parents}
     assert {section.folder for section in sections} == stored and len(sections) >= 3
     assert {section.l3rs for section in sections} == {path.name for path in Path("model_cards").iterdir()}
 
 
 def test_readme_has_the_table_of_the_stored_rows(sections):
     text = Path("README.md").read_text(encoding="utf-8")
-    assert readme.with_table(text, sections) == text, "run `make readme`"
+    assert readme.with_tables(text, sections) == text, "run `make readme`"
 
 
 def test_the_card_of_the_data_set_names_every_file(sections):
@@ -51,26 +51,47 @@ def test_the_ablations_in_the_readme_of_the_recipes_are_the_stored_ones():
         pytest.skip("No ablations are stored.")
     rows = ABLATION_ROWS.read_bytes()
     assert is_picture_of(readme.ABLATIONS / "ablations.png", rows), "run `make readme`"
-    table, text = (path.read_text(encoding="utf-8") for path in (readme.ABLATIONS / "summary.md", RECIPES_README))
+    table = (readme.ABLATIONS / "summary.md").read_text(encoding="utf-8")
     names = list(dict.fromkeys(row.optimizer for row in read_rows(ABLATION_ROWS)))
     assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]] == names
-    assert readme.with_ablations(text) == text, "run `make readme`"
 
 
-def test_what_stands_around_the_table_stays(sections):
-    text = f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n"
-    new = readme.with_table(text, sections[:1])
-    assert new.startswith(f"above\n{readme.BEGIN}\n| fine-tuning |") and new.endswith(f"|\n{readme.END}\nbelow\n")
-    assert "old" not in new and readme.with_table(new, sections[:1]) == new
-    for broken in ("no place", readme.BEGIN, readme.END):
-        with pytest.raises(DataError, match="no place for its table; restore"):
-            readme.with_table(broken, sections)
+def test_the_readme_of_the_recipes_has_the_tables_of_what_is_stored():
+    text = RECIPES_README.read_text(encoding="utf-8")
+    assert readme.with_recipes(text) == text, "run `make readme`"
+
+
+def test_what_stands_around_the_tables_stays(sections):
+    own = next(section for section in sections if section.cell == readme.IN_DOMAIN)
+    other = next(section for section in sections if section.cell != readme.IN_DOMAIN)
+    places = [(f"<!-- {name}:begin -->", f"<!-- {name}:end -->") for name in ("results", "settings")]
+    text = "above\n" + "".join(f"{begin}\nold\n{end}\nbelow\n" for begin, end in places)
+    new = readme.with_tables(text, [other, own])
+    assert new.startswith(f"above\n{places[0][0]}\n| fine-tuning |") and new.endswith(f"|\n{places[1][1]}\nbelow\n")
+    assert "old" not in new and new.index(own.title) < new.index(places[1][0]) < new.index(other.title)
+    assert readme.with_tables(new, [other, own]) == new
+    for broken in ("no place", *places[0]):
+        with pytest.raises(DataError, match="no place for a table; restore"):
+            readme.with_tables(broken, sections)
+
+
+def test_models_that_the_universal_start_never_saw_are_in_the_table_and_the_data_set(tmp_path, monkeypatch, sections):
+    rows = [Row(name, None, task, 20, 20, 0.5, 0.8) for name in ("untouched", "Adam at 1e-3") for task in (0, 1)]
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    monkeypatch.setattr(readme, "TRANSFER", tmp_path / "architecture_transfer")
+    monkeypatch.setattr(readme, "ABLATIONS", tmp_path / "ablations")
+    write_rows(rows, readme.TRANSFER / "swin" / "rows.csv")
+    text = readme.with_recipes("<!-- transfer:begin -->\nold\n<!-- transfer:end -->\n")
+    assert "| swin | 20 | 0.500 ± 0.000, 0 of 2 |" in text and "old" not in text
+    card = readme.dataset_card([section._replace(l3rs="absent") for section in sections[:1]])
+    assert "path: architecture_transfer/swin/rows.csv" in card and "| `architecture_transfer.swin` |" in card
 
 
 def test_the_folder_is_a_data_set(sections, tmp_path):
     names = datasets.get_dataset_config_names(str(readme.RESULTS))
     of_sections = [f"{section.l3rs}.{section.cell}" for section in sections]
-    assert names == [*of_sections, *(["ablations"] if ABLATION_ROWS.exists() else [])]
+    of_transfer = [f"{readme.TRANSFER.name}.{model}" for model in readme.transfer_rows()]
+    assert names == [*of_sections, *of_transfer, *(["ablations"] if ABLATION_ROWS.exists() else [])]
     data = datasets.load_dataset(str(readme.RESULTS), cache_dir=str(tmp_path))
     assert set(data) == {"rows", "search"} and data["rows"].column_names == list(COLUMNS)
     rows = sections[0].rows

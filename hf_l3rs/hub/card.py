@@ -15,7 +15,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike
 from hf_l3rs.hub.overview import describe_cost, describe_gain, describe_payback
-from hf_l3rs.hub.provenance import HUB_ID, base_models, describe_settings, known_hub_ids, last_part, trained_on
+from hf_l3rs.hub.provenance import (
+    HUB_ID,
+    base_models,
+    describe_settings,
+    known_hub_ids,
+    last_part,
+    trained_on,
+    trained_part,
+)
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
 from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.layers import ROLE_PREFIX
@@ -56,7 +64,9 @@ def generate_model_card(
     Args:
         config ([`L3RSConfig`]): Of the L3RS.
         results ([`~hf_l3rs.hub.results.Results`], *optional*): What was measured with its meta-weights.
-        repo_id (`str`, *optional*): Hub id for the examples; a name made from the base model's by default.
+        repo_id (`str`, *optional*):
+            Hub id for the examples; by default the name in the metadata of `existing`, or else one made from the base
+            model's.
         existing (`ModelCard`, *optional*):
             The present card. Only what stands between its markers `<!-- hf_l3rs:begin ... -->` and
             `<!-- hf_l3rs:end ... -->` is replaced, and a section that was removed stays removed. Additional metadata,
@@ -69,7 +79,7 @@ def generate_model_card(
     Raises:
         ArtifactError: If a marker of `existing` lacks its counterpart, or `repo_id` is none.
     """
-    repo_id = repo_id or _default_name(config)
+    repo_id = repo_id or _name_of(existing) or _default_name(config)
     if not HUB_ID.fullmatch(repo_id):
         raise ArtifactError(f'{short(repo_id)} is not a Hub id of the form "user/name"; check it for a typo.')
     entries = results.entries if results is not None else ()
@@ -137,6 +147,11 @@ def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCar
 def _knows_roles(config: L3RSConfig) -> bool:
     """Whether it is for models that it never saw."""
     return bool(config.layers) and all(layer.name.startswith(ROLE_PREFIX) for layer in config.layers)
+
+
+def _name_of(card: ModelCard | None) -> str | None:
+    name = card.data.get("model_name") if card is not None else None
+    return name if isinstance(name, str) and HUB_ID.fullmatch(name) else None
 
 
 def _default_name(config: L3RSConfig) -> str:
@@ -208,6 +223,8 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
         "base_model": _base_model(config),
+        "part": trained_part(config.meta_training),
+        "trainable": config.meta_training.get("trainable"),
         "knows_roles": _knows_roles(config),
         "num_meta_parameters": f"{sum(map(math.prod, tensor_shapes(config).values())):,}",
         "directions": " and ".join(f"`{direction}`" for direction in config.directions),

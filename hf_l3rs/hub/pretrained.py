@@ -105,7 +105,9 @@ class L3RSArtifact:
 
         Args:
             save_directory (`str` or `os.PathLike`): Made if absent.
-            repo_id (`str`, *optional*): Hub id for the card's examples and for `push_to_hub`.
+            repo_id (`str`, *optional*):
+                Hub id for the card's examples and for `push_to_hub`; by default the name that a card there has, and
+                the folder's.
             push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder afterwards.
             push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.hub.push`].
 

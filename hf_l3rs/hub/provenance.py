@@ -13,6 +13,8 @@ from typing import Any
 HUB_ID = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 
 _STARTED_FROM = "started_from"
+# What may be fine-tuned in place of all; see `freeze` in hf_l3rs/tasks/trainable.py.
+_PART = re.compile(r"head|(?:last|lora):[1-9][0-9]{0,3}")
 # What a meta-training over several models says of them: names, and commits of those on the Hub.
 _OF_SEVERAL_MODELS = ("base_model", "more_base_models", "revisions")
 
@@ -68,6 +70,20 @@ def base_models(meta_training: Mapping[str, Any]) -> list[str]:
     commits = revisions if isinstance(revisions, list) else []
     on_hub = [bool(commit) for commit in commits] + [False] * (1 + len(others))
     return [name if is_known else last_part(name) for name, is_known in zip((first, *others), on_hub)]
+
+
+def trained_part(meta_training: Mapping[str, Any]) -> str | None:
+    """Returns what of a model an L3RS was made to fine-tune, in words before its name, or `None` if all of it."""
+    found = _PART.fullmatch(str(meta_training.get("trainable")))
+    if found is None:
+        return None
+    kind, _, count = found[0].partition(":")
+    number = "block" if count == "1" else f"{count} blocks"
+    return {
+        "head": "the head alone of",
+        "last": f"the last {number} and the head of",
+        "lora": f"LoRA adapters of rank {count} and the head of",
+    }[kind]
 
 
 def _own_data_sets(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.artifact import CONFIG_NAME, L3RS_NAME, PICTURE_NAME, RESULTS_NAME, load_network
 from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.hub.provenance import HUB_ID
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results, read_results, read_results_of, write_results
 
 
@@ -19,7 +20,8 @@ BEHAVIOUR_NAME = "behaviour.json"
 
 def write_release(artifact: L3RSArtifact, folder: PathLike, files: Iterable[PathLike]) -> None:
     """
-    Puts an L3RS and what was measured with it into one folder. What a person wrote into a card there is kept.
+    Puts an L3RS and what was measured with it into one folder, whose name the card takes. What a person wrote into a
+    card there is kept.
 
     Args:
         artifact ([`~hf_l3rs.L3RSArtifact`]): The L3RS.
@@ -36,7 +38,8 @@ def write_release(artifact: L3RSArtifact, folder: PathLike, files: Iterable[Path
     files = list(files)
     results = merge_results(fingerprint, [_read_own(file, fingerprint) for file in files])
     _write_measured(Path(folder), results, files)
-    artifact.save_pretrained(folder)
+    name = Path(folder).resolve().name
+    artifact.save_pretrained(folder, repo_id=name if HUB_ID.fullmatch(name) else None)
 
 
 def gather_release(folder: Path, more: Sequence[PathLike] = ()) -> Path:

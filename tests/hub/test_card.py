@@ -384,3 +384,26 @@ def test_an_l3rs_that_knows_roles_is_for_any_architecture(config):
     text = " ".join(generate_model_card(roles).text.split())
     assert "# l3rs-universal-start" in text and "fine-tunes image classifiers of any architecture." in text
     assert "it knows layers by role" in text and "by role" not in generate_model_card(config).text
+
+
+@pytest.mark.parametrize(
+    ("trainable", "words"),
+    [
+        ("head", "the head alone of"),
+        ("last:1", "the last block and the head of"),
+        ("last:2", "the last 2 blocks and the head of"),
+        ("lora:8", "LoRA adapters of rank 8 and the head of"),
+    ],
+)
+def test_what_is_fine_tuned_of_the_model(config, trainable, words):
+    of_part = config.replace(meta_training={**config.meta_training, "trainable": trainable})
+    text = generate_model_card(of_part).text
+    assert f"fine-tunes {words} " in text and f'freeze(model, "{trainable}")' in text
+    for value in ("all", 'head")\n```', ["head"], None):
+        whole = generate_model_card(config.replace(meta_training={"trainable": value})).text
+        assert "freeze" not in whole and "alone" not in whole
+
+
+def test_a_card_keeps_its_name(config):
+    named = generate_model_card(config, RESULTS, repo_id="user/my-l3rs")
+    assert 'from_pretrained("my-l3rs")' in generate_model_card(config, RESULTS, existing=named).text

@@ -46,6 +46,7 @@ def test_cards_name_no_folder_of_this_machine(folder):
     names = {each.dataset_type for each in card.data.eval_results}
     assert names <= {"zalando-datasets/fashion_mnist", "digits"}
     assert card.data.base_model is None
+    assert card.data.model_name == folder.name and f'from_pretrained("{folder.name}")' in card.text
     prose = [line for line in card.text.splitlines() if not line.startswith("python ")]
     assert not any("outputs/" in line or "recipes/" in line for line in prose)
 

@@ -90,7 +90,8 @@ def measure(model: str, arguments: argparse.Namespace) -> list[Row]:
             base_model=model,
             setting=f"{Path(model).name}, an architecture that it never saw",
             l3rs=warm_start(model, inner_steps, place, arguments) if inner_steps else arguments.l3rs,
-            baselines=[FIXED] if inner_steps else [FIXED, *tuned],  # which need to be measured only once
+            # it wants one at least; those of the first variant are what counts
+            baselines=[FIXED] if inner_steps else [FIXED, *tuned],
             output_dir=place,
             search_dir=folder / "search",
             **(SMOKE if arguments.smoke else {}),
@@ -118,21 +119,25 @@ def check(arguments: argparse.Namespace) -> None:
     for inner_steps in arguments.inner_steps:
         if inner_steps < 1 or inner_steps % STEPS_PER_GENERATION:
             raise ConfigError(
-                f"inner_steps must be multiples of {STEPS_PER_GENERATION}, a generation's, got {inner_steps}; round."
+                f"inner_steps must be multiples of {STEPS_PER_GENERATION}, which a generation of 2 tasks of 20 steps "
+                f"takes; got {inner_steps}, round it."
             )
 
 
 def parse_arguments(argv: Iterable[str] | None) -> argparse.Namespace:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    zoo = [f"outputs/zoo/{name}" for name in ("convnext", "swin", "dinov2", "mobilenet-v2")]
+    zoo = [f"outputs/zoo/{name}" for name in ("convnext", "swin", "dinov2", "mobilenet-v2", "resnet-wide")]
     parser.add_argument("--models", nargs="+", default=zoo, help="Folders of models that it never saw.")
     parser.add_argument("--l3rs", default="model_cards/l3rs-universal-start", help="Folder or Hub id of the L3RS.")
     parser.add_argument("--inner_steps", nargs="*", type=int, default=[200, 1000], help="Lengths of warm starts.")
     parser.add_argument("--baselines", nargs="+", default=list(TUNED), help="Whose learning rates are searched.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/architecture_transfer"), help="Where to.")
     parser.add_argument("--num_processes", type=int, default=1, help="CPU processes that share the work.")
-    parser.add_argument("--smoke", action="store_true", help="Two tasks of 10 steps, to see that everything runs.")
-    return parser.parse_args(argv)
+    parser.add_argument("--smoke", action="store_true", help="Little of everything, to see that it runs.")
+    arguments = parser.parse_args(argv)
+    if arguments.smoke:  # in a place of its own, since the rows are of other settings
+        arguments.inner_steps, arguments.output_dir = [STEPS_PER_GENERATION], arguments.output_dir / "smoke"
+    return arguments
 
 
 def main(argv: Iterable[str] | None = None) -> str:

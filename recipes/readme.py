@@ -7,7 +7,8 @@ What is stored belongs to the cells of recipes/configs/figure3_*.yaml: recipes/r
 search.csv, NAME being the L3RS's, as recipes/figure3.py and recipes/meta_evaluate.py wrote them;
 recipes/results/ablations has rows.csv and summary.md as recipes/ablations.py wrote them, and
 recipes/results/architecture_transfer/MODEL rows.csv and search.csv of recipes/architecture_transfer.py. Nothing is
-measured, and where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py.
+measured, and where nothing was stored anew, nothing changes. Cards of optimizers are made by recipes/release.py; the
+picture in them is drawn here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from hf_l3rs.evaluation.grid import SETTINGS, read_cells
 from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
 from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
 from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
-from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
+from hf_l3rs.evaluation.report import Summary, describe_loss, rivals_in, summarise
 from hf_l3rs.evaluation.results import Row, final_rows, read_rows, to_csv
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
 from hf_l3rs.evaluation.transfer import to_table
@@ -39,7 +40,7 @@ from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.markdown import markdown_table, mean_with_stderr
+from hf_l3rs.markdown import markdown_table
 from hf_l3rs.settings import OptionParser
 
 
@@ -145,7 +146,7 @@ def _share(ours: Summary, rivals: Sequence[Summary]) -> str:
 
 
 def _measured(summary: Summary) -> str:
-    return f"{mean_with_stderr(summary.loss, summary.loss_stderr)}, {100 * summary.accuracy:.1f} %"
+    return f"{describe_loss(summary)}, {100 * summary.accuracy:.1f} %"
 
 
 def with_tables(text: str, sections: Sequence[Section]) -> str:
@@ -175,7 +176,7 @@ def with_text(text: str, name: str, content: str) -> str:
     before, has_begin, rest = text.partition(begin)
     _, has_end, after = rest.partition(end)
     if not has_begin or not has_end:
-        raise DataError(f"README.md has no place for a table; restore the lines {begin} and {end}.")
+        raise DataError(f"A README has no place for the table {name}; restore the lines {begin} and {end}.")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 

@@ -1,7 +1,7 @@
 """
-Tries values of a setting of an L3RS on validation tasks, and saves it with the best. It is for settings that
-meta-training, which only moves the network's weights, cannot reach: the decays of the direction adam, and the momentum
-of batch norm's statistics.
+Tries values of a setting of an L3RS, and its own, on validation tasks, and saves it with the best. It is for settings
+that meta-training, which only moves the network's weights, cannot reach: the decays of the direction adam, and the
+momentum of batch norm's statistics.
 
     python recipes/select_setting.py recipes/configs/evaluate_resnet_tiny_fashion.yaml --select adam_betas \\
         --l3rs outputs/resnet_tiny_fashion_short/l3rs --output_dir outputs/resnet_tiny_fashion_betas
@@ -64,11 +64,11 @@ class SelectionArguments:
 
 
 def with_cost(network: L3RSNetwork, runs: Sequence[Run]) -> L3RSNetwork:
-    """Adds what was run to choose a setting to what meta-training cost, so that the payback counts it."""
-    inner_steps, earlier = sum(run.num_training_steps for run in runs), network.config.meta_training
+    """The same L3RS, with what was run to choose a setting among what it cost, so that the payback counts it."""
+    config, inner_steps = network.config, sum(run.num_training_steps for run in runs)
     own = {**NO_COST, "inner_steps": inner_steps, "cost_in_plain_steps": inner_steps, "evaluations": len(runs)}
-    network.config = network.config.replace(meta_training={**earlier, **with_earlier_cost(own, earlier)})
-    return network
+    summary = {**config.meta_training, **with_earlier_cost(own, config.meta_training)}
+    return warm_start(network, config.layers, meta_training=summary)
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -84,12 +84,11 @@ def main(argv: list[str] | None = None) -> Any:
     model.to(accelerator.device)
     network, output_dir = L3RSArtifact.from_pretrained(args.l3rs).network, Path(args.output_dir)
     layers = network.config.layers
-    tried = {
-        str(value): warm_start(network, layers, **{selection.select: value}) for value in VALUES[selection.select]
-    }
+    values = dict.fromkeys((*VALUES[selection.select], getattr(network.config, selection.select)))
+    tried = {str(value): warm_start(network, layers, **{selection.select: value}) for value in values}
     runs = [
-        Run(contender, task, length)
-        for contender in (l3rs_contender(each, name) for name, each in tried.items())
+        Run(l3rs_contender(each, name), task, length)
+        for name, each in tried.items()
         for length in selection.lengths
         for task in range(selection.num_validation_runs)
     ]

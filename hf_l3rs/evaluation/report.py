@@ -253,15 +253,19 @@ def _cells(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def _measured(summary: Summary, name: str) -> tuple[str, ...]:
-    loss = mean_with_stderr(summary.loss, summary.loss_stderr)
+def describe_loss(summary: Summary) -> str:
+    """The loss of a summary with its standard error, or on how many tasks it diverged."""
     if summary.num_diverged:
-        loss = f"diverged on {summary.num_diverged} of {summary.num_tasks}, median {summary.loss_median:.3f}"
+        return f"diverged on {summary.num_diverged} of {summary.num_tasks}, median {summary.loss_median:.3f}"
+    return mean_with_stderr(summary.loss, summary.loss_stderr)
+
+
+def _measured(summary: Summary, name: str) -> tuple[str, ...]:
     return (
         str(summary.num_training_steps),
         name,
         "none" if summary.learning_rate is None else f"{summary.learning_rate:g}",
-        loss,
+        describe_loss(summary),
         percent_with_stderr(summary.accuracy, summary.accuracy_stderr),
     )
 

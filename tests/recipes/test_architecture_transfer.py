@@ -82,7 +82,10 @@ def test_an_interrupted_warm_start_goes_on(recipes, tmp_path):
     [
         (["--models", "./absent"], "There is no folder './absent'; make it with recipes/base_models/build_zoo.py"),
         (["--models", "recipes", "tests/recipes"], "Two models have one name"),
-        (["--inner_steps", "50"], "inner_steps must be multiples of 40, a generation's, got 50"),
+        (
+            ["--inner_steps", "50"],
+            "inner_steps must be multiples of 40, which a generation of 2 tasks of 20 steps takes; got 50",
+        ),
     ],
 )
 def test_mistakes_end_in_one_sentence(options, message, recipes, tmp_path):
@@ -103,8 +106,8 @@ def test_the_recipes_themselves(tmp_path):
         base_step=0.02,
     )
     save_network(L3RSNetwork(config), tmp_path / "start")
-    options = ["--l3rs", str(tmp_path / "start"), "--inner_steps", "40", "--smoke"]
+    options = ["--l3rs", str(tmp_path / "start"), "--smoke"]
     table = transfer.main([*arguments(tmp_path), *options])
     assert "| tiny | 10 |" in table
-    warm = load_network(tmp_path / "out" / "tiny" / "40_inner_steps" / "meta_training" / "l3rs")
+    warm = load_network(tmp_path / "out" / "smoke" / "tiny" / "40_inner_steps" / "meta_training" / "l3rs")
     assert warm.config.meta_training["inner_steps"] == 40

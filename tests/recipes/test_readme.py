@@ -71,7 +71,7 @@ def test_what_stands_around_the_tables_stays(sections):
     assert "old" not in new and new.index(own.title) < new.index(places[1][0]) < new.index(other.title)
     assert readme.with_tables(new, [other, own]) == new
     for broken in ("no place", *places[0]):
-        with pytest.raises(DataError, match="no place for a table; restore"):
+        with pytest.raises(DataError, match="no place for the table results; restore"):
             readme.with_tables(broken, sections)
 
 

@@ -23,13 +23,17 @@ def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monk
     losses = {}
     for row in read_rows(tmp_path / f"{setting}.csv"):
         losses.setdefault(row.optimizer, []).append(row.loss)
-    assert list(losses) == [str(value) for value in values] and {len(each) for each in losses.values()} == {2}
+    start = load_network("model_cards/l3rs-resnet-tiny-fashion").config
+    assert list(losses) == [str(value) for value in (*values, getattr(start, setting))] and {
+        len(each) for each in losses.values()
+    } == {2}
     assert str(best) == min(losses, key=lambda name: sum(losses[name]))
     config = load_network(tmp_path / "l3rs").config
     assert getattr(config, setting) == best
-    before = load_network("model_cards/l3rs-resnet-tiny-fashion").config.meta_training
-    added = {name: config.meta_training[name] - before[name] for name in ("inner_steps", "cost_in_plain_steps")}
-    assert added == dict.fromkeys(added, 8)  # two values, two runs each, of two steps
+    added = {
+        name: config.meta_training[name] - start.meta_training[name] for name in ("inner_steps", "cost_in_plain_steps")
+    }
+    assert added == dict.fromkeys(added, 12)  # two values and its own, two runs each, of two steps
     assert f"{best}: " in capsys.readouterr().out
 
 

@@ -13,7 +13,8 @@ from hf_l3rs.hub.results import read_results, write_results
 
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
 FINGERPRINTS = {
-    "l3rs-efficientnet-lite0-fashion": "ba006fd36ee62111",
+    "l3rs-efficientnet-lite0-fashion": "0f666a878279e439",
+    "l3rs-efficientnet-lite0-fashion-last": "6a5913600062cd8c",
     "l3rs-mobilenet-v2-fashion": "ef826adfd4d2e3fd",
     "l3rs-mobilenet-v2-fashion-head": "abb025655d585159",
     "l3rs-mobilenet-v2-fashion-last": "0951a0462d41503d",

@@ -14,6 +14,7 @@ from hf_l3rs.hub.results import read_results, write_results
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
 FINGERPRINTS = {
     "l3rs-efficientnet-lite0-fashion": "0f666a878279e439",
+    "l3rs-efficientnet-lite0-fashion-head": "2eb78b5f7e4e4258",
     "l3rs-efficientnet-lite0-fashion-last": "6a5913600062cd8c",
     "l3rs-mobilenet-v2-fashion": "ef826adfd4d2e3fd",
     "l3rs-mobilenet-v2-fashion-head": "abb025655d585159",

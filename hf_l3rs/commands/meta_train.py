@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def _runs_of_seeds(
 ) -> list[tuple[ESConfig, MetaTrainingArguments]]:
     """Returns the settings of each seed's run; a single one has the output folder to itself."""
     if args.num_seeds == 1:
-        of_seeds = sorted(Path(args.output_dir).glob("seed-*/checkpoint-*"))
+        # isdir is false, too, for what no file system has
+        of_seeds = sorted(Path(args.output_dir).glob("seed-*/checkpoint-*")) if isdir(args.output_dir) else []
         if of_seeds:
             raise CheckpointError(
                 f"{args.output_dir} holds runs of several seeds, {of_seeds[0].parent.name} among them; give num_seeds "

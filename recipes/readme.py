@@ -51,7 +51,7 @@ TRANSFER = RESULTS / "architecture_transfer"
 HEADERS = ("fine-tuning", "steps", "best rival of all", "its loss", "L3RS", "L3RS / rival", "wins", "speed-up, 95 %")
 HEADERS += ("recalibrated / rival", "L3RS / best tuned Adam", "speed-up on it", "L3RS / best without tuning")
 ADAMS = ("Adam constant", "Adam cosine")
-IN_DOMAIN = "in_domain"  # whose rows are the first table, before those of other settings
+OWN_CELL = "in_domain"  # whose rows are the first table, before those of other settings
 
 CARD = """
 # What hf_l3rs measured
@@ -152,7 +152,7 @@ def _measured(summary: Summary) -> str:
 def with_tables(text: str, sections: Sequence[Section]) -> str:
     """README with its tables made anew; what stands outside of the markers stays."""
     for name, own in (("results", True), ("settings", False)):
-        chosen = [section for section in sections if (section.cell == IN_DOMAIN) == own]
+        chosen = [section for section in sections if (section.cell == OWN_CELL) == own]
         text = with_text(text, name, table(chosen)) if chosen else text
     return text
 

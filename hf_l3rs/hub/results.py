@@ -22,6 +22,9 @@ from hf_l3rs.validation import Range, check_fields, check_not_empty, short
 RESULTS_VERSION = 1
 OPTIMIZER_NAME = "L3RS"
 
+# Least gap between a baseline and the data limit, in the baseline's loss: shares of less are noise.
+LEAST_GAP = 0.05
+
 logger = logging.getLogger(__name__)
 
 
@@ -129,12 +132,12 @@ def gap_closed(loss: float, baseline_loss: float | None, data_limit_loss: float 
 
     Returns:
         `float` or `None`: 1 at the data limit, 0 where the baseline is, negative above. `None` if a loss is not known
-        or infinite, or if the limit is not below the baseline.
+        or infinite, or if the limit is less than `LEAST_GAP` below the baseline: there is no gap to close.
     """
     if baseline_loss is None or data_limit_loss is None or math.inf in (loss, baseline_loss):
         return None
     gap = baseline_loss - data_limit_loss
-    return (baseline_loss - loss) / gap if gap > 0 else None
+    return (baseline_loss - loss) / gap if gap > LEAST_GAP * baseline_loss else None
 
 
 def describe_speed_up(ratio: float | None, low: float | None, high: float | None, bound: str | None) -> str:

@@ -156,6 +156,7 @@ def test_results_of_certain_meta_weights(tmp_path, caplog):
         ((0.2, 0.3, None), None),
         ((0.2, None, 0.1), None),
         ((0.2, 0.3, 0.3), None),
+        ((0.2, 0.3, 0.29), None),  # a gap within the noise
         ((0.2, 0.3, math.inf), None),
         ((0.2, math.inf, 0.1), None),
         ((math.inf, 0.3, 0.1), None),

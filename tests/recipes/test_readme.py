@@ -62,8 +62,8 @@ def test_the_readme_of_the_recipes_has_the_tables_of_what_is_stored():
 
 
 def test_what_stands_around_the_tables_stays(sections):
-    own = next(section for section in sections if section.cell == readme.IN_DOMAIN)
-    other = next(section for section in sections if section.cell != readme.IN_DOMAIN)
+    own = next(section for section in sections if section.cell == readme.OWN_CELL)
+    other = next(section for section in sections if section.cell != readme.OWN_CELL)
     places = [(f"<!-- {name}:begin -->", f"<!-- {name}:end -->") for name in ("results", "settings")]
     text = "above\n" + "".join(f"{begin}\nold\n{end}\nbelow\n" for begin, end in places)
     new = readme.with_tables(text, [other, own])

@@ -28,18 +28,27 @@ def describe_gain(entries: Sequence[Result]) -> str | None:
         after 20 and 50 steps, not after 10 (in domain: digits)."`; `None` where nothing was compared.
     """
     own = [each for each in entries if each.optimizer == OPTIMIZER_NAME and each.baseline_loss is not None]
-    parts = []
+    places: dict[tuple[str, str], list[str]] = {}  # settings by what was found, and on which data
     for place in dict.fromkeys((each.setting, each.shown_dataset) for each in own):
         here = [each for each in own if (each.setting, each.shown_dataset) == place]
-        ahead = [each.num_training_steps for each in here if each.loss < (each.baseline_loss or 0)]
-        behind = [each.num_training_steps for each in here if each.num_training_steps not in ahead]
-        found = [f"after {_listed(ahead)} steps"] if ahead else []
-        found += [f"not after {_listed(behind)}{'' if ahead else ' steps'}"] if behind else []
         setting, dataset = map(markdown_text, (place[0] or "", place[1]))
-        parts.append(f"{', '.join(found)} ({setting or dataset}{f': {dataset}' if setting else ''})")
+        places.setdefault((_found(here), dataset), []).append(setting)
+    parts = []
+    for (found, dataset), settings in places.items():
+        where = "; ".join(filter(None, settings))
+        parts.append(f"{found} ({where}{': ' if where else ''}{dataset})")
     if not parts:
         return None
     return f"Measured on unseen tasks, its mean loss is lower than that of the best baseline {'; '.join(parts)}."
+
+
+def _found(results: Sequence[Result]) -> str:
+    """After how many steps the loss is lower than the best baseline's, and after how many it is not."""
+    ahead = [each.num_training_steps for each in results if each.loss < (each.baseline_loss or 0)]
+    behind = [each.num_training_steps for each in results if each.num_training_steps not in ahead]
+    found = [f"after {_listed(ahead)} steps"] if ahead else []
+    found += [f"not after {_listed(behind)}{'' if ahead else ' steps'}"] if behind else []
+    return ", ".join(found)
 
 
 def describe_cost(meta_training: Mapping[str, Any], directions: Iterable[str]) -> str | None:

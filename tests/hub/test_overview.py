@@ -18,6 +18,8 @@ def test_the_gain_is_where_it_was_measured():
     longer, rival = replace(RESULT, num_training_steps=50), replace(RESULT, optimizer="L3RS, untrained")
     said = describe_gain([behind, RESULT, longer, rival, other])
     assert said.endswith("after 20 and 50 steps, not after 10 (in domain: data); after 20 steps (digits).")
+    alike = replace(RESULT, setting="other architecture")
+    assert describe_gain([RESULT, alike]).endswith("after 20 steps (in domain; other architecture: data).")
     assert describe_gain([behind]).endswith("baseline not after 10 steps (in domain: data).")
     assert describe_gain([replace(RESULT, baseline_loss=None), rival]) is None
 

@@ -26,6 +26,7 @@ from hf_l3rs.evaluation.benchmark import draw_task
 from hf_l3rs.evaluation.trajectories import record_trajectory, to_csv
 from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
 from hf_l3rs.files import write_files
+from hf_l3rs.hub.provenance import last_part
 from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.meta.tracking import make_accelerator
 from hf_l3rs.settings import parse_arguments
@@ -61,7 +62,10 @@ def main(argv: list[str] | None = None) -> str:
     model, _, validation = build_tasks(model_args, task_args, args.seed)
     model.to(device)
     table = record_trajectory(model, network, draw_task(validation, args.seed, run.task, num_steps), device)
-    behaviour = describe_behaviour(table)
+    behaviour, shown_on = describe_behaviour(table), last_part(model_args.base_model)
+    if shown_on != last_part(network.config.base_model or ""):
+        # an L3RS of many models does not do the same on each
+        behaviour = f"On {shown_on}, {behaviour[0].lower()}{behaviour[1:]}"
     write_files(output_dir, {"trajectories.csv": to_csv(table)})
     write_results(Results(network.fingerprint(), (), behaviour), output_dir / "behaviour.json")
     plot_trajectories(table, output_dir / TRAJECTORIES_NAME, f"{Path(args.l3rs).name}: a run of {num_steps} steps")

@@ -30,3 +30,10 @@ def test_what_was_seen_goes_onto_the_card(tmp_path, capsys):
 def test_several_models_are_refused():
     with pytest.raises(ConfigError, match="leave out more_base_models"):
         trajectories.main([CONFIG, "--more_base_models", "other"])
+
+
+def test_an_l3rs_of_other_models_says_on_which_it_was_seen(tmp_path):
+    pytest.importorskip("matplotlib")
+    other = ["--l3rs=model_cards/l3rs-universal-start", "--base_model=recipes/base_models/vit-tiny-fashion"]
+    text = trajectories.main([CONFIG, *other, "--num_steps=2", "--evaluation_size=50", f"--output_dir={tmp_path}"])
+    assert text.startswith("On vit-tiny-fashion, it takes its largest steps in the ")

@@ -24,7 +24,7 @@ SETTINGS = {
     "other_both": "other initialisation and domain",
     "random_initialisation": "random initialisation",
     "in_domain_long": "in domain, long runs",
-    "in_domain_rivals": "in domain, all rivals",
+    "in_domain_rivals": "in domain, more rivals",
     "other_domain_in_colour": "other domain, in colour",
     "convnext": "other architecture, ConvNeXt",
     "dinov2": "other architecture, DINOv2",

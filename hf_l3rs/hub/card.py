@@ -232,6 +232,7 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "max_grad_norm": config.max_grad_norm,
         "gain": describe_gain(entries),
         "cost": _cost(config, entries),
+        "batch_norm_momentum": config.batch_norm_momentum,
         "base_step": f"{config.base_step:g}",
         "settings": markdown_table(["setting", "value"], settings.items()),
         "results": _results_table(entries) if entries else None,

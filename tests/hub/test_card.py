@@ -129,6 +129,12 @@ def test_note_on_clipping(config, norm, words):
     assert words in text
 
 
+def test_what_it_does_to_batch_norm_is_told(config):
+    assert "batch norm" not in generate_model_card(config).text
+    card = generate_model_card(config.replace(batch_norm_momentum=0.4))
+    assert "sets the momentum of the running statistics to 0.4," in card.text
+
+
 def test_local_base_model_is_named_without_its_path(config):
     card = generate_model_card(config.replace(base_model="/home/somebody/models/resnet-tiny"))
     assert "somebody" not in str(card)

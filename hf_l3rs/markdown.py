@@ -33,6 +33,12 @@ def percent_with_stderr(share: float, stderr: float | None) -> str:
     return f"{mean_with_stderr(100 * share, None if stderr is None else 100 * stderr, 1)} %"
 
 
+def listed(values: Iterable[Any]) -> str:
+    """Returns at least one value as a list in a sentence: `"10, 20 and 50"`."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def markdown_text(value: Any) -> str:
     """Returns a value as text in a line of Markdown: neither HTML, comments nor links come to life."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", one_line(value).replace("\\", r"\\"))

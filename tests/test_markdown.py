@@ -6,6 +6,7 @@ import pytest
 
 from hf_l3rs.markdown import (
     duration,
+    listed,
     markdown_cell,
     markdown_code,
     markdown_table,
@@ -105,3 +106,8 @@ def test_times_are_in_the_unit_that_says_them_shortest(seconds, text):
 def test_an_error_is_shown_where_it_is_known():
     assert (mean_with_stderr(0.5, 0.01), mean_with_stderr(0.5, None, 1)) == ("0.500 ± 0.010", "0.5")
     assert (percent_with_stderr(0.923, 0.002), percent_with_stderr(0.923, None)) == ("92.3 ± 0.2 %", "92.3 %")
+
+
+@pytest.mark.parametrize("values, text", [([10], "10"), ([10, 20], "10 and 20"), ("abc", "a, b and c")])
+def test_a_list_in_a_sentence(values, text):
+    assert listed(values) == text

@@ -29,6 +29,7 @@ from hf_l3rs.learned.config import L3RSConfig
 from hf_l3rs.learned.layers import ROLE_PREFIX
 from hf_l3rs.learned.sizes import tensor_shapes
 from hf_l3rs.markdown import (
+    listed,
     markdown_code,
     markdown_table,
     markdown_text,
@@ -227,7 +228,7 @@ def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str
         "trainable": config.meta_training.get("trainable"),
         "knows_roles": _knows_roles(config),
         "num_meta_parameters": f"{sum(map(math.prod, tensor_shapes(config).values())):,}",
-        "directions": " and ".join(f"`{direction}`" for direction in config.directions),
+        "directions": listed(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
         "gain": describe_gain(entries),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result
-from hf_l3rs.markdown import duration, markdown_text
+from hf_l3rs.markdown import duration, listed, markdown_text
 
 
 # How results call what an L3RS was made for.
@@ -44,10 +44,10 @@ def describe_gain(entries: Sequence[Result]) -> str | None:
 
 def _found(results: Sequence[Result]) -> str:
     """After how many steps the loss is lower than the best baseline's, and after how many it is not."""
-    ahead = [each.num_training_steps for each in results if each.loss < (each.baseline_loss or 0)]
-    behind = [each.num_training_steps for each in results if each.num_training_steps not in ahead]
-    found = [f"after {_listed(ahead)} steps"] if ahead else []
-    found += [f"not after {_listed(behind)}{'' if ahead else ' steps'}"] if behind else []
+    ahead = sorted({each.num_training_steps for each in results if each.loss < (each.baseline_loss or 0)})
+    behind = sorted({each.num_training_steps for each in results} - {*ahead})
+    found = [f"after {listed(ahead)} steps"] if ahead else []
+    found += [f"not after {listed(behind)}{'' if ahead else ' steps'}"] if behind else []
     return ", ".join(found)
 
 
@@ -113,8 +113,3 @@ def _runs(count: float) -> str:
 
 def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    *first, last = map(str, sorted(set(numbers)))
-    return f"{', '.join(first)} and {last}" if first else last

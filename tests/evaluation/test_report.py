@@ -161,6 +161,8 @@ STORED = [
     ("l3rs-resnet-tiny-fashion", "in_domain"),
     ("l3rs-resnet-tiny-fashion", "other_domain"),
     ("l3rs-vit-tiny-fashion", "in_domain"),
+    ("l3rs-vit-tiny-fashion", "other_initialisation"),
+    ("l3rs-vit-tiny-fashion", "other_domain"),
 ]
 
 

@@ -16,7 +16,7 @@ SOURCES := hf_l3rs recipes tests
 LOWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
 NEWEST_PYTHON ?= $(PYTHON)
 NEWEST_TORCH ?= torch
-VERSIONS_TESTS ?= tests/learned tests/integration tests/hub tests/tasks tests/images tests/meta/test_checkpoint.py
+VERSIONS_TESTS ?= tests/optimizer tests/trainer tests/hub tests/tasks tests/tasks tests/meta/test_checkpoint.py
 VERSIONS_PYTEST := -m pytest -m "not slow and not gpu" $(VERSIONS_TESTS)
 # Folder of the four idx files of Fashion-MNIST, for `make data`.
 FASHION_MNIST ?= /usr/share/datasets/fashion-mnist

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 # Public name -> module. Imported on first use, so that `import hf_l3rs` costs nothing and loads no framework.
 _MODULES = {
     "Contender": "evaluation.baselines",
-    "DatasetArguments": "tasks.arguments",
+    "DatasetArguments": "tasks.task_arguments",
     "ESConfig": "meta.evolution",
-    "EvaluationArguments": "evaluation.arguments",
+    "EvaluationArguments": "evaluation.evaluation_arguments",
     "EvaluationJob": "evaluation.job",
-    "Fit": "learned.fit",
+    "Fit": "optimizer.fit",
     "GradientConfig": "meta.gradient",
-    "L3RS": "optimizer",
-    "L3RSArguments": "meta.arguments",
+    "L3RS": "optimizer.optimizer",
+    "L3RSArguments": "meta.meta_arguments",
     "L3RSArtifact": "hub.pretrained",
-    "L3RSCallback": "integration.callback",
-    "L3RSConfig": "learned.config",
+    "L3RSCallback": "trainer.callback",
+    "L3RSConfig": "optimizer.config",
     "L3RSError": "errors",
-    "L3RSFactory": "integration.factory",
-    "L3RSNetwork": "learned.network",
-    "L3RSTrainer": "integration.trainer",
-    "LayerSpec": "learned.config",
+    "L3RSFactory": "trainer.l3rs_trainer",
+    "L3RSNetwork": "optimizer.network",
+    "L3RSTrainer": "trainer.l3rs_trainer",
+    "LayerSpec": "optimizer.config",
     "MetaLoss": "meta.candidates",
-    "MetaTrainer": "meta.trainer",
-    "MetaTrainingArguments": "meta.arguments",
-    "ModelArguments": "tasks.arguments",
-    "TaskArguments": "tasks.arguments",
-    "TaskMixture": "tasks.mixture",
+    "MetaTrainer": "meta.meta_trainer",
+    "MetaTrainingArguments": "meta.meta_arguments",
+    "ModelArguments": "tasks.task_arguments",
+    "TaskArguments": "tasks.task_arguments",
+    "TaskMixture": "tasks.distribution",
     "WindowConfig": "meta.windows",
-    "build_network": "meta.build",
-    "build_tasks": "tasks.build",
-    "describe_layers": "learned.layers",
+    "build_network": "meta.meta_build",
+    "build_tasks": "tasks.assembly",
+    "describe_layers": "optimizer.layers",
     "fine_tune": "tasks.inner_loop",
     "parse_arguments": "settings",
 }
@@ -73,30 +73,29 @@ __all__ = [  # noqa: RUF022 - plainly sorted
 
 if TYPE_CHECKING:
     from hf_l3rs.errors import L3RSError
-    from hf_l3rs.evaluation.arguments import EvaluationArguments
     from hf_l3rs.evaluation.baselines import Contender
+    from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
     from hf_l3rs.evaluation.job import EvaluationJob
     from hf_l3rs.hub.pretrained import L3RSArtifact
-    from hf_l3rs.integration.callback import L3RSCallback
-    from hf_l3rs.integration.factory import L3RSFactory
-    from hf_l3rs.integration.trainer import L3RSTrainer
-    from hf_l3rs.learned.config import L3RSConfig, LayerSpec
-    from hf_l3rs.learned.fit import Fit
-    from hf_l3rs.learned.layers import describe_layers
-    from hf_l3rs.learned.network import L3RSNetwork
-    from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
-    from hf_l3rs.meta.build import build_network
     from hf_l3rs.meta.candidates import MetaLoss
     from hf_l3rs.meta.evolution import ESConfig
     from hf_l3rs.meta.gradient import GradientConfig
-    from hf_l3rs.meta.trainer import MetaTrainer
+    from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
+    from hf_l3rs.meta.meta_build import build_network
+    from hf_l3rs.meta.meta_trainer import MetaTrainer
     from hf_l3rs.meta.windows import WindowConfig
-    from hf_l3rs.optimizer import L3RS
+    from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
+    from hf_l3rs.optimizer.fit import Fit
+    from hf_l3rs.optimizer.layers import describe_layers
+    from hf_l3rs.optimizer.network import L3RSNetwork
+    from hf_l3rs.optimizer.optimizer import L3RS
     from hf_l3rs.settings import parse_arguments
-    from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-    from hf_l3rs.tasks.build import build_tasks
+    from hf_l3rs.tasks.assembly import build_tasks
+    from hf_l3rs.tasks.distribution import TaskMixture
     from hf_l3rs.tasks.inner_loop import fine_tune
-    from hf_l3rs.tasks.mixture import TaskMixture
+    from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
+    from hf_l3rs.trainer.callback import L3RSCallback
+    from hf_l3rs.trainer.l3rs_trainer import L3RSFactory, L3RSTrainer
 
 
 def __getattr__(name: str) -> Any:

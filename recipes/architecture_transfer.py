@@ -22,10 +22,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import ROWS_NAME
-from hf_l3rs.evaluation.results import Row, read_rows, to_csv
+from hf_l3rs.evaluation.rows import Row, read_rows, to_csv
 from hf_l3rs.evaluation.transfer import FIXED, UNTOUCHED, to_table
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.results import OPTIMIZER_NAME

@@ -36,19 +36,19 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.images.pools import ImagePool
-from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.candidates import rollout, rollout_population
-from hf_l3rs.meta.differentiate import differentiate
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.gradient import differentiate
+from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
+from hf_l3rs.meta.meta_trainer import MetaTrainer
 from hf_l3rs.meta.run_folder import METRICS_NAME
-from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.settings import OptionParser
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import Setup, build_tasks
+from hf_l3rs.tasks.assembly import Setup, build_tasks
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
-from hf_l3rs.tasks.initial_states import InitialStates
+from hf_l3rs.tasks.model import InitialStates
+from hf_l3rs.tasks.pools import ImagePool
 from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 
 

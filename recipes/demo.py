@@ -25,19 +25,19 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from hf_l3rs import L3RS, L3RSArtifact
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
-from hf_l3rs.evaluation.results import Row, read_rows, write_rows
+from hf_l3rs.evaluation.rows import Row, read_rows, write_rows
 from hf_l3rs.files import write_files
-from hf_l3rs.integration.metrics import compute_accuracy
 from hf_l3rs.settings import parse_arguments
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import Setup, build_tasks
+from hf_l3rs.tasks.assembly import Setup, build_tasks
 from hf_l3rs.tasks.task import Batch
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.trainer.metrics import compute_accuracy
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 

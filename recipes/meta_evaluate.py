@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import sys
 
-from hf_l3rs.commands.evaluate import evaluate
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.evaluate import evaluate
+from hf_l3rs.cli.shell import run_script
 
 
 def main(argv: list[str] | None = None) -> str:

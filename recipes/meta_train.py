@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_l3rs.commands.meta_train import meta_train
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.meta_train import meta_train
+from hf_l3rs.cli.shell import run_script
 
 
 def main(argv: list[str] | None = None) -> Path | None:

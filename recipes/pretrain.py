@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError, reason
 from hf_l3rs.files import write_files
-from hf_l3rs.images.load import load_image_pool
 from hf_l3rs.settings import settings_parser
+from hf_l3rs.tasks.images import load_image_pool
 
 
 logger = logging.getLogger("pretrain")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from hf_l3rs.hub.release import write_release
 from hf_l3rs.settings import OptionParser
 

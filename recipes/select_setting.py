@@ -23,24 +23,24 @@ from typing import Any
 import torch
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
+from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.report import mean_and_stderr
-from hf_l3rs.evaluation.results import Run, final_rows, ranked
+from hf_l3rs.evaluation.rows import Run, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
-from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.markdown import mean_with_stderr
-from hf_l3rs.meta.build import warm_start
 from hf_l3rs.meta.checkpoint import NO_COST
+from hf_l3rs.meta.meta_build import warm_start
+from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.meta.summary import with_earlier_cost
-from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.settings import parse_arguments
-from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build_tasks
+from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
 
 

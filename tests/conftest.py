@@ -25,7 +25,7 @@ pytest_plugins = ["tests.loopback_hub"]
 @pytest.fixture
 def seen_losses(monkeypatch):
     """The losses that the optimizer's features got, one a step."""
-    from hf_l3rs.learned.loss_observer import LossObserver
+    from hf_l3rs.optimizer.loss import LossObserver
 
     losses = []
     take = LossObserver.take

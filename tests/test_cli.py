@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.cli import main
+from hf_l3rs.cli.main import main
 from hf_l3rs.hub.artifact import load_network, save_network
 from tests.tiny import tiny_resnet, trained_network
 

@@ -1,4 +1,4 @@
-"""L3RS as its users meet it; the step itself is tested in tests/learned."""
+"""L3RS as its users meet it; the step itself is tested in tests/optimizer."""
 
 import pickle
 import subprocess

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_l3rs.commands.meta_train import ARGUMENTS as TRAINING
+from hf_l3rs.cli.meta_train import ARGUMENTS as TRAINING
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.settings import OptionParser, parse_arguments, parse_settings, read_yaml
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"

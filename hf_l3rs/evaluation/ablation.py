@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, pyplot, save_figure
-from hf_l3rs.evaluation.results import Row, final_rows, to_csv
+from hf_l3rs.evaluation.rows import Row, final_rows, to_csv
 from hf_l3rs.markdown import markdown_table
 
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation import rivals
-from hf_l3rs.evaluation.averaging import AveragedLearner
+from hf_l3rs.evaluation.averaged import AveragedLearner
 from hf_l3rs.evaluation.combined import atmo, muon_beside_adam
 from hf_l3rs.evaluation.manifest import installed_version
 from hf_l3rs.evaluation.recalibration import RecalibratedLearner
@@ -23,7 +23,7 @@ from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner
 from hf_l3rs.evaluation.schedules import make_scheduler
 from hf_l3rs.evaluation.trained_part import TrainedPart
 from hf_l3rs.hub.results import OPTIMIZER_NAME
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.inner_loop import ModelLearner, inner_optimizer
 from hf_l3rs.validation import list_choices
 

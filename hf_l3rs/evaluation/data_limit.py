@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender
-from hf_l3rs.evaluation.results import Row, final_rows, ranked
+from hf_l3rs.evaluation.rows import Row, final_rows, ranked
 from hf_l3rs.tasks.task import Batch, Task
 
 

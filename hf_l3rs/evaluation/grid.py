@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.settings import parse_settings, read_yaml
-from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
+from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 
 # What the cells say of how their tasks relate to meta-training, by the names of their folders: A to E are the paper's,
@@ -40,8 +40,8 @@ class Cell(NamedTuple):
     One evaluation of the grid.
 
     Args:
-        model ([`~hf_l3rs.tasks.arguments.ModelArguments`]): The model that is fine-tuned.
-        tasks ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks that it is fine-tuned on.
+        model ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): The model that is fine-tuned.
+        tasks ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks that it is fine-tuned on.
         evaluation ([`EvaluationArguments`]): What is measured; `output_dir` is the cell's own folder.
     """
 

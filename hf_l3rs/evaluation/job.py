@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.arguments import EvaluationArguments
 from hf_l3rs.evaluation.baselines import (
     RECALIBRATED,
     Baseline,
@@ -28,25 +27,26 @@ from hf_l3rs.evaluation.baselines import (
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.card_entries import to_results
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
+from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.manifest import FOUND, declared_settings, measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
-from hf_l3rs.evaluation.processes import on_main_process
 from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_markdown
-from hf_l3rs.evaluation.results import Row, Run
+from hf_l3rs.evaluation.rows import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
 from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.workers import on_main_process
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import Results, write_results
-from hf_l3rs.learned.batch_norm import batch_norms
-from hf_l3rs.learned.fit import MINIMUM_FIT, measure_fit, refuse_misfit
-from hf_l3rs.learned.layers import describe_trainable_layers
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import build_tasks
-from hf_l3rs.tasks.provenance import check_unseen, seen_data
-from hf_l3rs.tasks.trainable import compare_trainable
+from hf_l3rs.optimizer.batch_norm import batch_norms
+from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit, refuse_misfit
+from hf_l3rs.optimizer.layers import describe_trainable_layers
+from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.model import compare_trainable
+from hf_l3rs.tasks.seen_data import check_unseen, seen_data
+from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class EvaluationJob:
     uninterrupted job.
 
     Args:
-        model_args ([`~hf_l3rs.tasks.arguments.ModelArguments`]): The model that is fine-tuned.
-        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks that it is fine-tuned on.
+        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): The model that is fine-tuned.
+        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks that it is fine-tuned on.
         args ([`EvaluationArguments`]): What is measured, and where results go.
         accelerator (`Accelerator`): Shares the work out over processes.
 

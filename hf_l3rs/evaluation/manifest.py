@@ -15,9 +15,9 @@ from torch import nn
 
 from hf_l3rs.errors import CheckpointError
 from hf_l3rs.files import write_files
-from hf_l3rs.tasks.arguments import ModelArguments, TaskArguments
 from hf_l3rs.tasks.distribution import TaskDistribution
-from hf_l3rs.tasks.trainable import ALL
+from hf_l3rs.tasks.model import ALL
+from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 
 MANIFEST_NAME = "manifest.json"
@@ -49,8 +49,8 @@ def measurement_settings(
     Args:
         model (`nn.Module`): On the device that runs are on.
         tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where tasks are drawn from.
-        model_args ([`~hf_l3rs.tasks.arguments.ModelArguments`]): What `model` was built from.
-        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): What `tasks` was built from.
+        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): What `model` was built from.
+        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): What `tasks` was built from.
         seed (`int`): Of the tasks.
         evaluate_every (`int`, *optional*): Steps between evaluations; at the end of runs only by default.
         recalibrate (`bool`, *optional*, defaults to `False`): As of [`EvaluationArguments`].

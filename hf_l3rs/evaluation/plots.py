@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_l3rs.evaluation.data_limit import DATA_LIMIT, is_data_limit
 from hf_l3rs.evaluation.report import mean_and_stderr
-from hf_l3rs.evaluation.results import Row, to_csv, to_frame
+from hf_l3rs.evaluation.rows import Row, to_csv, to_frame
 from hf_l3rs.files import write_files
 
 

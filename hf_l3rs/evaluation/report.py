@@ -12,7 +12,7 @@ from pandas.api.typing import SeriesGroupBy
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.baselines import is_tuning_free
 from hf_l3rs.evaluation.data_limit import is_data_limit
-from hf_l3rs.evaluation.results import Row, final_rows, ranked
+from hf_l3rs.evaluation.rows import Row, final_rows, ranked
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up, gap_closed
 from hf_l3rs.markdown import markdown_table, mean_with_stderr, percent_with_stderr

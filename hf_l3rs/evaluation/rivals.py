@@ -68,7 +68,7 @@ LDOG_FIRST_STEPS = {False: 1e-6, True: 1e-4}
 def ldog(part: TrainedPart, learning_rate: float) -> torch.optim.Optimizer:
     """
     Returns layer-wise DoG (Ivgi et al., arXiv 2302.12022), with the first step that its authors recommend for the kind
-    of model, to be trained by [`~hf_l3rs.evaluation.averaging.AveragedLearner`].
+    of model, to be trained by [`~hf_l3rs.evaluation.averaged.AveragedLearner`].
 
     Args:
         part ([`TrainedPart`]): What is trained.

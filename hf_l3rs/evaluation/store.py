@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_l3rs.errors import CheckpointError
 from hf_l3rs.evaluation.manifest import MANIFEST_NAME, differences, plain, read_manifest, write_manifest
-from hf_l3rs.evaluation.results import Row, Run, RunKey, read_rows, to_csv, write_rows
+from hf_l3rs.evaluation.rows import Row, Run, RunKey, read_rows, to_csv, write_rows
 from hf_l3rs.files import append_line, write_files
 
 

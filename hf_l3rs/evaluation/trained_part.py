@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.optimizer.layers import describe_layers, named_trainable_parameters
 
 
 class TrainedPart:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.trajectory import LayerDecision, TrajectoryRecorder
+from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.optimizer.trajectory import LayerDecision, TrajectoryRecorder
 from hf_l3rs.tasks.inner_loop import fine_tune, inner_optimizer
 from hf_l3rs.tasks.task import Task
 

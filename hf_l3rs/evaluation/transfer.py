@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.report import Summary, describe_loss, summarise
-from hf_l3rs.evaluation.results import Row
+from hf_l3rs.evaluation.rows import Row
 from hf_l3rs.markdown import markdown_table
 
 

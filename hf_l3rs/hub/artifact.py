@@ -13,10 +13,9 @@ from safetensors import SafetensorError, safe_open
 
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.learned.config import L3RSConfig, without_younger_defaults
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.sizes import check_shapes, tensor_shapes
 from hf_l3rs.markdown import one_line
+from hf_l3rs.optimizer.config import L3RSConfig, without_younger_defaults
+from hf_l3rs.optimizer.network import L3RSNetwork, check_shapes, tensor_shapes
 
 
 CONFIG_NAME = "config.json"

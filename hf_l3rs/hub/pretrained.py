@@ -12,11 +12,11 @@ from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, picture_in, save_network
 from hf_l3rs.hub.card import generate_model_card, read_card
-from hf_l3rs.hub.hub import download, push
-from hf_l3rs.hub.paths import refuse_missing_path
+from hf_l3rs.hub.connection import refuse_missing_path
+from hf_l3rs.hub.publish import download, push
 from hf_l3rs.hub.results import read_results_of
-from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.optimizer.config import L3RSConfig
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.validation import short
 
 
@@ -109,7 +109,7 @@ class L3RSArtifact:
                 Hub id for the card's examples and for `push_to_hub`; by default the name that a card there has, and
                 the folder's.
             push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder afterwards.
-            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.hub.push`].
+            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.publish.push`].
 
         Returns:
             `str` or `None`: URL of the commit if it was pushed.
@@ -136,7 +136,7 @@ class L3RSArtifact:
         return push(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.hub.push`], which takes a folder."""
+        """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.publish.push`], which takes a folder."""
         with TemporaryDirectory() as folder:
             save_network(self.network, folder)
             return push(folder, repo_id, **kwargs)

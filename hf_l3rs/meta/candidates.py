@@ -1,4 +1,4 @@
-"""Scores of candidates: where the inner loop of a task ends with their meta-weights."""
+"""Scores meta-weights on tasks, on one process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.meta.processes import Processes
+from hf_l3rs.optimizer.config import L3RSConfig
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, inner_optimizer, run
 from hf_l3rs.tasks.population import PopulationLearner, draws_random_numbers
 from hf_l3rs.tasks.task import Task
@@ -153,3 +156,38 @@ def _refuse_mixed_precision(device: torch.device | str, autocast: Autocast) -> N
                 "Candidates that run as one through vmap cannot run in mixed precision; set vectorized_pairs to 0, or "
                 "mixed_precision to 'no'."
             )
+
+
+class Scorer:
+    """
+    Runs the inner loops of meta-weights.
+
+    Args:
+        config ([`L3RSConfig`]): Of all meta-weights.
+        meta_loss ([`MetaLoss`]): What they are judged by.
+        accelerator (`Accelerator`): Names device and precision.
+    """
+
+    def __init__(self, config: L3RSConfig, meta_loss: MetaLoss, accelerator: Accelerator) -> None:
+        self.config = config
+        self._network = L3RSNetwork(config)
+        self._how = {"meta_loss": meta_loss, "device": accelerator.device, "autocast": accelerator.autocast}
+
+    def score(self, vector: torch.Tensor, task: Task) -> Rollout:
+        """Returns how meta-weights of shape `(dimension,)` do on a task."""
+        self._network.load_vector(vector)
+        return rollout(task.model, self._network, task, **self._how)
+
+    def mean_loss(self, vector: torch.Tensor, tasks: Sequence[Task], processes: Processes) -> float:
+        """Mean final evaluation loss over tasks that processes share, in nats; infinite if one of them diverged."""
+
+        def score(indices: range) -> torch.Tensor:
+            losses = [self.score(vector, tasks[index]).loss for index in indices]
+            return torch.tensor(losses, dtype=torch.float64)
+
+        mean = float(processes.gather((len(tasks),), 1, score).mean())
+        return mean if math.isfinite(mean) else math.inf
+
+    def score_together(self, vectors: Sequence[torch.Tensor], tasks: Sequence[Task]) -> list[Rollout]:
+        """Returns the same for several, each on its task, whose inner loops run as one; horizons must be equal."""
+        return rollout_population(tasks[0].model, self._network, torch.stack(list(vectors)), tasks, **self._how)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from hf_l3rs.errors import CheckpointError
-from hf_l3rs.learned.step import LayerState
+from hf_l3rs.optimizer.step import LayerState
 from hf_l3rs.tasks.task import Batch, Task
 from hf_l3rs.tasks.unrolled import Snapshot
 

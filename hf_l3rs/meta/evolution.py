@@ -10,14 +10,11 @@ from functools import partial
 import torch
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.candidates import Rollout
-from hf_l3rs.meta.estimator import Estimate, Estimator
-from hf_l3rs.meta.outer import OuterConfig, OuterState
+from hf_l3rs.meta.candidates import Rollout, Scorer
+from hf_l3rs.meta.outer import Estimate, Estimator, OuterConfig, OuterState
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.meta.scorer import Scorer
-from hf_l3rs.tasks.mixture import Tasks
-from hf_l3rs.tasks.seeds import generator
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.distribution import Tasks
+from hf_l3rs.tasks.task import Task, generator
 from hf_l3rs.validation import Range, check_fields
 
 
@@ -57,11 +54,11 @@ class ESConfig(OuterConfig):
 
 class Evolution(Estimator):
     """
-    The evolution strategy as an [`~hf_l3rs.meta.estimator.Estimator`]. A sample is a pair of candidates.
+    The evolution strategy as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a pair of candidates.
 
     Args:
         config ([`ESConfig`]): Settings.
-        tasks ([`~hf_l3rs.tasks.mixture.Tasks`]): What candidates are scored on.
+        tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What candidates are scored on.
         scorer ([`Scorer`]): Scores them.
         processes ([`Processes`]): Share the pairs out.
         task_per_pair (`bool`): Whether each pair has a task of its own, or a generation shares one.
@@ -97,7 +94,7 @@ class Evolution(Estimator):
         self.task_per_pair, self.vectorized_pairs = task_per_pair, vectorized_pairs
 
     def estimate(self, state: OuterState) -> Estimate:
-        """Weighs the noise of the pairs by their scores; see [`~hf_l3rs.meta.estimator.Estimator.estimate`]."""
+        """Weighs the noise of the pairs by their scores; see [`~hf_l3rs.meta.outer.Estimator.estimate`]."""
         scores = dict(zip(Rollout._fields, self.scores(state).unbind(-1)))
         finite = torch.isfinite(scores["meta_loss"])
         return Estimate(
@@ -113,7 +110,7 @@ class Evolution(Estimator):
         )
 
     def cost_of_generation(self, num_steps: float) -> float:
-        """See [`~hf_l3rs.meta.estimator.Estimator.cost_of_generation`]."""
+        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
         return 2 * self.config.num_pairs * num_steps
 
     def scores(self, state: OuterState) -> torch.Tensor:

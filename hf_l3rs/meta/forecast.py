@@ -13,13 +13,13 @@ from accelerate import Accelerator
 
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import measure
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.meta.estimator import Estimator
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
+from hf_l3rs.meta.outer import Estimator
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.tasks.arguments import TaskArguments
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
 from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.task_arguments import TaskArguments
 
 
 # Runs of these lengths are measured; what a step more takes is their difference.
@@ -113,7 +113,7 @@ def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validat
 
     Args:
         costs ([`StepCosts`]): As measured.
-        task_args ([`~hf_l3rs.tasks.arguments.TaskArguments`]): The tasks.
+        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks.
         num_tasks (`int`): Of a generation.
         validation_interval (`int`): Generations between validations; 0 for none.
     """
@@ -135,7 +135,7 @@ def forecast_by_pace(
     Returns what a meta-training, by whatever estimator, has still to take after the untrained L3RS was validated.
 
     Args:
-        estimator ([`~hf_l3rs.meta.estimator.Estimator`]): Whose generations they are.
+        estimator ([`~hf_l3rs.meta.outer.Estimator`]): Whose generations they are.
         validation_tasks (`Sequence[Task]`): At least one; as long on average as those that are trained on.
         validation_interval (`int`): Generations between validations.
         seconds_per_step (`float`): Of an inner step that is not differentiated, evaluations included, on all processes

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from hf_l3rs.errors import NothingToKeepError
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.meta.candidates import Scorer
 from hf_l3rs.meta.checkpoint import Progress
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.meta.scorer import Scorer
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.task import Task
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.trajectories import SHARE, directions_of, record_trajectory
-from hf_l3rs.learned.config import L3RSConfig
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.optimizer.config import L3RSConfig
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.task import Task
 
 

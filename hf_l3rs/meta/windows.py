@@ -18,19 +18,16 @@ import torch
 from accelerate import Accelerator
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.combination import antithetic, mean_or_zero, variance_weights
-from hf_l3rs.meta.differentiate import differentiate, evaluation_points
 from hf_l3rs.meta.episodes import Episode
-from hf_l3rs.meta.estimator import Estimate
 from hf_l3rs.meta.evolution import ESConfig, noise
-from hf_l3rs.meta.gradient import FIGURES, GradientConfig, MetaGradient, figures_of
-from hf_l3rs.meta.outer import OuterState
+from hf_l3rs.meta.gradient import FIGURES, GradientConfig, MetaGradient, differentiate, evaluation_points, figures_of
+from hf_l3rs.meta.outer import Estimate, OuterState
 from hf_l3rs.meta.processes import Processes
+from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.tasks.distribution import Tasks
 from hf_l3rs.tasks.inner_loop import Trajectory, run
-from hf_l3rs.tasks.mixture import Tasks
-from hf_l3rs.tasks.seeds import derive_seed
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.task import Task, derive_seed
 from hf_l3rs.tasks.unrolled import Snapshot
 from hf_l3rs.validation import Range, check_fields
 
@@ -73,14 +70,14 @@ class WindowConfig(GradientConfig):
 
 class WindowedGradient(MetaGradient):
     """
-    Windows of runs as an [`~hf_l3rs.meta.estimator.Estimator`]. A sample is a slot: it holds one run after another,
+    Windows of runs as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a slot: it holds one run after another,
     and a generation takes it a window further. The first runs are cut short at random, so that slots do not march in
     step. A run of which a candidate diverges ends there.
 
     Args:
         config ([`WindowConfig`]): Settings.
         es ([`ESConfig`]): Of the noise.
-        tasks ([`~hf_l3rs.tasks.mixture.Tasks`]): What is fine-tuned on.
+        tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What is fine-tuned on.
         network ([`L3RSNetwork`]): Gives the configuration of the meta-weights.
         processes ([`Processes`]): Share the slots out.
         accelerator (`Accelerator`): Names device and precision.
@@ -121,11 +118,11 @@ class WindowedGradient(MetaGradient):
         return [1.0 if sign else self.config.step_cost for sign in self.signs]
 
     def cost_of_generation(self, num_steps: float) -> float:
-        """See [`~hf_l3rs.meta.estimator.Estimator.cost_of_generation`]."""
+        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
         return self.config.num_tasks * min(num_steps, self.config.window_steps) * sum(self._costs)
 
     def estimate(self, state: OuterState) -> Estimate:
-        """Takes every slot a window further; see [`~hf_l3rs.meta.estimator.Estimator.estimate`]."""
+        """Takes every slot a window further; see [`~hf_l3rs.meta.outer.Estimator.estimate`]."""
         dimension, num_figures = len(state.mean), len(self.signs) * len(FIGURES)
         shape = (self.config.num_tasks, 2 + num_figures + dimension)
         rows = self.processes.gather(shape, 1, partial(self._rows, state))
@@ -161,7 +158,7 @@ class WindowedGradient(MetaGradient):
         return self.signs[0] == 0
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Returns where the slots' runs stand; see [`~hf_l3rs.meta.estimator.Estimator.state`]."""
+        """Returns where the slots' runs stand; see [`~hf_l3rs.meta.outer.Estimator.state`]."""
         packed = self.processes.gather_bytes(
             self.config.num_tasks, lambda slot: safetensors.torch.save(self._episodes[slot].tensors())
         )
@@ -169,7 +166,7 @@ class WindowedGradient(MetaGradient):
         return {f"{slot}.{name}": tensor for slot, named in enumerate(slots) for name, tensor in named.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Takes up this process's own slots; see [`~hf_l3rs.meta.estimator.Estimator.load_state`]."""
+        """Takes up this process's own slots; see [`~hf_l3rs.meta.outer.Estimator.load_state`]."""
         for slot in self.processes.own(self.config.num_tasks):
             prefix = f"{slot}."
             named = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The distributions that tasks are drawn from."""
+"""Tasks of several models: what an L3RS for models that it never saw is meta-trained on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from hf_l3rs.errors import ConfigError, DataError
-from hf_l3rs.images.pools import Images
-from hf_l3rs.tasks.initial_states import InitialStates
-from hf_l3rs.tasks.seeds import derive_seed, generator
-from hf_l3rs.tasks.task import AUGMENTATIONS, Task, Transform, View
+from hf_l3rs.tasks.model import InitialStates
+from hf_l3rs.tasks.pools import Images
+from hf_l3rs.tasks.task import AUGMENTATIONS, Task, Transform, View, derive_seed, generator
 from hf_l3rs.validation import Range, check_fields
 
 
@@ -256,3 +256,67 @@ def _shuffled_batches(rows: torch.Tensor, num_images: int, batch_size: int, rng:
     num_epochs = -(-num_images // len(rows))
     epochs = [rows[torch.randperm(len(rows), generator=rng)] for _ in range(num_epochs)]
     return torch.cat(epochs)[:num_images].view(-1, batch_size)
+
+
+class Tasks(Protocol):
+    """What tasks are drawn from."""
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models that the tasks fine-tune."""
+
+    @property
+    def horizon(self) -> Horizon:
+        """How many steps the tasks have."""
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """How many images a training batch may have."""
+
+    def draw(self, seed: int, generation: int, pair: int) -> Task:
+        """Returns a task, which depends on these alone."""
+
+
+class TaskMixture:
+    """
+    Several distributions, such as of several models, that take turns (ours).
+
+    Args:
+        members (`Sequence[Tasks]`): At least one; all of one horizon.
+
+    Raises:
+        ConfigError: If there is none, or their horizons differ.
+    """
+
+    def __init__(self, members: Sequence[Tasks]) -> None:
+        if not members:
+            raise ConfigError("A mixture of tasks needs at least one distribution, got none; name a base model.")
+        self.members = list(members)
+        if len({member.horizon for member in members}) > 1:
+            raise ConfigError("The distributions of a mixture must have one horizon, got several; give them the same.")
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models of all members, each once."""
+        return list(dict.fromkeys(model for member in self.members for model in member.models))
+
+    @property
+    def horizon(self) -> Horizon:
+        """How many steps the tasks have."""
+        return self.members[0].horizon
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The batch sizes of all members, each once."""
+        return tuple(dict.fromkeys(size for member in self.members for size in member.batch_sizes))
+
+    def draw(self, seed: int, generation: int, pair: int) -> Task:
+        """
+        Draws from the member whose turn it is: one after another in a generation, and the next one first in the next.
+
+        Args:
+            seed (`int`): The run's seed.
+            generation (`int`): Meta-iteration, from 0.
+            pair (`int`): Index of the sample in its generation.
+        """
+        return self.members[(generation + pair) % len(self.members)].draw(seed, generation, pair)

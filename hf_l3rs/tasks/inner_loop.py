@@ -10,11 +10,26 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
-from hf_l3rs.learned.batch_norm import batch_norms, temporary_momentum
-from hf_l3rs.learned.layers import named_trainable_parameters
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.optimizer import LearnedOptimizer
+from hf_l3rs.optimizer.arithmetic import FUNCTIONAL, Tensors
+from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
+from hf_l3rs.optimizer.layers import named_trainable_parameters
+from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.optimizer.optimizer import LearnedOptimizer
 from hf_l3rs.tasks.task import Batch, State, Task
+
+
+def clip_to_norm(grads: Tensors, max_norm: float | None) -> Tensors:
+    """
+    Returns gradients scaled down to a global norm, as `torch.nn.utils.clip_grad_norm_` scales them.
+
+    Args:
+        grads (`list[torch.Tensor]`): One a layer; never written.
+        max_norm (`float`, *optional*): The norm; without it, the gradients come back as they are.
+    """
+    if max_norm is None:
+        return grads
+    share = (max_norm / (FUNCTIONAL.norms(grads).norm() + 1e-6)).clamp(max=1.0)
+    return FUNCTIONAL.mul_(grads, [share] * len(grads))
 
 
 # How often, in steps, an inner loop looks whether it has diverged. Looking makes the host wait for the device.

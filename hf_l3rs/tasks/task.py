@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from hf_l3rs.images.pools import Images
+from hf_l3rs.tasks.pools import Images
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Returns a seed in [0, 2^63) that depends on every part, such as `(seed, "noise", generation, pair)`."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """Returns a CPU generator seeded by [`derive_seed`]."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 # The ways to make more tasks of the same images: other labels for the classes, or a Transform.

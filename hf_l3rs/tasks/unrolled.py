@@ -10,14 +10,12 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hf_l3rs.learned.arithmetic import ALL_AT_ONCE, Tensors
-from hf_l3rs.learned.batch_norm import batch_norms, temporary_momentum
-from hf_l3rs.learned.layers import describe_trainable_layers, named_trainable_parameters
-from hf_l3rs.learned.network import L3RSNetwork
-from hf_l3rs.learned.step import Decide, LayerStack, LayerState
-from hf_l3rs.learned.structure import identify_layers
-from hf_l3rs.tasks.clipping import clip_to_norm
-from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
+from hf_l3rs.optimizer.arithmetic import ALL_AT_ONCE, Tensors
+from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
+from hf_l3rs.optimizer.layers import describe_trainable_layers, identify_layers, named_trainable_parameters
+from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.optimizer.step import Decide, LayerStack, LayerState
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, clip_to_norm
 from hf_l3rs.tasks.task import Batch, State
 
 

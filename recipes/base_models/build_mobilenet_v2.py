@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from recipes.base_models.packaged_weights import Package, Recipe, build, parse_arguments
 
 

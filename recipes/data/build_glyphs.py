@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hf_l3rs.commands.shell import run_script
+from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.files import write_files
-from hf_l3rs.images.load import load_image_dataset
-from hf_l3rs.images.parquet import to_parquet
 from hf_l3rs.settings import OptionParser
+from hf_l3rs.tasks.images import load_image_dataset
+from hf_l3rs.tasks.pools import to_parquet
 
 
 SIZE = 32  # pixels of a side

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from hf_l3rs.files import write_files
-from hf_l3rs.images.parquet import to_parquet
 from hf_l3rs.settings import OptionParser
+from hf_l3rs.tasks.pools import to_parquet
 
 
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"

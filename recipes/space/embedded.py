@@ -13,9 +13,9 @@ from torch import nn
 from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ArtifactError, BindingError, ConfigError
 from hf_l3rs.evaluation.benchmark import draw_task
-from hf_l3rs.hub.reach import hub_answers, is_repo_id, out_of_reach
-from hf_l3rs.learned.fit import MINIMUM_FIT, measure_fit
-from hf_l3rs.learned.layers import describe_layers, named_trainable_parameters
+from hf_l3rs.hub.connection import hub_answers, is_repo_id, out_of_reach
+from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
+from hf_l3rs.optimizer.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.tasks.distribution import TaskDistribution
 from hf_l3rs.tasks.task import Task
 from hf_l3rs.validation import Range

@@ -1,10 +1,10 @@
 """The classes around the optimizer: Trainer, data sets and tasks from Python, without a settings file."""
 
 from hf_l3rs import L3RS, L3RSTrainer
-from hf_l3rs.images.load import load_image_dataset, load_image_pool, load_image_processor
-from hf_l3rs.meta.arguments import MetaTrainingArguments
-from hf_l3rs.tasks.arguments import DatasetArguments, TaskArguments
-from hf_l3rs.tasks.base_model import load_image_classifier
+from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
+from hf_l3rs.tasks.images import load_image_dataset, load_image_pool, load_image_processor
+from hf_l3rs.tasks.model import load_image_classifier
+from hf_l3rs.tasks.task_arguments import DatasetArguments, TaskArguments
 from tests.bad_inputs.doors import Row, python
 from tests.hub.examples import make_network
 from tests.tiny import tiny_resnet, training_arguments

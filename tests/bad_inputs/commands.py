@@ -1,6 +1,6 @@
 """The command `hf-l3rs`: folders, ids, revisions and destinations."""
 
-from hf_l3rs import cli
+from hf_l3rs.cli import main as cli
 from tests.bad_inputs.doors import Row, command, usage
 from tests.hub.examples import change_config
 

@@ -16,8 +16,9 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from transformers import ViTImageProcessorPil
 
-from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSError, L3RSNetwork, cli
-from hf_l3rs.learned.layers import describe_trainable_layers
+from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSError, L3RSNetwork
+from hf_l3rs.cli import main as cli
+from hf_l3rs.optimizer.layers import describe_trainable_layers
 from recipes import meta_train as meta_train_recipe
 from tests.hub.examples import make_network
 from tests.tiny import tiny_resnet

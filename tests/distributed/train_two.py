@@ -13,8 +13,8 @@ from transformers import Trainer, TrainerCallback
 
 from hf_l3rs import L3RSTrainer
 from hf_l3rs.errors import BindingError
-from hf_l3rs.integration.unwrap import unwrap_optimizer
-from hf_l3rs.learned.loss_observer import LossObserver
+from hf_l3rs.optimizer.loss import LossObserver
+from hf_l3rs.trainer.callback import unwrap_optimizer
 from tests.tiny import (
     RandomImages,
     Recorder,

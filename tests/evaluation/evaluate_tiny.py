@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.job import EvaluationJob
-from hf_l3rs.evaluation.results import to_csv
+from hf_l3rs.evaluation.rows import to_csv
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.tracking import make_accelerator
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.meta.meta_trainer import make_accelerator
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from tests.tiny import tiny_resnet, trained_network
 
 

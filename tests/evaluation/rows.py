@@ -1,6 +1,6 @@
 """Rows of a small comparison that tests share."""
 
-from hf_l3rs.evaluation.results import Row
+from hf_l3rs.evaluation.rows import Row
 
 
 def row(optimizer, task, loss, steps=10, step=None, rate=None):

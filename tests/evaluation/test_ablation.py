@@ -6,7 +6,7 @@ import pytest
 
 from hf_l3rs.evaluation.ablation import compared, plot_ablation, to_table
 from hf_l3rs.evaluation.plots import is_picture_of
-from hf_l3rs.evaluation.results import Row, to_csv
+from hf_l3rs.evaluation.rows import Row, to_csv
 
 
 def rows_of(losses):

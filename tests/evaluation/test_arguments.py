@@ -1,7 +1,7 @@
 import pytest
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.arguments import EvaluationArguments
+from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 
 
 @pytest.mark.parametrize(

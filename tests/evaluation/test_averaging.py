@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_l3rs.evaluation.averaging import AveragedLearner
+from hf_l3rs.evaluation.averaged import AveragedLearner
 from hf_l3rs.evaluation.baselines import BASELINES, recalibrated
 from hf_l3rs.evaluation.benchmark import measure
 from hf_l3rs.evaluation.recalibration import RecalibratedLearner

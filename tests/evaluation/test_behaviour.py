@@ -8,7 +8,7 @@ import pytest
 from hf_l3rs.evaluation.behaviour import describe_behaviour, name_of
 from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.evaluation.trajectories import read_trajectory, to_csv, to_table
-from hf_l3rs.learned.trajectory import LayerDecision
+from hf_l3rs.optimizer.trajectory import LayerDecision
 
 
 STEPS = 20

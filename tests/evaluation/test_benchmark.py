@@ -14,10 +14,10 @@ from hf_l3rs.evaluation.benchmark import (
     search_runs,
     tuned_losses,
 )
-from hf_l3rs.evaluation.results import Run, read_rows
+from hf_l3rs.evaluation.rows import Run, read_rows
 from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.meta.candidates import rollout
-from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.evaluation.rows import row
 from tests.meta.problems import make_model, make_network, make_tasks

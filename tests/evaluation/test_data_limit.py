@@ -15,7 +15,7 @@ from hf_l3rs.evaluation.data_limit import (
     is_data_limit,
     revisited,
 )
-from hf_l3rs.evaluation.results import Run
+from hf_l3rs.evaluation.rows import Run
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.evaluation.rows import row

@@ -17,7 +17,7 @@ from hf_l3rs.evaluation import job as job_module
 from hf_l3rs.evaluation.baselines import is_recalibrated
 from hf_l3rs.evaluation.data_limit import DATA_LIMITS, is_data_limit
 from hf_l3rs.evaluation.recalibration import RecalibratedLearner
-from hf_l3rs.evaluation.results import Row, read_rows
+from hf_l3rs.evaluation.rows import Row, read_rows
 from hf_l3rs.hub.artifact import load_network, save_network
 from hf_l3rs.hub.results import read_results
 from tests.evaluation.evaluate_tiny import make_inputs, make_job

@@ -12,8 +12,8 @@ from hf_l3rs.evaluation.manifest import (
     read_manifest,
     write_manifest,
 )
-from hf_l3rs.images.pools import ImagePool
 from hf_l3rs.tasks.distribution import TaskSource
+from hf_l3rs.tasks.pools import ImagePool
 from tests.meta.problems import make_model, make_pool, make_tasks
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hf_l3rs.evaluation import plots
 from hf_l3rs.evaluation.plots import plot_learning_curves
-from hf_l3rs.evaluation.results import to_csv
+from hf_l3rs.evaluation.rows import to_csv
 from tests.evaluation.rows import ROWS, row
 
 

@@ -4,7 +4,7 @@ import pytest
 from accelerate import Accelerator
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.processes import on_main_process, share_out
+from hf_l3rs.evaluation.workers import on_main_process, share_out
 
 
 def test_outcomes_come_in_the_order_of_the_jobs():

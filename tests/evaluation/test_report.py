@@ -16,7 +16,7 @@ from hf_l3rs.evaluation.report import (
     to_markdown,
     tuning_free_to_markdown,
 )
-from hf_l3rs.evaluation.results import read_rows
+from hf_l3rs.evaluation.rows import read_rows
 from hf_l3rs.evaluation.savings import describe_savings
 from hf_l3rs.hub.results import Results, read_results, write_results
 from tests.evaluation.rows import BASELINE_NAMES, LIMIT, ROWS, WITH_LIMIT, row

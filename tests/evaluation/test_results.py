@@ -5,7 +5,7 @@ import datasets
 import pytest
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.results import Row, read_rows, to_csv, to_frame, write_rows
+from hf_l3rs.evaluation.rows import Row, read_rows, to_csv, to_frame, write_rows
 from tests.evaluation.rows import row
 
 

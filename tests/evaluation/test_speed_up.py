@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hf_l3rs.evaluation.report import summarise, to_markdown
-from hf_l3rs.evaluation.results import final_rows
+from hf_l3rs.evaluation.rows import final_rows
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups, steps_for_loss
 from tests.evaluation.rows import row
 

@@ -2,7 +2,7 @@ import pytest
 
 from hf_l3rs.errors import CheckpointError, DataError, StorageError
 from hf_l3rs.evaluation.baselines import Contender
-from hf_l3rs.evaluation.results import Row, Run, read_rows
+from hf_l3rs.evaluation.rows import Row, Run, read_rows
 from hf_l3rs.evaluation.store import RowStore
 
 

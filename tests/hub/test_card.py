@@ -14,7 +14,7 @@ from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.results import Result, Results
-from hf_l3rs.learned.layers import role_layers
+from hf_l3rs.optimizer.layers import role_layers
 
 
 RESULT = Result(

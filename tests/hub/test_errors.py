@@ -8,8 +8,8 @@ from huggingface_hub import constants
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME
-from hf_l3rs.hub.errors import hub_errors
-from hf_l3rs.hub.hub import pull, push
+from hf_l3rs.hub.connection import hub_errors
+from hf_l3rs.hub.publish import pull, push
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_network
 
 

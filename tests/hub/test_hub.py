@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, constants
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
-from hf_l3rs.hub.hub import pull, push
+from hf_l3rs.hub.publish import pull, push
 from hf_l3rs.hub.results import read_results, write_results
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_model, make_network, make_results, train
 
@@ -46,7 +46,7 @@ def test_revisions(hub):
 def test_config_and_weights_are_of_one_commit(hub, monkeypatch):
     L3RS(network=make_network()).push_to_hub(REPO_ID)
     repository = hub.repositories[REPO_ID]
-    download = sys.modules["hf_l3rs.hub.hub"].hf_hub_download
+    download = sys.modules["hf_l3rs.hub.publish"].hf_hub_download
 
     def push_in_between(repo_id, filename, **options):
         file = download(repo_id, filename, **options)
@@ -54,7 +54,7 @@ def test_config_and_weights_are_of_one_commit(hub, monkeypatch):
             repository.commit("main", {WEIGHTS_NAME: b"of another commit"}, "In between")
         return file
 
-    monkeypatch.setattr("hf_l3rs.hub.hub.hf_hub_download", push_in_between)
+    monkeypatch.setattr("hf_l3rs.hub.publish.hf_hub_download", push_in_between)
     assert load(REPO_ID)[0].fingerprint() == make_network().fingerprint()
 
 
@@ -212,7 +212,7 @@ def test_cache_serves_while_offline(hub, monkeypatch):
 
 def test_import_is_light():
     code = (
-        "import sys, hf_l3rs.cli; hf_l3rs.cli.make_parser(); assert 'torch' not in sys.modules;"
-        "import hf_l3rs.hub.hub; assert 'transformers' not in sys.modules"
+        "import sys, hf_l3rs.cli.main; hf_l3rs.cli.main.make_parser(); assert 'torch' not in sys.modules;"
+        "import hf_l3rs.hub.publish; assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

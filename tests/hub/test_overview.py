@@ -6,7 +6,7 @@ import pytest
 
 from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES
 from hf_l3rs.evaluation.grid import SETTINGS
-from hf_l3rs.hub.overview import IN_DOMAIN, NUM_RATES, describe_cost, describe_gain, describe_payback
+from hf_l3rs.hub.card import IN_DOMAIN, NUM_RATES, describe_cost, describe_gain, describe_payback
 from hf_l3rs.hub.results import Result
 
 

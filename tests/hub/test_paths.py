@@ -5,8 +5,8 @@ import pytest
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub import pretrained
-from hf_l3rs.hub.paths import refuse_missing_path
-from hf_l3rs.tasks.base_model import load_image_classifier
+from hf_l3rs.hub.connection import refuse_missing_path
+from hf_l3rs.tasks.model import load_image_classifier
 from tests.hub.examples import assert_one_sentence
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from hf_l3rs.hub.reach import hub_answers, is_repo_id, out_of_reach
+from hf_l3rs.hub.connection import hub_answers, is_repo_id, out_of_reach
 
 
 @pytest.mark.parametrize("name", ["cifar10", "owner/name", "owner/name-1.5_x"])

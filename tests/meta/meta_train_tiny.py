@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.arguments import MetaTrainingArguments
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.gradient import GradientConfig
-from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
+from hf_l3rs.meta.meta_trainer import MetaTrainer
 from tests.meta.problems import make_mixture, make_model, make_network, make_role_network, make_tasks
 
 

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.images.pools import ImagePool
-from hf_l3rs.learned.config import FEATURES, STRUCTURE
-from hf_l3rs.learned.layers import role_layers
-from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
-from hf_l3rs.tasks.initial_states import InitialStates
-from hf_l3rs.tasks.mixture import TaskMixture
+from hf_l3rs.optimizer.config import FEATURES, STRUCTURE
+from hf_l3rs.optimizer.layers import role_layers
+from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskMixture, TaskSource
+from hf_l3rs.tasks.model import InitialStates
+from hf_l3rs.tasks.pools import ImagePool
 
 
 class Output(NamedTuple):

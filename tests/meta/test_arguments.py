@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
 
 
 @pytest.mark.parametrize(

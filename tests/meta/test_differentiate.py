@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_l3rs.meta.differentiate import differentiate, evaluation_points
+from hf_l3rs.meta.gradient import differentiate, evaluation_points
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 from tests.meta.problems import make_model, make_network, make_tasks

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.checkpoint import TENSORS_NAME
 from hf_l3rs.meta.gradient import GradientConfig
-from hf_l3rs.meta.trainer import MetaTrainer
+from hf_l3rs.meta.meta_trainer import MetaTrainer
 from hf_l3rs.meta.windows import WindowConfig
 from tests.meta.meta_train_tiny import make_trainer
 

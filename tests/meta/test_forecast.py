@@ -4,9 +4,9 @@ import pytest
 
 from hf_l3rs.meta.forecast import StepCosts, forecast, forecast_by_pace, mean_steps, measure_steps
 from hf_l3rs.meta.gradient import GradientConfig
-from hf_l3rs.meta.tracking import make_accelerator
+from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.meta.windows import WindowConfig
-from hf_l3rs.tasks.arguments import TaskArguments
+from hf_l3rs.tasks.task_arguments import TaskArguments
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import make_network, make_tasks
 

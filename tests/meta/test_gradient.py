@@ -8,8 +8,8 @@ import torch
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.candidates import MetaLoss, rollout
 from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, MetaGradient, TaskGradient
+from hf_l3rs.meta.meta_trainer import MetaTrainer
 from hf_l3rs.meta.outer import OuterState
-from hf_l3rs.meta.trainer import MetaTrainer
 from hf_l3rs.tasks.distribution import Horizon
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import make_network, make_tasks

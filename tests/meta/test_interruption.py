@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hf_l3rs.meta.interruption import SIGNALS, Interruption
+from hf_l3rs.meta.meta_trainer import SIGNALS, Interruption
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)

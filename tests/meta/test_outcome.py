@@ -6,7 +6,7 @@ import torch
 
 from hf_l3rs.evaluation.data_limit import DATA_LIMIT
 from hf_l3rs.meta.checkpoint import Progress
-from hf_l3rs.meta.outcome import look_back
+from hf_l3rs.meta.meta_trainer import look_back
 from hf_l3rs.meta.outer import OuterState
 from tests.meta.meta_train_tiny import make_trainer
 

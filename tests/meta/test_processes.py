@@ -6,7 +6,7 @@ from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 
 from hf_l3rs.errors import ConfigError, MetaTrainingError
-from hf_l3rs.meta.estimator import Estimate, Estimator
+from hf_l3rs.meta.outer import Estimate, Estimator
 from hf_l3rs.meta.processes import Processes
 from tests.meta.meta_train_tiny import make_trainer
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hf_l3rs.meta.candidates import MetaLoss, rollout
-from hf_l3rs.meta.scorer import Scorer
+from hf_l3rs.meta.candidates import MetaLoss, Scorer, rollout
 from tests.meta.problems import make_model, make_network, make_tasks
 
 

@@ -7,7 +7,7 @@ import pytest
 from accelerate import Accelerator
 
 from hf_l3rs.errors import NothingToKeepError
-from hf_l3rs.meta.seeds import choose_best, summary_of_choice
+from hf_l3rs.meta.meta_build import choose_best, summary_of_choice
 from tests.meta.problems import make_model, make_network, make_tasks
 
 
@@ -34,7 +34,7 @@ def test_of_equal_ones_the_first_is_taken():
 
 def test_one_must_not_diverge(monkeypatch):
     networks = {name: with_step(1e-2) for name in ("a", "b")}
-    monkeypatch.setattr("hf_l3rs.meta.seeds.Scorer.mean_loss", lambda *_: math.inf)
+    monkeypatch.setattr("hf_l3rs.meta.meta_build.Scorer.mean_loss", lambda *_: math.inf)
     with pytest.raises(NothingToKeepError, match="a, b all diverged"):
         choose(networks)
 

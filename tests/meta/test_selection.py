@@ -7,11 +7,10 @@ import torch
 from accelerate import Accelerator
 
 from hf_l3rs.errors import MetaTrainingError
-from hf_l3rs.meta.candidates import MetaLoss
+from hf_l3rs.meta.candidates import MetaLoss, Scorer
 from hf_l3rs.meta.checkpoint import Progress
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.meta.scorer import Scorer
 from hf_l3rs.meta.selection import Selection
 from tests.meta.problems import make_network
 

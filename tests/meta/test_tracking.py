@@ -3,8 +3,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import LoggerType
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta import tracking
-from hf_l3rs.meta.tracking import bar_figures, flat_scalars, make_accelerator, start_trackers
+from hf_l3rs.meta import meta_trainer as tracking
+from hf_l3rs.meta.meta_trainer import bar_figures, flat_scalars, make_accelerator, start_trackers
 
 
 @pytest.fixture(autouse=True)

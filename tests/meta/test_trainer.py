@@ -14,10 +14,10 @@ import torch
 
 from hf_l3rs import files
 from hf_l3rs.errors import CheckpointError, ConfigError, MetaTrainingError, StorageError
-from hf_l3rs.meta import trainer as trainer_module
-from hf_l3rs.meta.arguments import MetaTrainingArguments
+from hf_l3rs.meta import meta_trainer as trainer_module
 from hf_l3rs.meta.candidates import Rollout
 from hf_l3rs.meta.checkpoint import STATE_NAME, TENSORS_NAME, list_checkpoints
+from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.meta.run_folder import METRICS_NAME, sole_use
 from tests.meta.meta_train_tiny import make_trainer
 

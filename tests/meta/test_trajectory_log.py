@@ -6,8 +6,8 @@ from accelerate.state import AcceleratorState
 
 from hf_l3rs.evaluation.trajectories import record_trajectory
 from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME
-from hf_l3rs.learned.network import L3RSNetwork
 from hf_l3rs.meta.trajectory_log import trajectory_figures
+from hf_l3rs.optimizer.network import L3RSNetwork
 from tests.meta.meta_train_tiny import make_trainer
 
 

@@ -6,11 +6,11 @@ import pytest
 from transformers import ViTImageProcessorPil
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.results import Row, write_rows
+from hf_l3rs.evaluation.rows import Row, write_rows
 from hf_l3rs.hub.artifact import load_network, save_network
-from hf_l3rs.learned.config import FEATURES, STRUCTURE, L3RSConfig
-from hf_l3rs.learned.layers import describe_trainable_layers, role_layers
-from hf_l3rs.learned.network import L3RSNetwork
+from hf_l3rs.optimizer.config import FEATURES, STRUCTURE, L3RSConfig
+from hf_l3rs.optimizer.layers import describe_trainable_layers, role_layers
+from hf_l3rs.optimizer.network import L3RSNetwork
 from recipes import architecture_transfer as transfer
 from tests.tiny import tiny_resnet
 

@@ -12,8 +12,7 @@ import torch
 from transformers import AutoImageProcessor
 
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.tasks.base_model import load_image_classifier
-from hf_l3rs.tasks.initial_states import InitialStates
+from hf_l3rs.tasks.model import InitialStates, load_image_classifier
 from recipes.base_models import build_efficientnet_lite0, build_mobilenet_v2, packaged_weights
 from recipes.base_models.packaged_weights import LABELS, check_predictions, download, fill, read_tensors
 from tests.tiny import tiny_mobilenet, tiny_resnet

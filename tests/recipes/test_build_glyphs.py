@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.images.load import load_image_dataset
+from hf_l3rs.tasks.images import load_image_dataset
 from recipes.data import build_glyphs, draw_glyphs
 
 

@@ -8,8 +8,8 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from hf_l3rs.images.load import load_image_pool
-from hf_l3rs.images.pools import ImagePool
+from hf_l3rs.tasks.images import load_image_pool
+from hf_l3rs.tasks.pools import ImagePool
 from recipes import pretrain
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
 
 NAN, INF = float("nan"), float("inf")

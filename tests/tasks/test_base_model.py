@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.tasks.base_model import load_image_classifier, resolved_commit
+from hf_l3rs.tasks.model import load_image_classifier, resolved_commit
 from tests.tiny import tiny_resnet, trained_network
 
 

@@ -10,14 +10,14 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_l3rs.errors import CheckpointError, ConfigError, DataError
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.images.pools import ImagePool, StreamedImagePool
-from hf_l3rs.meta.arguments import L3RSArguments
-from hf_l3rs.meta.build import build_network, run_settings
 from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hf_l3rs.meta.meta_arguments import L3RSArguments
+from hf_l3rs.meta.meta_build import build_network, run_settings
 from hf_l3rs.meta.outer import OuterState
-from hf_l3rs.tasks.arguments import DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.tasks.build import SHARES, build_tasks, load_sources
+from hf_l3rs.tasks.assembly import SHARES, build_tasks, load_sources
+from hf_l3rs.tasks.pools import ImagePool, StreamedImagePool
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from tests.tiny import tiny_resnet, tiny_vit
 
 

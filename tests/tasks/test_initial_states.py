@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.tasks.initial_states import RANDOM, InitialStates, head_modules
+from hf_l3rs.tasks.model import RANDOM, InitialStates, head_modules
 from tests.meta.problems import TinyClassifier, make_model
 from tests.tiny import tiny_resnet, tiny_vit
 

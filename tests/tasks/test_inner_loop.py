@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from hf_l3rs.learned.layers import named_trainable_parameters
-from hf_l3rs.learned.optimizer import LearnedOptimizer
+from hf_l3rs.optimizer.layers import named_trainable_parameters
+from hf_l3rs.optimizer.optimizer import LearnedOptimizer
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, run
 from hf_l3rs.tasks.population import PopulationLearner

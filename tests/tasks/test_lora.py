@@ -8,14 +8,12 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.images.pools import ImagePool
-from hf_l3rs.learned.layers import describe_trainable_layers, renamed
 from hf_l3rs.meta.candidates import rollout, rollout_population
-from hf_l3rs.meta.differentiate import differentiate
+from hf_l3rs.meta.gradient import differentiate
+from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.distribution import TaskSource
-from hf_l3rs.tasks.initial_states import RANDOM, InitialStates
-from hf_l3rs.tasks.lora import adapted_modules
-from hf_l3rs.tasks.trainable import freeze
+from hf_l3rs.tasks.model import RANDOM, InitialStates, adapted_modules, freeze
+from hf_l3rs.tasks.pools import ImagePool
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 from tests.meta.problems import make_tasks
 from tests.tiny import tiny_mobilenet, tiny_resnet, tiny_vit

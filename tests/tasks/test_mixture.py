@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.tasks.distribution import Horizon
-from hf_l3rs.tasks.mixture import TaskMixture
+from hf_l3rs.tasks.distribution import Horizon, TaskMixture
 from tests.meta.problems import make_model, make_tasks
 
 

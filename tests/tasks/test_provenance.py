@@ -10,8 +10,8 @@ import yaml
 
 from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError, DataError
-from hf_l3rs.tasks.arguments import TaskArguments
-from hf_l3rs.tasks.provenance import check_unseen, describe_data, seen_data
+from hf_l3rs.tasks.seen_data import check_unseen, describe_data, seen_data
+from hf_l3rs.tasks.task_arguments import TaskArguments
 from tests.meta.problems import make_model
 
 

@@ -8,11 +8,10 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.learned.layers import describe_trainable_layers, renamed
 from hf_l3rs.meta.candidates import rollout, rollout_population
-from hf_l3rs.meta.differentiate import differentiate
-from hf_l3rs.tasks.initial_states import head_modules
-from hf_l3rs.tasks.trainable import check_trainable, compare_trainable, freeze
+from hf_l3rs.meta.gradient import differentiate
+from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
+from hf_l3rs.tasks.model import check_trainable, compare_trainable, freeze, head_modules
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 from tests.meta.problems import make_tasks
 from tests.tiny import tiny_mobilenet, tiny_resnet, tiny_vit

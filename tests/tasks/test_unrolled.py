@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.learned.arithmetic import ALL_AT_ONCE, FUNCTIONAL
-from hf_l3rs.learned.directions import DIRECTIONS
-from hf_l3rs.learned.step import LayerStack
 from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.optimizer.arithmetic import ALL_AT_ONCE, FUNCTIONAL
+from hf_l3rs.optimizer.directions import DIRECTIONS
+from hf_l3rs.optimizer.step import LayerStack
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.task import Batch

@@ -1,0 +1,90 @@
+"""`hf-l3rs compare`: this L3RS and Adam on a model and data of one's own, paired, in about a minute."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hf_l3rs.cli.shell import Answer, add_json_option
+from hf_l3rs.errors import ConfigError
+
+
+SEED = 1000
+# Adam as most people use it, and at the best of eleven rates that are tried on other tasks.
+DEFAULT, TUNED = "Adam at 1e-3", "Adam constant"
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "compare",
+        help="a learned optimizer and Adam on your model and your data, paired, in about a minute",
+        description="Fine-tunes MODEL on DATA with a learned optimizer and with Adam, at 1e-3 and at the best of "
+        "eleven learning rates that are tried on other images: for every seed the same new head, batches and test "
+        "images. OUTPUT_DIR gets rows, table and curves; the same command goes on after an interruption.",
+    )
+    parser.add_argument("source", metavar="FOLDER_OR_REPO_ID", help="a learned optimizer")
+    parser.add_argument("--model", required=True, help="folder or Hub id of an image classifier")
+    parser.add_argument("--data", required=True, help="Hub id, imagefolder or parquet file")
+    parser.add_argument("--name", help="configuration of the data set")
+    parser.add_argument("--split", help="split to fine-tune and test on; by its name by default")
+    parser.add_argument("--steps", type=int, default=20, help="length of a run (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=4, help="runs of each optimizer (default: %(default)s)")
+    parser.add_argument("--search_seeds", "--search-seeds", type=int, default=2,
+                        help="runs at each learning rate; 0 leaves tuned Adam out (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--batch_size", "--batch-size", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--output_dir", "--output-dir", default="outputs/compare", help="default: %(default)s")
+    add_json_option(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Answer:
+    from hf_l3rs.cli.survey import survey_data
+    from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
+    from hf_l3rs.evaluation.job import EvaluationJob
+    from hf_l3rs.hub.results import read_results
+    from hf_l3rs.meta.meta_trainer import make_accelerator
+    from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
+
+    if arguments.search_seeds < 0:
+        raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 leaves tuned Adam out.")
+    args = EvaluationArguments(
+        l3rs=arguments.source,
+        setting="quick comparison",
+        baselines=[TUNED, DEFAULT] if arguments.search_seeds else [DEFAULT],
+        include_untrained=False,
+        horizons=[arguments.steps],
+        data_limit_max_steps=0,
+        num_tasks=arguments.seeds,
+        num_search_tasks=arguments.search_seeds or 1,
+        evaluate_every=max(1, arguments.steps // 5),
+        seed=SEED,
+        output_dir=arguments.output_dir,
+        title=f"{Path(arguments.model).name} on {Path(arguments.data).name}: {arguments.seeds} seeds",
+    )
+    data = survey_data(
+        arguments.data, arguments.model, name=arguments.name, split=arguments.split, test_split=arguments.split
+    )
+    images = data.training if arguments.split or data.unseen is None else data.unseen
+    task_args = TaskArguments(
+        datasets=[DatasetArguments(**images)],
+        num_classes=data.num_classes,
+        batch_size=arguments.batch_size,
+        evaluation_size=data.evaluation_size,
+    )
+    job = EvaluationJob(ModelArguments(base_model=arguments.model), task_args, args, make_accelerator())
+    summary = job.run(_command(arguments))
+    folder = str(job.output_dir)
+    entries = read_results(job.output_dir / "results.json").entries
+    text = f"\n{summary}\n\nTable and curves are in {folder}."
+    return Answer(text, {"output_dir": folder, "results": [vars(entry) for entry in entries]})
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What measures it again."""
+    names = ("model", "data", "name", "split", "steps", "seeds", "search_seeds", "batch_size", "output_dir")
+    options = [part for name in names for part in (f"--{name}", str(getattr(arguments, name)))
+               if getattr(arguments, name) is not None]  # fmt: skip
+    return shlex.join(["hf-l3rs", "compare", arguments.source, *options])

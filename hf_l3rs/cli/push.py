@@ -1,0 +1,46 @@
+"""`hf-l3rs push`: from an L3RS, or from the folder of the run that made or measured it, to its Hub repository."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hf_l3rs.cli.shell import Answer, add_json_option
+from hf_l3rs.markdown import one_line
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "push",
+        help="upload a learned optimizer, with what was measured, to the Hub in one commit",
+        description="Uploads a learned optimizer to the Hub in one commit: config, weights, measured results, card. "
+        "FOLDER is the L3RS, or the output folder of its meta-training or evaluation, with all results that are in "
+        "it or, one level down, in folders beside the L3RS; they are put beside the L3RS first.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="an L3RS, or a folder that meta-train or evaluate wrote")
+    parser.add_argument("repo_id", metavar="REPO_ID", help="Hub id such as user/name; made if absent")
+    parser.add_argument(
+        "--results", nargs="+", default=[], metavar="PATH", help="further results: files, or folders of evaluations"
+    )
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", help="branch to push to; made if absent")
+    parser.add_argument("--message", default="Upload L3RS", help="commit message (default: %(default)s)")
+    add_json_option(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Answer:
+    from hf_l3rs.hub.publish import push
+    from hf_l3rs.hub.release import gather_release
+
+    folder = gather_release(Path(arguments.folder), arguments.results)
+    url = push(
+        folder,
+        arguments.repo_id,
+        private=arguments.private or None,
+        revision=arguments.revision,
+        commit_message=arguments.message,
+    )
+    return Answer(one_line(url), {"url": url, "folder": str(folder), "repo_id": arguments.repo_id})

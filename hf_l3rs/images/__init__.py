@@ -1,1 +1,0 @@
-"""Images with their labels, as tensors that a model takes."""

@@ -1,0 +1,157 @@
+"""The settings of a meta-training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.meta.run_folder import LAST
+from hf_l3rs.optimizer.config import CHOICES, FEATURES, STEP_REFERENCES
+from hf_l3rs.optimizer.directions import DIRECTIONS
+from hf_l3rs.optimizer.fit import CARRIES_OVER
+from hf_l3rs.validation import Range, check_fields, check_not_empty
+
+
+# What an L3RS tells layers apart by.
+LAYERS_BY = ("name", "role")
+
+
+@dataclass
+class L3RSArguments:
+    """
+    The L3RS that is trained; see [`~hf_l3rs.L3RSConfig`] for the fields that are not explained here.
+
+    Args:
+        initial_l3rs (`str`, *optional*):
+            An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
+            `adam_betas`, `batch_norm_momentum` and `anneal_long_runs` stays as it has it.
+        layers_by (`str`, *optional*, defaults to `"name"`):
+            What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
+            the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
+        average_iterates (`bool`, *optional*, defaults to `False`): `averaging` of [`~hf_l3rs.L3RSConfig`].
+        features (`list[str]`, *optional*, defaults to FEATURES):
+            Those of [`~hf_l3rs.L3RSConfig`] but `"structure"`, which `layers_by` brings along.
+
+    Raises:
+        ConfigError: If a value is out of its range, or layers are known by role alone while steps depend on widths.
+    """
+
+    initial_l3rs: str | None = field(default=None, metadata={"help": "An L3RS to start from."})
+    directions: list[str] = field(default_factory=lambda: ["adam", "sgd"], metadata={"help": "What is mixed."})
+    hidden_sizes: list[int] = field(default_factory=lambda: [32, 32], metadata={"help": "Sizes of the MLP."})
+    embedding_size: int = field(default=8, metadata={"help": "Size of a layer's embedding."})
+    base_step: float = field(default=1e-3, metadata={"help": "RMS per element of an untrained update."})
+    adam_betas: list[float] | None = field(
+        default=None, metadata={"help": "Decays of the direction adam; those of initial_l3rs or 0.9 0.99 by default."}
+    )
+    step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to; see L3RSConfig."})
+    layers_by: str = field(default="name", metadata={"help": "What has an embedding: each layer's name, or role."})
+    average_iterates: bool = field(default=False, metadata={"help": "Average each layer's iterates."})
+    features: list[str] = field(default_factory=lambda: list(FEATURES), metadata={"help": "What the network sees."})
+    constant: list[str] = field(
+        default_factory=list, metadata={"help": "What is one for all layers and steps: mixture or step."}
+    )
+    max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
+    batch_norm_momentum: float | None = field(
+        default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
+    )
+    anneal_long_runs: bool | None = field(
+        default=None, metadata={"help": "Shrink steps in runs far beyond meta-training's; initial_l3rs's by default."}
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "directions": DIRECTIONS,
+                "hidden_sizes": Range(low=1),
+                "embedding_size": Range(low=0),
+                "base_step": Range(above=0),
+                "adam_betas": Range(low=0, below=1),
+                "step_reference": STEP_REFERENCES,
+                "layers_by": LAYERS_BY,
+                "features": FEATURES,
+                "constant": CHOICES,
+                "max_grad_norm": Range(above=0),
+                "batch_norm_momentum": Range(above=0, high=1),
+            },
+        )
+        check_not_empty(self, "initial_l3rs")
+        if self.layers_by == "role" and self.initial_l3rs is None:
+            check_carries_over(self.step_reference)
+
+
+def check_carries_over(step_reference: str) -> None:
+    """Raises if layers cannot be known by role alone, because steps depend on the width that they were learned at."""
+    if step_reference not in CARRIES_OVER:
+        raise ConfigError(
+            "L3RSArguments.layers_by 'role' needs a step_reference that carries over between widths, one of "
+            f"{', '.join(CARRIES_OVER)}, got {step_reference!r}; set one of these, or layers_by to 'name'."
+        )
+
+
+@dataclass
+class MetaTrainingArguments:
+    """
+    How meta-training runs: what does not change its result, except validation and early stopping.
+
+    Args:
+        output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
+        estimator (`str`, *optional*, defaults to `"evolution"`):
+            Where the meta-gradient comes from: `"evolution"` (paper); `"gradient"`, reverse mode through the inner
+            loop (ours), for a hundredth of the cost; or `"windows"`, for long horizons (ours), which takes runs a
+            window further in each generation.
+        num_seeds (`int`, *optional*, defaults to `1`):
+            Whole runs, of as many seeds from `seed` on, each with a folder of its own in `output_dir`. The L3RS that
+            is best on the validation tasks is kept, at the cost of all.
+        task_per_pair (`bool`, *optional*, defaults to `True`):
+            Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
+        validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
+        early_stopping_patience (`int`, *optional*, defaults to `0`):
+            Validations without improvement after which training stops; 0 never stops early.
+        checkpoint_interval (`int`, *optional*, defaults to `10`): Generations between checkpoints; 0 for none.
+        keep_checkpoints (`int`, *optional*, defaults to `2`): Checkpoints to keep.
+        resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
+        num_threads (`int`, *optional*, defaults to `1`):
+            CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
+        vectorized_pairs (`int`, *optional*, defaults to `0`):
+            Pairs whose inner loops run as one through `torch.func.vmap`; 0 runs candidates one after another. Faster
+            for small dense models, slower for convolutions on a CPU. Tasks must then have one fixed horizon.
+        compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
+        data_limit (`bool`, *optional*, defaults to `False`):
+            Whether to measure the data limit of the validation tasks, a line to refer to beside tuned Adam's. It takes
+            124 times the steps of one validation.
+        report_to (`str`, *optional*):
+            A tracker that Accelerate knows, such as `"trackio"`, `"tensorboard"` or `"wandb"`.
+        project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
+    """
+
+    output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
+    estimator: str = field(default="evolution", metadata={"help": "evolution, gradient or windows."})
+    num_seeds: int = field(default=1, metadata={"help": "Runs of other seeds, of which the best is kept."})
+    task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
+    validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
+    early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
+    checkpoint_interval: int = field(default=10, metadata={"help": "Generations between checkpoints; 0: none."})
+    keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
+    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
+    num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
+    vectorized_pairs: int = field(default=0, metadata={"help": "Pairs that run as one through vmap; 0: none."})
+    compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
+    data_limit: bool = field(default=False, metadata={"help": "Measure the data limit of the validation tasks."})
+    report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
+    project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
+
+    def __post_init__(self) -> None:
+        counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs")
+        rules: dict[str, Any] = {name: Range(low=0) for name in counts}
+        rules["estimator"] = ("evolution", "gradient", "windows")
+        rules |= {"num_seeds": Range(low=1, high=1000), "keep_checkpoints": Range(low=1)}
+        check_fields(self, {**rules, "num_threads": Range(low=1, high=1024)})
+        check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")
+        if self.num_seeds > 1 and self.resume_from_checkpoint not in (None, LAST):
+            raise ConfigError(
+                f"MetaTrainingArguments.resume_from_checkpoint must be {LAST!r} where num_seeds is above 1, so that "
+                f"every seed's run goes on from its own, got {self.resume_from_checkpoint!r}."
+            )

@@ -1,0 +1,310 @@
+"""Everything that an L3RS artefact must remember beside its weights."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.markdown import one_line
+from hf_l3rs.validation import Range, check_fields, short
+
+
+FORMAT_VERSION = 1
+
+# Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
+Number = int | float
+
+DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop", "muon", "sign", "adabelief")
+STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
+FEATURES = (
+    "relative_time",
+    "absolute_time",
+    "loss",
+    "grad_norm",
+    "param_norm",
+    "direction_norms",
+)
+# What is known of a layer before the first step; no default, since the layers of one model have embeddings for that.
+STRUCTURE = "structure"
+# What the network decides: μ, and λ.
+CHOICES = ("mixture", "step")
+# So many times the longest run of meta-training is far past it (ours): at 3 times the first releases were ahead of
+# tuned Adam, at 17 times behind.
+LONG_RUN = 5
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """
+    One layer of the model that an L3RS was trained on. A layer is one parameter tensor (ours).
+
+    Args:
+        name (`str`): Qualified parameter name without the prefixes that wrappers add.
+        shape (`tuple[int, ...]`): Shape of the parameter.
+        role (`str`): What the parameter does, such as `"conv.weight"`; see [`~hf_l3rs.describe_layers`].
+        block (`str`): The numbers in the name, joined by dots: where in the model the layer stands.
+
+    Raises:
+        ConfigError: If a value is of a wrong type, or a size negative.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    block: str
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"shape": Range(low=0, high=2**63 - 1)}, lengths={"shape": Range(low=0, high=64)})
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it belongs to the head, which is new in every task."""
+        return self.role.startswith("head.")
+
+
+@dataclass(frozen=True)
+class L3RSConfig:
+    """
+    The architecture and provenance of an L3RS, stored as `config.json`.
+
+    Args:
+        layers (`tuple[LayerSpec, ...]`):
+            The layers that own an embedding, in the order of the embedding's rows.
+        directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
+            The base directions that are mixed (paper, figs. 4 and 5), names of `DIRECTIONS`.
+        features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
+            The groups of inputs of the network (paper, fig. 2), beside the layer embedding, which is always there.
+            `"structure"` (ours) adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
+        embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding (ours).
+        hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(32, 32)`): Hidden sizes of the MLP (ours).
+        ema_decays (`tuple[float, ...]`, *optional*, defaults to `(0.5, 0.9, 0.99)`):
+            The bank of decays γ of eq. 2 (values ours), bias-corrected (ours).
+        relative_times (`tuple[float, ...]`, *optional*):
+            Centres c of the relative-time features `tanh(10 (k/K - c))` (ours).
+        absolute_times (`tuple[float, ...]`, *optional*):
+            Scales c, in steps, of the absolute-time features `tanh(k/c - 1)` (ours).
+        step_reference (`str`, *optional*, defaults to `"rms"`):
+            What `exp(output)` multiplies to give λ. `"rms"` is `base_step * sqrt(number of elements)` (ours);
+            `"absolute"` is `base_step`, λ being then the paper's plain norm. Two carry over between layers of other
+            widths (ours): `"relative"` is `base_step` times the layer's own norm, as in LARS (arXiv 1708.03888), and
+            `"fan_in"` is `"rms"` times 64 / fan-in for matrices and kernels, as for Adam in the maximal update
+            parametrisation (arXiv 2203.03466).
+        base_step (`float`, *optional*, defaults to `1e-3`):
+            The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element; under
+            `"relative"`, that of its update relative to the parameter.
+        normalize_mixture (`bool`, *optional*, defaults to `False`):
+            Whether the mixture is rescaled to unit norm before λ is applied (ours).
+        averaging (`bool`, *optional*, defaults to `False`):
+            Whether layers keep an average of their iterates, which the network weighs and approaches (ours, after
+            arXiv 2405.15682; see [`~hf_l3rs.optimizer.averaging`]). It takes two more tensors a layer.
+        adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
+            Decays of the directions `"adam"` and `"adabelief"`; the first is that of `"muon"` and `"sign"`, the second
+            that of `"rmsprop"`, too.
+        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of these directions.
+        momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
+        constant (`tuple[str, ...]`, *optional*, defaults to `()`):
+            What is one for all layers and steps (ours, to measure what deciding it brings): `"mixture"`, μ, or
+            `"step"`, the factor of λ on the reference step. Of its output the network then has only the bias.
+        max_grad_norm (`float`, *optional*):
+            The global gradient norm that meta-training clipped to; `None` means that it did not clip.
+        batch_norm_momentum (`float`, *optional*):
+            The momentum, in (0, 1], of batch norm's running statistics while it trains a model, in meta-training as in
+            use: [`~hf_l3rs.L3RS.bind`] sets it in the model (ours). `None` leaves the model's own.
+        anneal_long_runs (`bool`, *optional*, defaults to `False`):
+            Whether in runs planned for more than LONG_RUN times the longest of meta-training, of `num_training_steps`,
+            λ is multiplied by `num_training_steps / k` from there on (ours): the network's own steps stay too large.
+        base_model (`str`, *optional*): Hub id or folder of the pretrained model that meta-training started from.
+        base_model_revision (`str`, *optional*):
+            The commit of that model on the Hub; `None` if it came from a folder. Only with it is `base_model` taken
+            for a Hub id.
+        model_type (`str`, *optional*): `model_type` of that model's configuration.
+        num_training_steps (`int`, *optional*): The longest horizon, in optimizer steps, that meta-training unrolled.
+        meta_training (`dict`, *optional*):
+            A summary of meta-training: settings, cost, and under `"data"` a list of mappings, one a data set, whose
+            `hub_id` is `None` if it came from a folder. Plain JSON values.
+        library_version (`str`, *optional*): Version of hf_l3rs that wrote the artefact.
+        format_version (`int`, *optional*): Version of the artefact's format; a newer one than this library's raises.
+
+    Raises:
+        ConfigError: If a value is out of its range; the message names the value and what is allowed.
+    """
+
+    layers: tuple[LayerSpec, ...]
+    directions: tuple[str, ...] = ("adam", "sgd")
+    features: tuple[str, ...] = FEATURES
+    embedding_size: int = 8
+    hidden_sizes: tuple[int, ...] = (32, 32)
+    ema_decays: tuple[Number, ...] = (0.5, 0.9, 0.99)
+    relative_times: tuple[Number, ...] = (0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
+    absolute_times: tuple[Number, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+    step_reference: str = "rms"
+    base_step: Number = 1e-3
+    normalize_mixture: bool = False
+    averaging: bool = False
+    adam_betas: tuple[Number, Number] = (0.9, 0.99)
+    adam_eps: Number = 1e-8
+    momentum: Number = 0.9
+    constant: tuple[str, ...] = ()
+    max_grad_norm: Number | None = None
+    batch_norm_momentum: Number | None = None
+    anneal_long_runs: bool = False
+    base_model: str | None = None
+    base_model_revision: str | None = None
+    model_type: str | None = None
+    num_training_steps: int | None = None
+    meta_training: dict[str, Any] = field(default_factory=dict)
+    library_version: str | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, (list, tuple)):
+            object.__setattr__(self, "layers", tuple(map(_as_layer, self.layers)))
+        check_fields(self, _RULES, lengths=_LENGTHS)
+        names = [layer.name for layer in self.layers]
+        for name, values in (("layers", names), *((name, getattr(self, name)) for name in _DISTINCT)):
+            twice = [value for value, count in Counter(values).items() if count > 1]
+            if twice:
+                raise ConfigError(f"L3RSConfig.{name} must hold each value only once, got {short(twice[0])} twice.")
+        object.__setattr__(self, "meta_training", _as_plain_json(self.meta_training))
+
+    def replace(self, **changes: Any) -> L3RSConfig:
+        """Returns a copy with `changes` applied and validated."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the configuration as plain JSON values."""
+        return _without(_YOUNGER_THAN_CHECKPOINTS, json.loads(json.dumps(asdict(self))))
+
+    @functools.cached_property
+    def settings(self) -> str:
+        """Everything that a step depends on, as JSON: all fields but those that tell where the L3RS comes from."""
+        values = without_younger_defaults(self.to_dict())
+        values = {name: value for name, value in values.items() if name not in _PROVENANCE}
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:
+        """
+        Builds a configuration from the content of a `config.json`.
+
+        Args:
+            values (`Mapping[str, Any]`): Field names to JSON values.
+
+        Returns:
+            [`L3RSConfig`]
+
+        Raises:
+            ConfigError: If the format is newer than this library's, or a field is unknown, missing or out of range.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"The content of an L3RS config must be a mapping, got {short(values)}.")
+        version = values.get("format_version")
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise ConfigError(
+                f"format_version must be a whole number, got {short(version)}: this is not an L3RS config."
+            )
+        if version > FORMAT_VERSION:
+            raise ConfigError(
+                f"This L3RS has format_version {version}, but the installed hf_l3rs reads up to {FORMAT_VERSION}; "
+                "upgrade it with `pip install -U hf_l3rs`."
+            )
+        known = {spec.name for spec in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"Unknown fields in the L3RS config: {one_line(', '.join(unknown))[:100]}; remove them, or upgrade "
+                "with `pip install -U hf_l3rs` if a newer version wrote them."
+            )
+        if "layers" not in values:
+            raise ConfigError(
+                "The L3RS config has no field 'layers', so it is incomplete or of something else; save or download it "
+                "again."
+            )
+        return cls(**values)
+
+
+_PROVENANCE = (
+    "base_model",
+    "base_model_revision",
+    "model_type",
+    "meta_training",
+    "library_version",
+    "format_version",
+)
+
+# Fields that are younger than some artefacts, and than some checkpoints, which have them at these defaults.
+_YOUNGER = {"averaging": False, "base_model_revision": None}
+_YOUNGER_THAN_CHECKPOINTS: dict[str, Any] = {"anneal_long_runs": False, "batch_norm_momentum": None, "constant": []}
+
+_DISTINCT = ("directions", "features", "constant")
+_DECAY = Range(low=0, below=1)
+_RULES: dict[str, Range | tuple[str, ...]] = {
+    "directions": DIRECTION_NAMES,
+    "features": (*FEATURES, STRUCTURE),
+    "embedding_size": Range(low=0, high=2**16),
+    "hidden_sizes": Range(low=1, high=2**16),
+    "ema_decays": _DECAY,
+    "absolute_times": Range(above=0),
+    "step_reference": STEP_REFERENCES,
+    "base_step": Range(low=1e-30, high=1e6),  # times exp(±12) and the root of the size it must be a float32
+    "adam_betas": _DECAY,
+    "adam_eps": Range(low=1e-30, high=1e30),  # and so must its reciprocal
+    "momentum": _DECAY,
+    "constant": CHOICES,
+    "max_grad_norm": Range(above=0),
+    "batch_norm_momentum": Range(above=0, high=1),
+    "num_training_steps": Range(low=1, high=10**12),
+    "format_version": Range(low=1, high=FORMAT_VERSION),
+}
+_LENGTHS = {
+    "layers": Range(low=1, high=20_000),
+    "directions": Range(low=1),
+    "hidden_sizes": Range(low=0, high=32),
+    **dict.fromkeys(("ema_decays", "relative_times", "absolute_times"), Range(low=0, high=1000)),
+}
+# Every continued run adds a level to the summary: as deep as anybody goes, and far from what would exhaust the stack.
+_MAX_DEPTH = 64
+
+
+def without_younger_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields as artefacts have them that are older than some: fingerprints are of this text."""
+    return _without(_YOUNGER, values)
+
+
+def _without(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
+def _as_layer(layer: Any) -> LayerSpec:
+    try:
+        return layer if isinstance(layer, LayerSpec) else LayerSpec(**layer)
+    except ConfigError as error:
+        raise ConfigError(f"L3RSConfig.layers has an entry that is no layer: {error}") from error
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"An entry of L3RSConfig.layers needs exactly the fields name, shape, role and block, got {short(layer)}."
+        ) from None
+
+
+def _as_plain_json(summary: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if not _is_within(summary, _MAX_DEPTH):
+            raise ValueError
+        text = json.dumps(summary, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return json.loads(text)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            "L3RSConfig.meta_training must be a mapping of JSON values, without NaN, infinity or more than "
+            f"{_MAX_DEPTH} levels, got {short(summary)}."
+        ) from None
+
+
+def _is_within(value: Any, depth: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return depth >= 0 and all(_is_within(part, depth - 1) for part in parts)

@@ -1,0 +1,117 @@
+"""What the network sees of each layer: pure functions, in the order of `L3RSConfig.features` (paper, fig. 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from hf_l3rs.optimizer.config import STRUCTURE, L3RSConfig
+
+
+# A norm or loss enters as log(x) / scale with x kept within these bounds: no log of 0, no outlier beyond the bounds.
+FLOOR, CEILING = 1e-8, 1e4
+NORM_SCALE, LOSS_SCALE = 5.0, 2.0
+
+# Rows of a layer's EMA bank. "weight" averages the constant 1, so that bank / weight is the bias-corrected average.
+EMA_CHANNELS = ("loss", "grad_norm", "param_norm", "weight")
+
+
+class Features(NamedTuple):
+    """
+    The raw material of the features at one step.
+
+    Args:
+        step (`int`): Steps taken, this one included: k, from 1.
+        time_coefficients (`torch.Tensor` of shape `(2, num_times)`): From [`time_coefficients`].
+        ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The layers' EMA banks, channels as EMA_CHANNELS.
+        measures (`torch.Tensor` of shape `(num_layers, 3 + num_directions)`): From [`log_measures`].
+    """
+
+    step: int
+    time_coefficients: torch.Tensor
+    ema: torch.Tensor
+    measures: torch.Tensor
+
+
+def feature_names(config: L3RSConfig) -> list[str]:
+    """Returns the name of every column of [`stack_features`], in order."""
+    columns = {
+        "relative_time": [f"relative_time_{center:g}" for center in config.relative_times],
+        "absolute_time": [f"absolute_time_{scale:g}" for scale in config.absolute_times],
+        "direction_norms": [f"direction_norm_{name}" for name in config.directions],
+    }
+    for channel in EMA_CHANNELS[:3]:
+        columns[channel] = [f"{channel}_ema_{decay:g}" for decay in config.ema_decays]
+    return [column for group in config.features if group != STRUCTURE for column in columns[group]]
+
+
+def num_features(config: L3RSConfig) -> int:
+    """Returns the number of columns of [`stack_features`]."""
+    return len(feature_names(config))
+
+
+def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: torch.Tensor) -> torch.Tensor:
+    """
+    Brings what a step measures to bounded logarithms: of the loss, and of the norms' RMS per element (ours).
+
+    Args:
+        loss (`torch.Tensor`, *optional*):
+            Training loss, one or one a layer. Without one that is a number, the neutral value 0 goes in.
+        norms (`torch.Tensor` of shape `(num_layers, 2 + num_directions)`):
+            Euclidean norms of the gradient, of the parameter before the step, and of every direction.
+        sqrt_numel (`torch.Tensor` of shape `(num_layers,)`): Square roots of the layers' numbers of elements.
+
+    Returns:
+        `torch.Tensor` of shape `(num_layers, 3 + num_directions)`, the loss first. A norm that is not a number counts
+        as the upper bound.
+    """
+    losses = sqrt_numel.new_ones(()) if loss is None else loss.to(sqrt_numel)
+    losses = losses.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+    values = torch.cat((losses.expand(len(norms))[:, None], norms / sqrt_numel[:, None]), dim=1)
+    logs = values.nan_to_num(nan=CEILING).clamp(FLOOR, CEILING).log() / NORM_SCALE
+    logs[:, 0].mul_(NORM_SCALE / LOSS_SCALE)
+    return logs
+
+
+def ema_inputs(measures: torch.Tensor) -> torch.Tensor:
+    """Returns what goes into the EMA banks (ξ of eq. 2), of shape `(num_layers, 4)`, columns as EMA_CHANNELS."""
+    return torch.nn.functional.pad(measures[:, :3], (0, 1), value=1.0)
+
+
+def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
+    """
+    Computes the network's input.
+
+    Args:
+        config ([`L3RSConfig`]): Which features, with which constants.
+        raw ([`Features`]): What was measured at this step.
+
+    Returns:
+        `torch.Tensor` of shape `(num_layers, num_features)`, columns as [`feature_names`], each roughly within ±4.
+    """
+    averages = raw.ema[:, :3] / raw.ema[:, 3:].clamp_min(1e-30)  # 0 before anything was averaged
+    slopes, offsets = raw.time_coefficients
+    times = torch.tanh(offsets.add(slopes, alpha=raw.step)).expand(len(averages), -1)
+    relative, absolute = times.split((len(config.relative_times), len(config.absolute_times)), dim=1)
+    columns = {
+        "relative_time": relative,
+        "absolute_time": absolute,
+        "loss": averages[:, 0],
+        "grad_norm": averages[:, 1],
+        "param_norm": averages[:, 2],
+        "direction_norms": raw.measures[:, 3:],
+    }
+    groups = [columns[group] for group in config.features if group != STRUCTURE]  # that comes with the embedding
+    return torch.cat(groups or [averages[:, 0, :0]], dim=1)
+
+
+def time_coefficients(config: L3RSConfig, num_training_steps: int, like: torch.Tensor) -> torch.Tensor:
+    """
+    Returns slopes and offsets, of shape `(2, num_times)` and placed as `like`, of the arguments that the time features
+    are the tanh of at step k: relative `10 (k/K - c)`, where in the planned run of K steps it stands, and absolute
+    `k/c - 1`, how many steps were taken, whatever the plan (both ours).
+    """
+    relative = [(10 / num_training_steps, -10 * center) for center in config.relative_times]
+    absolute = [(1 / scale, -1.0) for scale in config.absolute_times]
+    return like.new_tensor([*relative, *absolute]).view(-1, 2).t().contiguous()

@@ -1,0 +1,148 @@
+"""What the user is told of the steps: statistics when asked, warnings once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from hf_l3rs.optimizer.config import LONG_RUN
+from hf_l3rs.optimizer.fit import Fit
+from hf_l3rs.optimizer.step import Decision
+
+
+logger = logging.getLogger("hf_l3rs.optimizer")
+
+# How many layers a warning names: a model may have hundreds.
+NUM_EXAMPLES = 3
+# A multiplier below this is taken for a learning rate (ours).
+SMALL_LR = 0.05
+
+
+class StepMonitor:
+    """
+    Keeps the decisions of the last step, and remembers what it has warned of.
+
+    Args:
+        quiet (`bool`): Whether to warn of nothing.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.decisions: Sequence[Decision] = ()
+        self._warned: set[str] = set()
+
+    def observe(self, decisions: Sequence[Decision]) -> None:
+        """Takes the decisions of a step; looks into them where that does not wait for a device."""
+        self.decisions = decisions
+        flags = (decision.is_usable for decision in decisions)
+        self._count_skipped(flag for flag in flags if flag is not None and flag.device.type == "cpu")
+
+    def statistics(self, directions: Sequence[str]) -> dict[str, float]:
+        """See [`~hf_l3rs.L3RS.statistics`]."""
+        if not self.decisions:
+            return {}
+        mixture = torch.cat([decision.mixture.cpu() for decision in self.decisions])
+        sizes = torch.cat([(decision.update_norms / decision.sqrt_numel).cpu() for decision in self.decisions])
+        values = torch.cat((mixture.mean(dim=0), torch.stack((sizes.mean(), sizes.min(), sizes.max())))).tolist()
+        names = [f"mixture_{name}" for name in directions]
+        skipped = self._count_skipped(decision.is_usable for decision in self.decisions)
+        statistics = dict(zip([*names, "step_size", "step_size_min", "step_size_max"], values))
+        return statistics | ({"skipped_layers": skipped} if skipped else {})
+
+    def _count_skipped(self, flags: Iterable[torch.Tensor | None]) -> int:
+        skipped = sum(int((~is_usable).sum()) for is_usable in flags if is_usable is not None)
+        if skipped:
+            self._warn(
+                "gradient",
+                "The gradients of %d layers are not numbers, or are too large to be squared; those layers are left "
+                "alone, at this step and at every such step.",
+                skipped,
+            )
+        return skipped
+
+    def warn_without_loss(self) -> None:
+        """Warns that no loss is seen."""
+        self._warn(
+            "loss",
+            "L3RS takes steps without seeing the training loss, which it was meta-trained with; call "
+            "optimizer.step(loss), or let the model compute the loss from its labels.",
+        )
+
+    def warn_of_plan(self, groups: Sequence[dict[str, Any]], trained_steps: int | None) -> None:
+        """
+        Warns, before a step, of a multiplier that hardly moves anything, of a run much longer than those of
+        meta-training, and of one that is past its plan.
+
+        Args:
+            groups (`Sequence[dict]`): The optimizer's `param_groups`.
+            trained_steps (`int`, *optional*): The longest run of meta-training, if it is known.
+        """
+        if self.quiet:
+            return
+        run = groups[0]
+        planned = run["num_training_steps"]
+        rates = [group.get("initial_lr", group["lr"]) for group in groups]  # a schedule may begin at nothing
+        if run["step"] == 0 and 0 < max(rates) < SMALL_LR:
+            self._warn(
+                "lr",
+                "L3RS's lr is a multiplier on the learned step, 1.0 as meta-trained, and no learning rate: at %g it "
+                "trains at a fraction of that; leave lr out.",
+                max(rates),
+            )
+        if planned is None or not any(rates):
+            return
+        if trained_steps is not None and planned > LONG_RUN * trained_steps:
+            self._warn(
+                "horizon",
+                "The run is planned for %d steps, but this L3RS was meta-trained for up to %d: in runs so much longer "
+                "its gain is smaller, and a tuned Adam may be better; compare, or meta-train it for longer runs "
+                "(initial_l3rs).",
+                planned,
+                trained_steps,
+            )
+        if run["step"] >= planned:
+            self._warn(
+                "plan",
+                "The run goes on past the %d steps that L3RS was told of, with steps as small as at the end of a run; "
+                "give bind the real number by num_training_steps.",
+                planned,
+            )
+
+    def warn_of_misfit(self, fit: Fit) -> None:
+        """Warns of layers that are not those that the L3RS was meta-trained for."""
+        misfits = fit.misfits
+        if misfits and not self.quiet:
+            names = ", ".join(misfits[:NUM_EXAMPLES])
+            more = f" and {len(misfits) - NUM_EXAMPLES} more" if len(misfits) > NUM_EXAMPLES else ""
+            logger.warning(
+                "This L3RS %s; where it does not fit, layers take the mean embedding of their kind, with less of a "
+                "gain, or none: compare with a tuned Adam, or meta-train for this model from it (initial_l3rs); what "
+                "does not fit is %s%s.",
+                fit.describe(),
+                names,
+                more,
+            )
+
+    def warn_of_rounding(self, params: Iterable[torch.Tensor]) -> None:
+        """Warns if a parameter is of a type that rounds small updates away."""
+        low = {str(param.dtype) for param in params if param.dtype in (torch.bfloat16, torch.float16)}
+        if low:
+            self._warn(
+                "rounding",
+                "Parameters are %s, in which updates smaller than their rounding are lost; keep float32 copies "
+                "by L3RS(..., float32_copy=True), or train float32 parameters under autocast.",
+                low.pop().removeprefix("torch."),
+            )
+
+    def warn_of_plain_steps(self, reasons: Iterable[str | None]) -> None:
+        """Warns where fused steps were asked for, but are not to be had."""
+        for reason in filter(None, reasons):
+            self._warn("fused", "%s", reason)
+
+    def _warn(self, kind: str, message: str, *args: Any) -> None:
+        if kind not in self._warned and not self.quiet:
+            self._warned.add(kind)
+            logger.warning(message, *args)

@@ -1,0 +1,303 @@
+"""The learned part: one embedding a layer and one MLP that all layers share (paper, fig. 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from hf_l3rs.errors import ArtifactError, ConfigError
+from hf_l3rs.optimizer.config import CHOICES, STRUCTURE, L3RSConfig
+from hf_l3rs.optimizer.features import num_features
+from hf_l3rs.optimizer.layers import STRUCTURE_NAMES, describe_layers
+from hf_l3rs.validation import short
+
+
+# A learned optimizer is small beside the model that it trains; more than this is a mistake in its sizes.
+MAX_META_PARAMETERS = 10**8
+
+
+def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
+    """
+    Returns the names and shapes of the meta-parameters in the order of [`~L3RSNetwork.to_vector`]; allocates nothing.
+
+    Raises:
+        ConfigError: If they are too many to be meant.
+    """
+    inputs = num_features(config) + config.embedding_size + len(STRUCTURE_NAMES) * (STRUCTURE in config.features)
+    outputs = len(config.directions) + 1 + 2 * config.averaging
+    sizes = (inputs, *config.hidden_sizes, outputs)
+    shapes: dict[str, tuple[int, ...]] = {"embeddings": (len(config.layers), config.embedding_size)}
+    shapes |= {f"weights.{i}": (fan_out, fan_in) for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes))}
+    shapes |= {f"biases.{i}": (fan_out,) for i, fan_out in enumerate(sizes[1:])}
+    count = sum(map(math.prod, shapes.values()))
+    if count > MAX_META_PARAMETERS:
+        raise ConfigError(
+            f"L3RSConfig.hidden_sizes {short(list(config.hidden_sizes))} and its other sizes make {count:,} "
+            f"meta-parameters, but at most {MAX_META_PARAMETERS:,} are allowed; choose smaller sizes."
+        )
+    return shapes
+
+
+def check_shapes(config: L3RSConfig, found: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """
+    Compares the names and shapes of tensors with those that a configuration asks for.
+
+    Raises:
+        ArtifactError: If a tensor is missing, surplus or of another shape. `source` names where they come from.
+    """
+    shapes = tensor_shapes(config)
+    missing, surplus = sorted(shapes.keys() - found.keys()), sorted(found.keys() - shapes.keys())
+    if missing or surplus:
+        raise ArtifactError(
+            f"The tensors in {source} do not fit its config: missing {short(missing or None)}, surplus "
+            f"{short(surplus or None)}; config and weights must come from the same save."
+        )
+    for name, shape in shapes.items():
+        if found[name] != shape:
+            raise ArtifactError(
+                f"Tensor {name!r} in {source} has shape {short(found[name])}, but its config asks for {shape}; config "
+                "and weights must come from the same save."
+            )
+
+
+# exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.
+LOG_SCALE_LIMIT = 12.0
+
+
+class Choice(NamedTuple):
+    """
+    What the network decides in one step.
+
+    Args:
+        mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ; its rows sum to one.
+        factor (`torch.Tensor` of shape `(num_layers,)`): On the reference step.
+        averaging (`torch.Tensor` of shape `(num_layers, 2)`):
+            For [`~hf_l3rs.optimizer.averaging.averaging_weights`]; without averaging of shape `(num_layers, 0)`.
+    """
+
+    mixture: torch.Tensor
+    factor: torch.Tensor
+    averaging: torch.Tensor
+
+
+class MetaWeights(NamedTuple):
+    """
+    The meta-parameters ψ as tensors.
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(num_known_layers, embedding_size)`): One a layer.
+        linear (`list[tuple[torch.Tensor, torch.Tensor]]`): Weight `(fan_out, fan_in)` and bias of the MLP's layers.
+        num_directions (`int`): How many of the MLP's outputs mix directions.
+    """
+
+    embeddings: torch.Tensor
+    linear: list[tuple[torch.Tensor, torch.Tensor]]
+    num_directions: int
+
+    def embed(self, weights: torch.Tensor) -> torch.Tensor:
+        """Returns the embeddings, in float64, of layers that are given as weights over the known ones."""
+        return weights.to(self.embeddings).double() @ self.embeddings.double()
+
+    def decider(self, identity: torch.Tensor, like: torch.Tensor) -> Callable[[torch.Tensor], Choice]:
+        """
+        Returns the network as a step calls it, with what tells a model's layers apart put in.
+
+        Args:
+            identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
+                From [`~hf_l3rs.optimizer.layers.identify_layers`].
+            like (`torch.Tensor`): Has the device and the type of the features.
+
+        Returns:
+            `Callable`: Features of shape `(num_layers, num_features)` -> [`Choice`].
+        """
+        weights, structure = identity.to(self.embeddings.device).tensor_split([len(self.embeddings)], dim=1)
+        embeddings = torch.cat((self.embed(weights).to(like), structure.to(like)), dim=1)
+        linear = [(weight.to(like), bias.to(like)) for weight, bias in self.linear]
+        kind = like.device.type
+
+        def decide(features: torch.Tensor) -> Choice:
+            if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+                return _decide(linear, features, embeddings, self.num_directions)
+            with torch.autocast(kind, enabled=False):  # a step does not depend on where it is called
+                return _decide(linear, features, embeddings, self.num_directions)
+
+        return decide
+
+
+class L3RSNetwork(nn.Module):
+    """
+    Maps what is seen of each layer to how its base directions are mixed and how large its update is.
+
+    The output layer starts at zero, so that an untrained network mixes all directions equally and takes the
+    configuration's reference step (ours).
+
+    Args:
+        config ([`L3RSConfig`]): Layers, directions, features and sizes.
+        seed (`int`, *optional*, defaults to `0`): Seed of the initial weights.
+
+    Reference:
+        Paper, fig. 2. Sizes, activation (SiLU) and initialisation are ours.
+    """
+
+    def __init__(self, config: L3RSConfig, seed: int = 0) -> None:
+        if not isinstance(config, L3RSConfig):
+            raise ConfigError(f"A network is made of an L3RSConfig, got {short(config)}; build one, or load one.")
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        shapes = tensor_shapes(config)
+        embeddings = 0.5 * torch.randn(shapes.pop("embeddings"), generator=generator)
+        self.embeddings = nn.Parameter(embeddings, requires_grad=False)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        num_linear = len(shapes) // 2
+        for index in range(num_linear):
+            fan_out, fan_in = shapes[f"weights.{index}"]
+            weight = torch.randn(fan_out, fan_in, generator=generator) / math.sqrt(fan_in)
+            if index == num_linear - 1:
+                weight.zero_()
+            self.weights.append(nn.Parameter(weight, requires_grad=False))
+            self.biases.append(nn.Parameter(torch.zeros(fan_out), requires_grad=False))
+
+    def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> Choice:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.optimizer.features`].
+            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`):
+                The layers' embeddings, with the columns of the feature group `"structure"`, if there, beside them.
+
+        Returns:
+            [`Choice`]
+        """
+        return _decide(self.meta_weights().linear, features, embeddings, len(self.config.directions))
+
+    def meta_weights(self, vector: torch.Tensor | None = None) -> MetaWeights:
+        """
+        Returns the meta-parameters ψ, or what another vector of them, as [`~L3RSNetwork.to_vector`] orders it, stands
+        for: views of it, through which gradients and `torch.func.vmap` go.
+        """
+        tensors: Sequence[torch.Tensor] = list(self.parameters())
+        if vector is not None:
+            chunks = vector.split([parameter.numel() for parameter in tensors])
+            tensors = [chunk.view(parameter.shape) for chunk, parameter in zip(chunks, tensors)]
+        count = len(self.weights)
+        *hidden, last = tensors[1 : count + 1]
+        if self.config.constant:  # of what is constant only the bias is left
+            last = last * torch.tensor(self._reads_features()).to(last)[:, None]
+        linear = list(zip([*hidden, last], tensors[count + 1 :]))
+        return MetaWeights(tensors[0], linear, len(self.config.directions))
+
+    def _reads_features(self) -> list[float]:
+        """Returns for each output 1, or 0 if it is constant."""
+        of_mixture, of_step = (float(choice not in self.config.constant) for choice in CHOICES)
+        others = len(self.biases[-1]) - len(self.config.directions) - 1
+        return [of_mixture] * len(self.config.directions) + [of_step] + [1.0] * others
+
+    @property
+    def num_meta_parameters(self) -> int:
+        """The number of learned values ψ."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def to_vector(self) -> torch.Tensor:
+        """Returns a copy of all meta-parameters ψ as one vector of shape `(num_meta_parameters,)`."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters()])
+
+    @torch.no_grad()
+    def load_vector(self, vector: torch.Tensor) -> None:
+        """
+        Sets all meta-parameters from one vector.
+
+        Args:
+            vector (`torch.Tensor` of shape `(num_meta_parameters,)`): As [`~L3RSNetwork.to_vector`] orders it.
+
+        Raises:
+            ConfigError: If the vector has another length.
+        """
+        if vector.shape != (self.num_meta_parameters,):
+            raise ConfigError(
+                f"Expected {self.num_meta_parameters} meta-parameters in one vector, got shape {tuple(vector.shape)}; "
+                "pass what to_vector() of a network of the same config gave."
+            )
+        parameters = list(self.parameters())
+        for parameter, chunk in zip(parameters, vector.split([parameter.numel() for parameter in parameters])):
+            parameter.copy_(chunk.view_as(parameter))
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+        """
+        Sets all meta-parameters from named tensors, strictly.
+
+        Args:
+            tensors (`Mapping[str, torch.Tensor]`): Exactly the names and shapes of `state_dict()`.
+            source (`str`): Where the tensors come from, for the error message.
+
+        Raises:
+            ArtifactError: If a tensor is missing, surplus, of another shape or type, or not finite.
+        """
+        check_shapes(self.config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+                raise ArtifactError(
+                    f"Tensor {name!r} in {source} is not finite floating-point numbers of 32 bits throughout, but "
+                    f"{tensor.dtype}; save the L3RS again from a network that works."
+                )
+        self.load_state_dict(dict(tensors), strict=True)
+
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that change with any meta-weight or any setting that a step depends on."""
+        digest = hashlib.sha256(self.config.settings.encode())
+        digest.update(self.to_vector().to(torch.float32).cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _decide(
+    linear: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    features: torch.Tensor,
+    embeddings: torch.Tensor,
+    num_directions: int,
+) -> Choice:
+    """The MLP. The columns of its output are the directions' logits, the logarithm of the factor, and the rest."""
+    *inner, (last_weight, last_bias) = linear
+    hidden = torch.cat((features, embeddings), dim=1)
+    for weight, bias in inner:
+        hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
+    output = torch.addmm(last_bias, hidden, last_weight.t())
+    logits, log_factor, averaging = output.tensor_split((num_directions, num_directions + 1), dim=1)
+    factor = torch.exp(log_factor[:, 0].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+    return Choice(torch.softmax(logits, dim=1), factor, averaging)
+
+
+def choose_network(
+    network: L3RSNetwork | None, config: L3RSConfig | None, named_parameters: Sequence[tuple[str, torch.Tensor]]
+) -> L3RSNetwork:
+    """
+    Returns what an optimizer is to be made of.
+
+    Args:
+        network ([`L3RSNetwork`], *optional*): The meta-weights.
+        config ([`L3RSConfig`], *optional*): That of an untrained network, in place of `network`.
+        named_parameters (`Sequence[tuple[str, torch.Tensor]]`): With neither, an untrained network knows their layers.
+
+    Raises:
+        ConfigError: If a value is of a wrong type, both are given, or there is none of the three.
+    """
+    if network is None and config is None and not named_parameters:
+        raise ConfigError(
+            "L3RS got neither meta-weights nor parameters to train, for which it would make untrained ones; load it "
+            "by L3RS.from_pretrained, or pass a model that is not frozen."
+        )
+    if network is None:
+        layers = describe_layers(dict(named_parameters).items())  # that a name is there twice is told later
+        return L3RSNetwork(L3RSConfig(layers) if config is None else config)
+    if not isinstance(network, L3RSNetwork):
+        raise ConfigError(
+            f"network must be an L3RSNetwork, got {short(network)}; load a folder or a Hub id by L3RS.from_pretrained."
+        )
+    if config is not None:
+        raise ConfigError("L3RS got both a network, which has a config, and another config; leave out one of them.")
+    return network

@@ -1,0 +1,392 @@
+"""Where the inner loop starts: θ0, a pretrained checkpoint with the head, and the adapters, that the task needs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch import nn
+
+from hf_l3rs.errors import ArtifactError, ConfigError, reason
+from hf_l3rs.hub.connection import (
+    hub_answers,
+    hub_errors,
+    is_repo_id,
+    out_of_reach,
+    refuse_missing_path,
+    similar_folders,
+)
+from hf_l3rs.optimizer.layers import canonical_name, describe_layers
+from hf_l3rs.tasks.task import State, derive_seed
+from hf_l3rs.validation import short
+
+
+# The query and value projections of attention, as in the paper.
+_ATTENTION = ("query.weight", "value.weight", "qkv.weight")
+_CONVOLUTION = ("conv.weight",)
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """
+    Returns the names of the modules that get an adapter: query and value projections, or in a model that has none all
+    convolutions of one group.
+    """
+    layers = list(zip(describe_layers(model.named_parameters()), (name for name, _ in model.named_parameters())))
+    for roles in (_ATTENTION, _CONVOLUTION):
+        names = [name.rpartition(".")[0] for layer, name in layers if layer.role in roles]
+        names = [name for name in names if getattr(model.get_submodule(name), "groups", 1) == 1]
+        if names:
+            return names
+    return []
+
+
+def add_adapters(model: nn.Module, rank: int) -> None:
+    """
+    Puts a LoRA into a model, in place: `lora_alpha` is the rank, so that adapters are not scaled, and there is no
+    dropout. The adapters alone are trainable then.
+
+    Args:
+        model (`nn.Module`): What is to be fine-tuned.
+        rank (`int`): Of the adapters.
+
+    Raises:
+        ConfigError: If peft is not installed, or the model has no layer to adapt.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ConfigError(
+            f'trainable=lora:{rank} needs the package peft, which is not installed; run pip install "hf_l3rs[peft]".'
+        ) from error
+    names = adapted_modules(model)
+    if not names:
+        raise ConfigError(
+            f"The model has neither query and value projections nor convolutions for trainable=lora:{rank} to adapt; "
+            "set it to all, head or last:N."
+        )
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0), model)
+
+
+def new_adapters(state: State) -> State:
+    """
+    Draws the adapters in a state anew, as PEFT initialises them: A at random, B zero, so that the model starts out as
+    it was.
+
+    Args:
+        state (`Mapping[str, torch.Tensor]`): Of a model, with or without adapters.
+
+    Returns:
+        `Mapping[str, torch.Tensor]`: The adapters alone.
+    """
+    drawn = {}
+    for name, tensor in state.items():
+        if ".lora_A." in name:
+            drawn[name] = nn.init.kaiming_uniform_(torch.empty_like(tensor), a=math.sqrt(5))
+        elif ".lora_B." in name:
+            drawn[name] = torch.zeros_like(tensor)
+    return drawn
+
+
+logger = logging.getLogger(__name__)
+
+ALL, HEAD = "all", "head"
+_LAST = re.compile(r"last:([1-9][0-9]{0,3})")
+_LORA = re.compile(r"lora:([1-9][0-9]{0,3})")
+# A block is what is numbered first, or second right below: `layers.3`, `blocks.6.0`, `stages.2.layers.0`.
+_BLOCK = re.compile(r"(?:.*?\.)??\d+(?:(?:\.(?:layers|blocks))?\.\d+)?(?=\.)")
+
+
+def check_trainable(value: str) -> None:
+    """Raises unless `value` names a choice of layers: `all`, `head`, `last:N` or `lora:N` with N from 1."""
+    if value not in (ALL, HEAD) and not _LAST.fullmatch(value) and not _LORA.fullmatch(value):
+        raise ConfigError(
+            f"ModelArguments.trainable must be {ALL}, {HEAD}, last:N for the last N blocks and the head, such as "
+            f"last:2, or lora:N for adapters of rank N and the head, such as lora:8; got {short(value)}."
+        )
+
+
+def freeze(model: nn.Module, trainable: str) -> None:
+    """
+    Freezes all but the chosen layers of a model, in place. What is frozen is no layer to an L3RS, and no graph is
+    built for it. Batch norm's running statistics go on being updated in frozen layers, too, as in the Trainer.
+
+    Args:
+        model (`nn.Module`): What is to be fine-tuned.
+        trainable (`str`):
+            `all`, `head`, `last:N`: the last N blocks, whatever comes after them, and the head, or `lora:N`: adapters
+            of rank N, which are put into the model, and the head.
+
+    Raises:
+        ConfigError: If the model has no head, not so many blocks, or nothing to adapt, or peft is not installed.
+    """
+    if trainable == ALL:
+        return
+    if not any(layer.is_head for layer in describe_layers(model.named_parameters())):
+        raise ConfigError(
+            f"The model has no parameter named classifier, head, fc or score, so that trainable={trainable} finds no "
+            f"head to train; set it to {ALL}."
+        )
+    if _LORA.fullmatch(trainable):
+        add_adapters(model, _count(trainable))  # which freezes all the rest
+        chosen = [parameter.requires_grad for parameter in model.parameters()]
+    else:
+        chosen = [False for _ in model.parameters()]
+    head = [layer.is_head for layer in describe_layers(model.named_parameters())]
+    start = _start_of_last_blocks(model, head, _count(trainable)) if _LAST.fullmatch(trainable) else len(head)
+    for index, (parameter, *choices) in enumerate(zip(model.parameters(), chosen, head)):
+        parameter.requires_grad_(any(choices) or index >= start)
+
+
+def _count(trainable: str) -> int:
+    return int(trainable.rpartition(":")[2])
+
+
+def _start_of_last_blocks(model: nn.Module, head: list[bool], count: int) -> int:
+    """Returns the index of the first parameter of the last `count` blocks, in the order of the model's parameters."""
+    blocks: dict[str, int] = {}
+    for index, ((name, _), is_head) in enumerate(zip(model.named_parameters(), head)):
+        found = _BLOCK.match(canonical_name(name))
+        if found and not is_head:
+            blocks.setdefault(found[0], index)
+    # what stands in a stage beside its blocks, such as downsampling, is none
+    starts = sorted(start for block, start in blocks.items() if not any(b.startswith(f"{block}.") for b in blocks))
+    if count > len(starts):
+        allowed = f"last:1 to last:{len(starts)}, {HEAD} or {ALL}" if starts else f"{HEAD} or {ALL}"
+        raise ConfigError(
+            f"The model has {len(starts)} numbered blocks, but trainable is last:{count}; use {allowed}."
+        )
+    return starts[-count]
+
+
+def compare_trainable(meta_training: Mapping[str, Any], trainable: str) -> None:
+    """
+    Warns where other layers are fine-tuned than in meta-training, so that the L3RS is measured at what it is not made
+    for. What does not fit at all is refused when it is bound.
+
+    Args:
+        meta_training (`Mapping`): Of the artefact's configuration; `trainable` is there unless it was `all`.
+        trainable (`str`): What is fine-tuned now.
+    """
+    own = meta_training.get("trainable", ALL)
+    if meta_training and own != trainable:
+        logger.warning(
+            "This L3RS was meta-trained with trainable=%s, and is now used with trainable=%s; set it to %s to measure "
+            "the L3RS at what it is made for.",
+            *(own, trainable, own),
+        )
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_CONFIG_NAME = "config.json"
+
+
+def load_image_classifier(
+    name_or_path: str, num_labels: int | None = None, revision: str | None = None
+) -> PreTrainedModel:
+    """
+    Loads an image-classification model in float32, quietly: that a new head is a new head is no news here.
+
+    Args:
+        name_or_path (`str`): Hub id or folder.
+        num_labels (`int`, *optional*): Size of the new head; without it the checkpoint's head is kept.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Returns:
+        `PreTrainedModel`: The model. [`resolved_commit`] tells which commit it is of.
+
+    Raises:
+        ArtifactError: If it does not exist, cannot be had or read, is no image classifier, or its weights are damaged.
+    """
+    from transformers import AutoModelForImageClassification
+
+    options = _locate(name_or_path, revision)
+    if num_labels is not None:
+        options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+    try:
+        with _quiet_transformers():
+            model, report = AutoModelForImageClassification.from_pretrained(
+                name_or_path, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
+            )
+    except Exception as error:  # of every kind, as what is wrong with a model may be
+        raise ArtifactError(
+            f"{name_or_path!r} cannot be loaded as an image classifier ({reason(error)}); give the Hub id or the "
+            "folder of an image-classification model of transformers, complete and undamaged."
+        ) from error
+    _check_weights(name_or_path, model, report, new_head=num_labels is not None)
+    model.config._commit_hash = options.get("revision")  # some versions of transformers do so, and none writes it
+    return model
+
+
+def resolved_commit(model: nn.Module) -> str | None:
+    """Returns the commit of the Hub that [`load_image_classifier`] loaded a model from; `None` for a folder."""
+    return getattr(getattr(model, "config", None), "_commit_hash", None)
+
+
+def _locate(name: str, revision: str | None) -> dict[str, Any]:
+    """Returns how to load a model: from one commit, whatever is pushed meanwhile, and from the cache if need be."""
+    if os.path.isdir(name):
+        _check_config(name, Path(name, _CONFIG_NAME))
+        return {}
+    if not is_repo_id(name):
+        raise ArtifactError(
+            f"There is no folder {name!r}{similar_folders(name)}; give an existing folder, or the Hub id of a model."
+        )
+    refuse_missing_path(name)
+    local_files_only = not hub_answers()
+    with hub_errors(name, revision, _CONFIG_NAME):
+        try:
+            file = Path(hf_hub_download(name, _CONFIG_NAME, revision=revision, local_files_only=local_files_only))
+        except LocalEntryNotFoundError as error:
+            raise ArtifactError(out_of_reach(name)) from error
+        except EntryNotFoundError as error:
+            raise ArtifactError(
+                f"{name!r} on the Hub has no {_CONFIG_NAME}, so it is no model of transformers; give the id of one."
+            ) from error
+    _check_config(name, file)
+    return {"revision": file.parent.name, "local_files_only": local_files_only}
+
+
+def _check_config(name: str, file: Path) -> None:
+    """Finds what transformers would load all the same: it fills the gaps of whatever has a `model_type`."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{name!r} has no readable {_CONFIG_NAME} ({reason(error)}), so it is no model of transformers; save or "
+            "download it again."
+        ) from error
+    if isinstance(config, dict) and {"format_version", "directions"} <= set(config):
+        raise ArtifactError(
+            f"{name!r} is an L3RS, not a model to fine-tune; give its base model ({config.get('base_model')})."
+        )
+
+
+def _check_weights(name: str, model: nn.Module, report: dict[str, Any], new_head: bool) -> None:
+    """A new head is made anew in any case; everything else must come from the checkpoint."""
+    head = tuple(f"{module}." for module in head_modules(model)) if new_head else ()
+    trunk = [key for key, _ in model.named_parameters() if not key.startswith(head)]
+    missing = sorted(set(report["missing_keys"]).intersection(trunk))
+    misshapen = sorted({key for key, *_ in report["mismatched_keys"]}.intersection(trunk))
+    if misshapen or len(missing) == len(trunk):
+        problem = (
+            f"has a shape that the config rules out in {misshapen[0]}" if misshapen else "has none of its weights"
+        )
+        raise ArtifactError(f"{name!r} {problem}: weights and config are of different models; download both again.")
+    if missing:
+        counts, names = f"{len(missing)} of {len(trunk)}", ", ".join(missing)
+        logger.warning("%r lacks %s weights; random ones stand in for %s.", name, counts, names)
+    for key, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(f"{name!r} has values that are not numbers in {key}; save or download it again.")
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bar:
+            transformers_logging.enable_progress_bar()
+
+
+RANDOM = "random"
+
+
+def head_modules(model: nn.Module) -> set[str]:
+    """Returns the names of the modules that a model's head consists of."""
+    named = list(model.named_parameters())
+    return {name.rpartition(".")[0] for layer, (name, _) in zip(describe_layers(named), named) if layer.is_head}
+
+
+class InitialStates:
+    """
+    Draws θ0 for a model: one of several checkpoints or a random initialisation, with a new head or the checkpoint's.
+
+    Args:
+        model (`nn.Module`): The model whose states are drawn; its own weights are not changed.
+        states (`Sequence[Mapping[str, torch.Tensor] | str]`):
+            State dictionaries of the model, drawn with equal probability; they are copied. `"random"` initialises all
+            weights anew.
+        new_head (`bool`, *optional*, defaults to `True`):
+            Whether the head is initialised anew for each draw, as the Trainer's users do.
+
+    Raises:
+        ConfigError: If a state is not one of the model, or the model has no head that could be renewed.
+    """
+
+    def __init__(self, model: nn.Module, states: Sequence[State | str], new_head: bool = True) -> None:
+        if not states:
+            raise ConfigError("There is no initial state to draw from; name at least one checkpoint, or 'random'.")
+        for number, state in enumerate(states, start=1):
+            if state != RANDOM if isinstance(state, str) else _shapes(state) != _shapes(model.state_dict()):
+                raise ConfigError(
+                    f"Initial state {number} of {len(states)} does not fit the base model; give checkpoints of the "
+                    f"same architecture and number of classes, or {RANDOM!r}."
+                )
+        self.model = model
+        self.states = [state if isinstance(state, str) else _copy(state) for state in states]
+        self.new_head = new_head
+        head = head_modules(model)
+        if new_head and not head:
+            raise ConfigError(
+                "The model has no parameter named classifier, head, fc or score, so its head cannot be renewed; "
+                "set new_head to false."
+            )
+        self._head_modules = {name: model.get_submodule(name) for name in head}
+
+    def draw(self, seed: int) -> State:
+        """Returns the state that this seed stands for. Tensors that are the same for all seeds are shared."""
+        index = derive_seed(seed, "checkpoint") % len(self.states)
+        state = self.states[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "initial state"))
+            if isinstance(state, str):
+                state = {name: tensor.detach() for name, tensor in _reinitialised(self.model, self.model).items()}
+                return {**state, **new_adapters(state)}
+            head: dict[str, torch.Tensor] = {}
+            for name, module in self._head_modules.items() if self.new_head else ():
+                tensors = _reinitialised(self.model, module)
+                head.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
+            return {**state, **head, **new_adapters(state)}
+
+
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def _copy(state: State) -> State:
+    """A state dictionary refers to the weights of its model, which an inner loop may be about to train."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _reinitialised(model: nn.Module, module: nn.Module) -> State:
+    """The state of a copy of `module`, initialised as the model's own class initialises it."""
+    module = copy.deepcopy(module)
+    initialise = getattr(model, "_init_weights", None)
+    for part in module.modules():
+        reset = initialise or getattr(part, "reset_parameters", None)
+        if reset is not None:
+            reset(part) if initialise else reset()
+        forget = getattr(part, "reset_running_stats", None)
+        if forget is not None:  # of batch norm, which models' own initialisation leaves as they are
+            forget()
+    return {name: tensor.detach() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,202 @@
+"""Which images meta-training saw, so that an evaluation can refuse to draw them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hf_l3rs.errors import ArtifactError, ConfigError, DataError
+from hf_l3rs.tasks.images import splits_overlap
+from hf_l3rs.tasks.task_arguments import ROLES, DatasetArguments, TaskArguments
+from hf_l3rs.validation import check_fields
+
+
+logger = logging.getLogger(__name__)
+
+# What tasks are made of; the other ROLES choose the best weights, or learning rates.
+_TASK_ROLES = ("batches", "evaluation")
+
+
+@dataclass(frozen=True)
+class SeenData:
+    """
+    One data set as a run draws from it.
+
+    Args:
+        path (`str`): As the settings have it.
+        name (`str`, *optional*): Configuration of the data set.
+        hub_id (`str`, *optional*): Its id on the Hub where `path` is local.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        splits (`dict[str, str | None]`): For each of ROLES its split; `None` where it is a part of the batches' one.
+        division_seed (`int`, *optional*): What a split was divided by, if one was.
+        classes (`list[str | int]`, *optional*): Names or ids of the classes that were used; `None` for all.
+        max_images (`int`, *optional*): How many images of a split were used at most.
+        seen_roles (`list[str]`): Those of ROLES that are drawn from at all.
+    """
+
+    path: str
+    name: str | None
+    hub_id: str | None
+    revision: str | None
+    splits: dict[str, Any]
+    division_seed: int | None
+    classes: list[str | int] | None
+    max_images: int | None
+    seen_roles: list[str]
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"seen_roles": ROLES})
+        are_names = all(isinstance(split, (str, type(None))) for split in self.splits.values())
+        if set(self.splits) != set(ROLES) or not are_names or self.splits["batches"] is None:
+            raise ConfigError(f"SeenData.splits must name a split or null for each of {', '.join(ROLES)}.")
+
+    @classmethod
+    def of(cls, dataset: DatasetArguments, seed: int, seen_roles: Sequence[str]) -> SeenData:
+        """Returns the record of a data set that a run with this seed draws from."""
+        return cls(
+            path=dataset.path,
+            name=dataset.name,
+            hub_id=dataset.known_as,
+            revision=dataset.revision,
+            splits=dataset.splits,
+            division_seed=seed if None in dataset.splits.values() else None,
+            classes=dataset.classes,
+            max_images=dataset.max_images,
+            seen_roles=list(seen_roles),
+        )
+
+    def split(self, role: str) -> str:
+        """Returns the split that a role's images come from."""
+        return self.splits[role] or self.splits["batches"]
+
+    def is_part(self, role: str) -> bool:
+        """Returns whether a role has only a part of its split."""
+        return self.division_seed is not None and (role == "batches" or self.splits[role] is None)
+
+
+def describe_data(task_args: TaskArguments, seed: int) -> list[dict[str, Any]]:
+    """
+    Returns the record of what meta-training sees, for the artefact: one entry a data set, the fields of [`SeenData`]
+    as plain values. Validation images count as seen, as they choose the weights that are kept.
+
+    Args:
+        task_args ([`TaskArguments`]): Of the run.
+        seed (`int`): Of the run, by which single splits are divided.
+    """
+    seen_roles = ROLES if task_args.num_validation_tasks else _TASK_ROLES
+    return [asdict(SeenData.of(dataset, seed, seen_roles)) for dataset in task_args.datasets]
+
+
+def seen_data(meta_training: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """
+    Returns everything that an artefact's meta-training saw: the records of its last stage and of those before.
+
+    Args:
+        meta_training (`Mapping`): Of the artefact's configuration; `data` has the stage's records, `started_from` the
+            stage before.
+
+    Returns:
+        `list[dict]` or `None`: `None` if a stage has no record.
+    """
+    records: list[dict[str, Any]] = []
+    stage: Any = meta_training
+    while stage:
+        if not isinstance(stage, Mapping) or not isinstance(stage.get("data"), list):
+            return None
+        records += stage["data"]
+        stage = stage.get("started_from")
+    return records or None
+
+
+def check_unseen(seen: Sequence[Mapping[str, Any]] | None, task_args: TaskArguments, seed: int) -> None:
+    """
+    Refuses an evaluation on images that meta-training saw.
+
+    Args:
+        seen (`Sequence[Mapping]`, *optional*): What [`describe_data`] recorded, as [`seen_data`] returns it.
+        task_args ([`TaskArguments`]): Of the evaluation.
+        seed (`int`): Of the evaluation, by which single splits are divided.
+
+    Raises:
+        DataError: If batches or evaluation sets may have images that meta-training saw.
+        ArtifactError: If a record is damaged.
+    """
+    if seen is None:
+        logger.warning(
+            "This L3RS does not tell which images it was meta-trained on; whether they are drawn is unknown."
+        )
+        return
+    records = [_read(entry) for entry in seen]
+    for dataset in task_args.datasets:
+        for record in records:
+            _check(record, SeenData.of(dataset, seed, _TASK_ROLES))
+
+
+def _read(entry: Any) -> SeenData:
+    try:
+        return SeenData(**entry)
+    except (TypeError, ConfigError) as error:
+        raise ArtifactError(
+            f"The L3RS has a damaged record of the images that it was meta-trained on ({error}); meta-train or "
+            "download it again."
+        ) from error
+
+
+def _check(seen: SeenData, drawn: SeenData) -> None:
+    if not _is_related(seen, drawn) or _has_no_common_class(seen, drawn):
+        return
+    shared = [
+        (own_role, seen_role)
+        for own_role, seen_role in product(drawn.seen_roles, seen.seen_roles)
+        if splits_overlap(drawn.split(own_role), seen.split(seen_role))
+        and not _are_different_parts(seen, seen_role, drawn, own_role)
+    ]
+    is_same_configuration = seen.name == drawn.name or None in (seen.name, drawn.name)
+    if shared and is_same_configuration:
+        own_role, seen_role = shared[0]
+        raise DataError(
+            f"The evaluation would draw {own_role} images from {drawn.split(own_role)!r} of {drawn.path!r}, but "
+            f"meta-training saw {seen.split(seen_role)!r} ({seen_role}); name splits that it did not see as "
+            "batches_split and evaluation_split."
+        )
+    if shared or not _is_same_place(seen, drawn):
+        logger.warning(
+            "Whether %s (configuration %s) has images of %s (configuration %s), which meta-training saw, cannot be "
+            "told from their names.",
+            *(drawn.path, drawn.name, seen.path, seen.name),
+        )
+
+
+def _is_related(one: SeenData, other: SeenData) -> bool:
+    """Whether two records are of one data set: of the same place or id, or one is a folder in the other."""
+    ids = ({name.casefold() for name in (record.path, record.hub_id) if name} for record in (one, other))
+    if set.intersection(*ids):
+        return True
+    if not (Path(one.path).exists() and Path(other.path).exists()):
+        return False
+    paths = Path(one.path).resolve(), Path(other.path).resolve()
+    return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
+
+
+def _is_same_place(one: SeenData, other: SeenData) -> bool:
+    return one.path == other.path or Path(one.path).resolve() == Path(other.path).resolve()
+
+
+def _has_no_common_class(one: SeenData, other: SeenData) -> bool:
+    """Certain only where both name their classes, or both give ids."""
+    if one.classes is None or other.classes is None:
+        return False
+    return len({type(name) for name in one.classes + other.classes}) == 1 and not set(one.classes) & set(other.classes)
+
+
+def _are_different_parts(one: SeenData, role: str, other: SeenData, other_role: str) -> bool:
+    """Whether two roles have different parts of one division."""
+    divisions = [
+        (record.division_seed, record.splits, record.classes, record.max_images, record.name, record.revision)
+        for record in (one, other)
+    ]
+    return divisions[0] == divisions[1] and role != other_role and one.is_part(role) and other.is_part(other_role)

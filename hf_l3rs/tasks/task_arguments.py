@@ -1,0 +1,254 @@
+"""The settings of tasks: pretrained model, data sets and sizes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.tasks.model import ALL, check_trainable
+from hf_l3rs.tasks.pools import DEFAULT_MAX_MEMORY
+from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.validation import Range, check_fields, check_not_empty
+
+
+# What the images of a data set are for; each has its splits, or a part of one.
+ROLES = ("batches", "evaluation", "validation_batches", "validation_evaluation")
+
+# Longer inner loops are a mistake in the settings, and would not fit the memory.
+MAX_STEPS = 10**6
+
+
+@dataclass(frozen=True)
+class DatasetArguments:
+    """
+    One data set that tasks are drawn from. Splits that are not named are cut out of `batches_split`.
+
+    Args:
+        path (`str`): Hub id, local data set, imagefolder or parquet file, as `datasets.load_dataset` takes it.
+        name (`str`, *optional*): Configuration of the data set.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        hub_id (`str`, *optional*): What cards call the data set where `path` is local: its id on the Hub.
+        batches_split (`str`, *optional*, defaults to `"train"`): Where training batches come from.
+        evaluation_split (`str`, *optional*): Where evaluation sets come from.
+        validation_batches_split (`str`, *optional*): Where validation tasks' training batches come from.
+        validation_evaluation_split (`str`, *optional*): Where validation tasks' evaluation sets come from.
+        classes (`list`, *optional*): Names or ids of the classes to use; all by default.
+        image_column (`str`, *optional*): Found by its type by default.
+        label_column (`str`, *optional*): Found by its type by default.
+        max_images (`int`, *optional*): Images to keep of a split, chosen at random.
+        weight (`float`, *optional*, defaults to `1.0`): How often it is drawn, relative to the others.
+        max_memory_gb (`float`, *optional*, defaults to `4.0`):
+            How many 10⁹ bytes of decoded images a process may hold; what does not fit is decoded whenever needed.
+    """
+
+    path: str
+    name: str | None = None
+    revision: str | None = None
+    hub_id: str | None = None
+    batches_split: str = "train"
+    evaluation_split: str | None = None
+    validation_batches_split: str | None = None
+    validation_evaluation_split: str | None = None
+    classes: list[str | int] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    max_images: int | None = None
+    weight: float = 1.0
+    max_memory_gb: float = DEFAULT_MAX_MEMORY / 1e9
+
+    def __post_init__(self) -> None:
+        any_size = Range(high=math.inf)  # infinity included, negative ones have a sentence of their own
+        check_fields(self, {"max_images": Range(low=1), "weight": Range(above=0), "max_memory_gb": any_size})
+        check_not_empty(self, "path", *(f"{role}_split" for role in ROLES))
+        if not self.max_memory_gb >= 0:
+            raise ConfigError(
+                f"max_memory_gb of data set {self.path} must be at least 0, got {self.max_memory_gb}; 0 decodes every "
+                "image when it is needed."
+            )
+
+    @property
+    def known_as(self) -> str | None:
+        """The data set's id on the Hub; `None` for one that is only here."""
+        return self.hub_id or (None if Path(self.path).exists() else self.path)
+
+    @property
+    def splits(self) -> dict[str, str | None]:
+        """The split that is named for each of ROLES; `None` where it is cut out of `batches_split`."""
+        return {role: getattr(self, f"{role}_split") for role in ROLES}
+
+    @classmethod
+    def parse(cls, value: Any) -> DatasetArguments:
+        """Returns what a path, or a mapping of the fields, describes."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (str, Path)):
+            return cls(str(value))
+        known = [spec.name for spec in dataclasses.fields(cls)]
+        if not isinstance(value, dict) or "path" not in value or set(value) - set(known):
+            got = shorten(repr(value), 200)
+            raise ConfigError(f"A data set is a path, or a mapping with path and any of {known[1:]}; got {got}.")
+        return cls(**value)
+
+
+class _DatasetsOption(argparse.Action):
+    """
+    `--datasets`: its paths take the places of those of the settings file, in the same order. What the file says of a
+    data set beside its path stays, such as splits and classes; but for what is of that path alone, `revision` and
+    `hub_id`.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, _moved(before, values) if isinstance(before, list) else values)
+
+
+def _moved(before: list[Any], paths: list[DatasetArguments]) -> list[DatasetArguments]:
+    """Returns the data sets of a settings file at other paths."""
+    old = [DatasetArguments.parse(value) for value in before]
+    if all(each == DatasetArguments(each.path) for each in old):
+        return paths
+    if len(paths) != len(old):
+        raise ConfigError(
+            f"--datasets has {len(paths)} paths for {len(old)} of the settings file, which says more of them, such as "
+            "splits; give as many, or change the file."
+        )
+    return [
+        each if each.path == new.path else dataclasses.replace(each, path=new.path, revision=None, hub_id=None)
+        for each, new in zip(old, paths)
+    ]
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """
+    The pretrained model that tasks fine-tune.
+
+    Args:
+        base_model (`str`): Hub id or folder of an image-classification model.
+        base_model_revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        initial_checkpoints (`list[str]`, *optional*):
+            Where inner loops start: checkpoints of the same architecture, `"random"` for new weights; `base_model`
+            by default.
+        reuse_head (`bool`, *optional*, defaults to `False`): Whether the checkpoint's own head is fine-tuned.
+        more_base_models (`list[str]`, *optional*):
+            Folders or Hub ids of models that tasks fine-tune as well, taking turns with `base_model`, each from its
+            own weights and with its own image processor.
+        trainable (`str`, *optional*, defaults to `"all"`):
+            What every optimizer fine-tunes: `all`, `head`, `last:N`, the last N blocks and the head, or `lora:N`,
+            LoRA adapters of rank N and the head.
+    """
+
+    base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
+    base_model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
+    initial_checkpoints: list[str] = field(
+        default_factory=list, metadata={"help": "Checkpoints of the same architecture, or 'random'."}
+    )
+    reuse_head: bool = field(default=False, metadata={"help": "Fine-tune the checkpoint's own head."})
+    more_base_models: list[str] = field(
+        default_factory=list, metadata={"help": "Folders or Hub ids of models to meta-train on as well."}
+    )
+    trainable: str = field(default=ALL, metadata={"help": "What to fine-tune: all, head, last:N blocks or lora:N."})
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_not_empty(self, "base_model", "base_model_revision")
+        check_trainable(self.trainable)
+        if not all(name.strip() for name in self.initial_checkpoints):
+            raise ConfigError(
+                "ModelArguments.initial_checkpoints has an empty name; give Hub ids, folders or 'random'."
+            )
+        if not all(name.strip() for name in self.more_base_models):
+            raise ConfigError("ModelArguments.more_base_models has an empty name; give Hub ids or folders.")
+        if self.more_base_models and self.initial_checkpoints:
+            raise ConfigError(
+                "ModelArguments.initial_checkpoints are of one architecture, but more_base_models names others; leave "
+                "out one of the two."
+            )
+
+    def each(self) -> list[ModelArguments]:
+        """Returns the settings of every base model by itself."""
+        own = dataclasses.replace(self, more_base_models=[])
+        others = [
+            dataclasses.replace(own, base_model=name, base_model_revision=None) for name in self.more_base_models
+        ]
+        return [own, *others]
+
+
+@dataclass(frozen=True)
+class TaskArguments:
+    """
+    The distribution of tasks.
+
+    Args:
+        datasets (`list`): Each a path, or a mapping of [`DatasetArguments`].
+        num_classes (`int`, *optional*, defaults to `5`): Classes of a task.
+        batch_size (`int`, *optional*, defaults to `32`): Images of a training batch.
+        batch_sizes (`list[int]`, *optional*): What `batch_size` is drawn from for every task; fixed by default.
+        evaluation_size (`int`, *optional*, defaults to `512`): Images of a task's evaluation set.
+        min_steps (`int`, *optional*, defaults to `20`): Least horizon in steps.
+        max_steps (`int`, *optional*): Greatest horizon; between the two it is log-uniform. `min_steps` by default.
+        curriculum_generations (`int`, *optional*, defaults to `0`): Over how many the greatest horizon grows.
+        spread_horizons (`bool`, *optional*, defaults to `False`):
+            Whether the horizons of a generation's tasks are spread evenly over their range, and not drawn one by one.
+            It hardly matters to `estimator: windows`, whose runs begin in different generations.
+        augmentations (`list[str]`, *optional*): What makes more tasks of the same images.
+        num_validation_tasks (`int`, *optional*, defaults to `16`): Fixed tasks on other images; 0 for none.
+    """
+
+    datasets: list[DatasetArguments] = field(metadata={
+        "help": "Paths or, in YAML, mappings. Paths given here replace those of the file, whose splits, classes and "
+        "other settings of the data stay; as many as there, if it has such.", "action": _DatasetsOption})  # fmt: skip
+    num_classes: int = field(default=5, metadata={"help": "Classes of a task."})
+    batch_size: int = field(default=32, metadata={"help": "Images of a training batch."})
+    batch_sizes: list[int] = field(default_factory=list, metadata={"help": "What it is drawn from, if not fixed."})
+    evaluation_size: int = field(default=512, metadata={"help": "Images of a task's evaluation set."})
+    min_steps: int = field(default=20, metadata={"help": "Least horizon in steps."})
+    max_steps: int | None = field(default=None, metadata={"help": "Greatest horizon in steps."})
+    curriculum_generations: int = field(default=0, metadata={"help": "Over how many the horizon grows."})
+    spread_horizons: bool = field(default=False, metadata={"help": "Spread a generation's horizons evenly."})
+    augmentations: list[str] = field(default_factory=list, metadata={"help": "What widens the distribution."})
+    num_validation_tasks: int = field(default=16, metadata={"help": "Fixed tasks on other images; 0 for none."})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.datasets, (list, tuple)) or not self.datasets:
+            raise ConfigError(
+                "TaskArguments.datasets must be a list of at least one data set, each a path or a mapping, got "
+                f"{shorten(repr(self.datasets), 100)}; write a single one as [path]."
+            )
+        object.__setattr__(self, "datasets", [DatasetArguments.parse(value) for value in self.datasets])
+        steps, count = Range(low=1, high=MAX_STEPS), Range(low=0)
+        check_fields(
+            self,
+            {
+                "num_classes": Range(low=2),
+                "batch_size": Range(low=1),
+                "batch_sizes": Range(low=1),
+                "evaluation_size": Range(low=1),
+                "min_steps": steps,
+                "max_steps": steps,
+                "curriculum_generations": count,
+                "augmentations": AUGMENTATIONS,
+                "num_validation_tasks": count,
+            },
+        )
+        if self.longest_horizon < self.min_steps:
+            raise ConfigError(
+                f"TaskArguments.max_steps must be at least min_steps={self.min_steps}, got {self.max_steps}."
+            )
+
+    @property
+    def longest_horizon(self) -> int:
+        """The greatest number of steps of a task."""
+        return self.min_steps if self.max_steps is None else self.max_steps

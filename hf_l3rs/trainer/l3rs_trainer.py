@@ -1,0 +1,205 @@
+"""A `transformers.Trainer` that trains with L3RS whatever the loss is and however the model is made."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.optimizer.optimizer import L3RS, LearnedOptimizer
+from hf_l3rs.trainer.callback import L3RSCallback, refuse_engines, register, unwrap_optimizer
+
+
+# A Trainer builds its optimizer when its callbacks are chosen long since, so they must know L3RS by then.
+register()
+
+
+class L3RSFactory:
+    """
+    Builds an [`L3RS`] of its own for each model, for `Trainer(optimizer_cls_and_kwargs=(L3RSFactory, {...}))`: with
+    `model_init` and `hyperparameter_search`, where `optimizers` are refused. Beside it the stock `Trainer` behaves as
+    with [`L3RSCallback`]; of the optimizer's settings in `TrainingArguments`, such as `learning_rate`, none is used.
+
+    The second part of the pair are the arguments of a call:
+
+    Args:
+        l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`]):
+            The learned optimizer: a Hub id, a folder, an L3RS, whose meta-weights and `lr` are used, or the
+            meta-weights.
+        **kwargs: Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where it is a Hub id or a folder.
+
+    Example:
+
+    ```python
+    trainer = Trainer(
+        model_init=model_init,
+        args=args,
+        train_dataset=dataset,
+        optimizer_cls_and_kwargs=(L3RSFactory, {"l3rs": "model_cards/l3rs-resnet-tiny-fashion"}),
+    )
+    ```
+    """
+
+    def __call__(self, model: nn.Module, l3rs: Any = None, **kwargs: Any) -> LearnedOptimizer:
+        """
+        Returns an L3RS that is bound to `model`; the Trainer tells it the rest.
+
+        Raises:
+            ConfigError: If `l3rs` is nothing of the kind, or has arguments that are not for it.
+            ArtifactError: If it cannot be had, or is not a readable L3RS.
+            BindingError: If it is another model's.
+            UnsupportedSetupError: Under DeepSpeed or FSDP.
+        """
+        return own_optimizer(as_optimizer(l3rs, kwargs)).bind(model)
+
+
+def as_optimizer(l3rs: Any, kwargs: dict[str, Any] | None = None) -> LearnedOptimizer:
+    """
+    Returns the learned optimizer that `l3rs` names or holds.
+
+    Args:
+        l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`]): See [`L3RSFactory`].
+        kwargs (`dict`, *optional*): Arguments of [`L3RS.from_pretrained`] for a Hub id or a folder.
+
+    Raises:
+        ConfigError: If it is nothing of the kind, or has arguments that are not for it.
+    """
+    if isinstance(l3rs, (str, os.PathLike)):
+        return L3RS.from_pretrained(l3rs, **(kwargs or {}))
+    if kwargs:
+        raise ConfigError(
+            f"The options {', '.join(kwargs)} are for loading a Hub id or a folder, but l3rs is "
+            f"{type(l3rs).__name__}; leave them out."
+        )
+    if isinstance(l3rs, LearnedOptimizer):
+        return l3rs
+    if isinstance(l3rs, L3RSNetwork):
+        l3rs = L3RSArtifact(l3rs)
+    if isinstance(l3rs, L3RSArtifact):
+        optimizer = L3RS(network=l3rs.network)
+        optimizer.commit_hash = l3rs.commit_hash
+        return optimizer
+    raise ConfigError(
+        "l3rs must be a Hub id, a folder, an L3RS, an L3RSArtifact or an L3RSNetwork, got "
+        f"{type(l3rs).__name__}; load one by L3RS.from_pretrained(...)."
+    )
+
+
+def own_optimizer(template: LearnedOptimizer) -> L3RS:
+    """Returns an unbound L3RS with the meta-weights and settings of another, which stays as it is."""
+    optimizer = L3RS(
+        network=template.network,
+        lr=template.param_groups[0]["lr"],
+        synchronize_loss=template.loss_observer.synchronize,
+        float32_copy=template.float32_copy,
+        fused=template.fused,
+        minimum_fit=template.minimum_fit,
+    )
+    optimizer.commit_hash = getattr(template, "commit_hash", None)
+    return optimizer
+
+
+class L3RSTrainer(Trainer):
+    """
+    A `Trainer` that trains with an [`L3RS`]. Beyond what the stock `Trainer` does with one, the optimizer sees the
+    very loss that is differentiated, label smoothing, `compute_loss_func` and an overridden `compute_loss` included,
+    and `model_init` and `hyperparameter_search` work: each run gets an optimizer of its own.
+
+    Args:
+        model (`PreTrainedModel` or `nn.Module`, *optional*): As for `Trainer`.
+        args (`TrainingArguments`, *optional*): As for `Trainer`; of the optimizer's own settings none is used.
+        l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`], *optional*):
+            The learned optimizer: a Hub id, a folder, an L3RS, whose meta-weights and `lr` are used, or the
+            meta-weights. Without it, `optimizers` must hold one.
+        l3rs_kwargs (`dict`, *optional*):
+            Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where `l3rs` is a Hub id or a folder.
+        **kwargs: Everything else that `Trainer` takes, by keyword.
+
+    Raises:
+        ConfigError: If there is no learned optimizer, or there are two.
+        UnsupportedSetupError: Under DeepSpeed or FSDP.
+
+    Example:
+
+    ```python
+    args = TrainingArguments("out", max_steps=100, label_smoothing_factor=0.1)
+    trainer = L3RSTrainer(model, args, train_dataset=dataset, l3rs="model_cards/l3rs-resnet-tiny-fashion")
+    trainer.train()
+    ```
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        l3rs: str | os.PathLike[str] | LearnedOptimizer | L3RSArtifact | L3RSNetwork | None = None,
+        l3rs_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        optimizer = kwargs.get("optimizers", (None, None))[0]
+        _check_choice(l3rs, optimizer, kwargs.get("optimizer_cls_and_kwargs"))
+        if args is not None:
+            refuse_engines(args)
+        register()
+        self.l3rs_name = os.fspath(l3rs) if isinstance(l3rs, (str, os.PathLike)) else None
+        self._template = None if l3rs is None else as_optimizer(l3rs, l3rs_kwargs)
+        super().__init__(model, args, **kwargs)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, L3RSCallback):
+                callback.leave_loss_to_trainer(self._divide_loss_itself)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Builds and binds an [`L3RS`] of its own for each model, unless `optimizers` held one."""
+        if self.optimizer is None and self._template is not None:
+            own = own_optimizer(self._template)
+            self.optimizer = own.bind(self.model if model is None else model)  # type: ignore[arg-type]
+        return super().create_optimizer(model)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Reports the loss, as a share of the step's, to the optimizer; see `Trainer`."""
+        loss = super().training_step(*args, **kwargs)
+        optimizer = unwrap_optimizer(self.optimizer)
+        if optimizer is not None:
+            optimizer.observe_loss(loss, is_share=True)
+        return loss
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the draft of a model card, which names L3RS as the optimizer; see `Trainer`."""
+        super().create_model_card(*args, **kwargs)
+        card = Path(self.args.output_dir or ".", "README.md")
+        if self.is_world_process_zero():
+            name = f"`{self.l3rs_name}`" if self.l3rs_name else "of the library hf_l3rs"
+            text = card.read_text(encoding="utf-8")
+            card.write_text(_name_optimizer(text, f"L3RS {name}, a learned optimizer"), encoding="utf-8")
+
+    def _divide_loss_itself(self) -> None:
+        """
+        Goes back to the loss as a mean over each batch, which the Trainer then divides by the accumulation steps, for
+        models that take `num_items_in_batch` and ignore it. Called during the first forward pass, before any of this.
+        """
+        self.model_accepts_loss_kwargs = False
+
+
+def _check_choice(l3rs: Any, optimizer: Any, factory: Any) -> None:
+    """Raises unless there is exactly one learned optimizer."""
+    if l3rs is not None and (optimizer is not None or factory is not None):
+        raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
+    if l3rs is None and not isinstance(optimizer, LearnedOptimizer):
+        raise ConfigError(
+            "L3RSTrainer got no learned optimizer; pass l3rs= with a Hub id, a folder or an L3RS, or use Trainer."
+        )
+
+
+def _name_optimizer(card: str, optimizer: str) -> str:
+    """Puts the optimizer that trained in place of the one that `TrainingArguments` names, with its unused settings."""
+    card = re.sub(r"^- optimizer: [^\n]*(?:\n(?!- |\n)[^\n]*)*", f"- optimizer: {optimizer}", card, flags=re.MULTILINE)
+    return re.sub(r"^- (?:learning_rate|lr_scheduler_\w+): [^\n]*\n", "", card, flags=re.MULTILINE)

@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch import nn
+
+from hf_l3rs import L3RS
+from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
+from hf_l3rs.optimizer.config import L3RSConfig
+from tests.tiny import tiny_resnet, tiny_vit, trained_network
+
+
+def momenta(model):
+    return {norm.momentum for norm in batch_norms(model)}
+
+
+def test_layers_are_those_with_running_statistics():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False), nn.LayerNorm(2))
+    assert batch_norms(model) == [model[0]]
+    assert not batch_norms(tiny_vit())
+
+
+def test_a_momentum_for_a_while_is_over_after_an_error_too():
+    model = tiny_resnet()
+    with pytest.raises(KeyError), temporary_momentum(batch_norms(model), 0.5):
+        assert momenta(model) == {0.5}
+        raise KeyError
+    assert momenta(model) == {0.1}
+    with temporary_momentum(batch_norms(model), None):
+        assert momenta(model) == {0.1}
+
+
+@pytest.mark.parametrize("momentum, then", [(None, 0.1), (0.25, 0.25)])
+def test_binding_sets_it_in_the_model(momentum, then):
+    model = tiny_resnet()
+    network = trained_network(model, batch_norm_momentum=momentum)
+    L3RS(network=network).bind(model, num_training_steps=3)
+    assert momenta(model) == {then}
+    by_hand = tiny_resnet()
+    L3RS(by_hand.named_parameters(), network=network, num_training_steps=3)
+    assert momenta(by_hand) == {0.1}
+
+
+def test_statistics_follow_faster():
+    """What the momentum is for: the statistics are nearer to those of the last batch."""
+    images, lags = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)), []
+    for momentum in (None, 0.5):
+        model = tiny_resnet().train()
+        L3RS(model, network=trained_network(model, batch_norm_momentum=momentum), num_training_steps=3)
+        norm = model.resnet.embedder.embedder.normalization
+        before = model.resnet.embedder.embedder.convolution(images).mean(dim=(0, 2, 3))
+        model(pixel_values=images)
+        lags.append(float((norm.running_mean - before).detach().norm()))
+    assert lags[1] == pytest.approx(lags[0] * 0.5 / 0.9, rel=1e-4)
+
+
+def test_it_is_part_of_the_fingerprint_and_absent_from_older_artefacts():
+    model = tiny_resnet()
+    first, second = (trained_network(model, batch_norm_momentum=momentum) for momentum in (None, 0.2))
+    assert first.fingerprint() != second.fingerprint()
+    assert "batch_norm_momentum" not in first.config.settings
+    assert "batch_norm_momentum" not in first.config.to_dict()  # which checkpoints are known by
+    assert L3RSConfig.from_dict(second.config.to_dict()) == second.config

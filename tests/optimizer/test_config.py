@@ -1,0 +1,285 @@
+"""The configuration: JSON and back, every invalid value told in one sentence, and no field without effect."""
+
+import dataclasses
+import functools
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, LayerSpec, describe_layers
+from hf_l3rs.errors import ConfigError, L3RSError
+from hf_l3rs.optimizer.config import DIRECTION_NAMES, FORMAT_VERSION
+from hf_l3rs.optimizer.directions import DIRECTIONS
+from hf_l3rs.validation import short
+
+
+LAYER = LayerSpec("weight", (2, 3), "linear_down.weight", "")
+CONFIG = L3RSConfig((LAYER,))
+
+# Another valid value for every field that a step depends on.
+OTHER = {
+    "layers": (LAYER,),
+    "directions": ("adam", "momentum"),
+    "features": ("relative_time", "grad_norm"),
+    "embedding_size": 4,
+    "hidden_sizes": (16,),
+    "ema_decays": (0.2, 0.8, 0.98),
+    "relative_times": (0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.2, 1.3),
+    "absolute_times": tuple(2.0**k for k in range(11)),
+    "step_reference": "absolute",
+    "base_step": 2e-3,
+    "normalize_mixture": True,
+    "averaging": True,
+    "adam_betas": (0.8, 0.95),
+    "adam_eps": 1e-2,
+    "momentum": 0.5,
+    "constant": ("mixture",),
+}
+# Fields that no step of a short run depends on. The Trainer's callback reads max_grad_norm and its tests cover that,
+# test_batch_norm.py and test_step.py have the next two; the rest is told to people.
+PROVENANCE = {
+    "max_grad_norm": 1.0,
+    "batch_norm_momentum": 0.2,
+    "anneal_long_runs": True,
+    "base_model": "org/model",
+    "base_model_revision": "0" * 40,
+    "model_type": "resnet",
+    "num_training_steps": 100,
+    "meta_training": {"dataset": "org/data", "generations": 3, "cost": {"seconds": 1.5}},
+    "library_version": "0.1.0",
+    "format_version": FORMAT_VERSION,
+}
+
+
+def test_every_field_is_covered():
+    assert {field.name for field in dataclasses.fields(L3RSConfig)} == OTHER.keys() | PROVENANCE.keys()
+
+
+@pytest.mark.parametrize("config", [CONFIG, L3RSConfig(**OTHER, **PROVENANCE)], ids=["defaults", "all"])
+def test_json_round_trip(config):
+    """Invariant 5."""
+    assert L3RSConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    left_out = set() if config.constant else {"anneal_long_runs", "batch_norm_momentum", "constant"}
+    assert config.to_dict().keys() == (OTHER.keys() | PROVENANCE.keys()) - left_out
+
+
+def test_lists_become_tuples():
+    config = L3RSConfig([{"name": "weight", "shape": [2, 3], "role": LAYER.role, "block": ""}], hidden_sizes=[4])
+    assert config == CONFIG.replace(hidden_sizes=(4,))
+    assert config.layers[0].shape == (2, 3)
+
+
+def test_config_is_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CONFIG.base_step = 1.0
+
+
+NAMED = {"name": "weight", "shape": [2], "role": "norm.weight", "block": ""}
+INVALID = [
+    ("layers", ()),
+    ("layers", (LAYER, LAYER)),
+    ("layers", ({"name": "weight"},)),
+    ("layers", 3),
+    ("layers", ({"name": "weight", "shape": ["two"], "role": "norm.weight", "block": ""},)),
+    ("layers", ({"name": 1, "shape": [2], "role": "norm.weight", "block": ""},)),
+    ("directions", ()),
+    ("directions", ("adam", "adam")),
+    ("directions", ("adam", "unheard")),
+    ("directions", "adam"),
+    ("features", ("loss", "unheard")),
+    ("features", "loss"),
+    ("embedding_size", -1),
+    ("embedding_size", 8.0),
+    ("embedding_size", True),
+    ("hidden_sizes", (0,)),
+    ("hidden_sizes", 32),
+    ("ema_decays", (1.0,)),
+    ("ema_decays", (-0.1,)),
+    ("ema_decays", (math.nan,)),
+    ("relative_times", (math.nan,)),
+    ("relative_times", (math.inf,)),
+    ("relative_times", ("0.5",)),
+    ("absolute_times", (0.0,)),
+    ("absolute_times", (math.inf,)),
+    ("step_reference", "unheard"),
+    ("base_step", 0.0),
+    ("base_step", math.inf),
+    ("base_step", "1e-3"),
+    ("normalize_mixture", "no"),
+    ("averaging", "no"),
+    ("normalize_mixture", 1),
+    ("adam_betas", (0.9,)),
+    ("adam_betas", (0.9, 1.0)),
+    ("adam_eps", 0.0),
+    ("adam_eps", 1e-40),
+    ("momentum", 1.0),
+    ("constant", ("averaging",)),
+    ("constant", ("step", "step")),
+    ("constant", "step"),
+    ("max_grad_norm", 0.0),
+    ("batch_norm_momentum", 0.0),
+    ("batch_norm_momentum", 1.1),
+    ("anneal_long_runs", 1),
+    ("max_grad_norm", "1.0"),
+    ("num_training_steps", 0),
+    ("num_training_steps", 1.5),
+    ("base_model", 3),
+    ("base_model_revision", 3),
+    ("model_type", 3),
+    ("library_version", 3),
+    ("meta_training", "summary"),
+    ("meta_training", {"mean": torch.ones(1)}),
+    ("format_version", "1"),
+    ("format_version", 0),
+    # sizes that nobody means
+    ("layers", ({**NAMED, "shape": [-1]},)),
+    ("layers", ({**NAMED, "shape": [math.inf]},)),
+    ("layers", ({**NAMED, "shape": [2**63]},)),
+    ("layers", ({**NAMED, "shape": [1] * 65},)),
+    ("layers", ({**NAMED, "shape": 2},)),
+    ("layers", ({**NAMED, "name": "\ud800"},)),
+    ("layers", [[[[LAYER]]]]),
+    ("layers", [{**NAMED, "name": f"layer {index}"} for index in range(20_001)]),
+    ("directions", [["adam"]]),
+    ("directions", {"adam": 1}),
+    ("features", (3,)),
+    ("embedding_size", 10**9),
+    ("hidden_sizes", (10**9,)),
+    ("hidden_sizes", (10**30,)),
+    ("hidden_sizes", (32,) * 33),
+    ("hidden_sizes", (True,)),
+    ("hidden_sizes", "32"),
+    ("ema_decays", (0.5,) * 1001),
+    ("relative_times", (0.5,) * 10**5),
+    ("base_step", 1e300),
+    ("base_step", 10**400),
+    ("base_step", 1e-300),
+    ("base_step", True),
+    ("adam_betas", (0.9, 0.9, 0.9)),
+    ("adam_betas", 0.9),
+    ("adam_eps", math.nan),
+    ("adam_eps", 1e300),
+    ("momentum", math.nan),
+    ("max_grad_norm", math.inf),
+    ("max_grad_norm", math.nan),
+    ("num_training_steps", 10**30),
+    ("base_model", {"name": "org/model"}),
+    ("base_model", "\ud800"),
+    ("meta_training", {"loss": math.nan}),
+    ("meta_training", {"loss": [math.inf]}),
+    ("meta_training", {("a", "b"): 1}),
+    ("meta_training", {"note": "\ud800"}),
+    ("meta_training", functools.reduce(lambda inner, _: {"started_from": inner}, range(900), {})),
+    ("meta_training", [("a", 1)]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), INVALID, ids=[f"{field}-{short(value)[:40]}" for field, value in INVALID])
+def test_invalid_values_are_told_in_one_sentence(field, value):
+    """Invariant 5."""
+    with pytest.raises(ConfigError) as caught:
+        CONFIG.replace(**{field: value})
+    message = str(caught.value)
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, L3RSError)
+    assert message.endswith(".") and "\n" not in message and len(message) < 300
+    assert field in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("field, value", [("directions", "adam"), ("features", "loss"), ("hidden_sizes", 32)])
+def test_a_single_value_in_place_of_a_list(field, value):
+    with pytest.raises(ConfigError) as caught:
+        CONFIG.replace(**{field: value})
+    for words in (f"L3RSConfig.{field} must be a list", "also where it is a single one", f"got {value!r}."):
+        assert words in str(caught.value)
+
+
+def test_every_direction_has_a_name_in_the_config():
+    assert set(DIRECTION_NAMES) == set(DIRECTIONS)
+
+
+def test_whole_numbers_stay_whole():
+    """The fingerprints of artefacts are of their settings' text, in which 1 and 1.0 differ."""
+    config = CONFIG.replace(max_grad_norm=1, momentum=0, adam_betas=(0, 0.99), absolute_times=(1, 2.5))
+    assert '"max_grad_norm": 1,' in config.settings and '"adam_betas": [0, 0.99]' in config.settings
+    assert '"absolute_times": [1, 2.5]' in config.settings
+
+
+def test_the_summary_is_plain_json_of_its_own():
+    summary = {"splits": ("train", "test"), 3: {"nested": [1, None, True]}}
+    config = CONFIG.replace(meta_training=summary)
+    summary["splits"] = "other"
+    assert config.meta_training == {"splits": ["train", "test"], "3": {"nested": [1, None, True]}}
+    deep = functools.reduce(lambda inner, _: {"started_from": inner}, range(50), {"a": 1})
+    assert L3RSConfig.from_dict(CONFIG.replace(meta_training=deep).to_dict()).meta_training == deep
+
+
+def test_unknown_fields_are_named_in_one_line():
+    with pytest.raises(ConfigError) as caught:
+        L3RSConfig.from_dict({**CONFIG.to_dict(), "a\n\x1b[31m": 1, **{f"field {index}": 1 for index in range(1000)}})
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 300 and "pip install -U hf_l3rs" in message
+
+
+def test_every_field_has_an_invalid_value():
+    assert {field for field, _ in INVALID} == OTHER.keys() | PROVENANCE.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format_version": FORMAT_VERSION + 1}, "pip install -U hf_l3rs"),
+        ({"format_version": None}, "not an L3RS config"),
+        ({"format_version": True}, "not an L3RS config"),
+        ({"architectures": ["ViT"]}, "Unknown fields in the L3RS config: architectures"),
+        ({"layers": None}, "layers"),
+    ],
+)
+def test_foreign_dictionaries_are_refused(changes, words):
+    """Invariant 5: a newer format raises, and so does what is not an L3RS config."""
+    with pytest.raises(ConfigError, match=words):
+        L3RSConfig.from_dict({**CONFIG.to_dict(), **changes})
+
+
+def test_layers_are_needed():
+    values = CONFIG.to_dict()
+    del values["layers"]
+    with pytest.raises(ConfigError, match="no field 'layers'"):
+        L3RSConfig.from_dict(values)
+
+
+def run(**changes):
+    """Parameters after three steps with meta-weights that make every feature matter, or fewer where sizes change."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    values = {
+        "layers": describe_layers(model.named_parameters()),
+        "directions": ("adam", "momentum", "sgd"),
+        **changes,
+    }
+    if "layers" in changes:
+        values["layers"] = values["layers"][:1]
+    network = L3RSNetwork(L3RSConfig(**values))
+    generator = torch.Generator().manual_seed(1)
+    network.load_vector(0.3 * torch.randn(network.num_meta_parameters, generator=generator))
+    optimizer = L3RS(model, network=network, num_training_steps=5, minimum_fit=0)
+    for _ in range(3):
+        loss = model(torch.randn(8, 4, generator=generator)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step(loss)
+    return torch.cat([param.detach().flatten() for param in model.parameters()])
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_no_dead_knobs(field):
+    """Every field that is not provenance changes the steps."""
+    assert not torch.equal(run(**{field: OTHER[field]}), run())
+
+
+@pytest.mark.parametrize("field", PROVENANCE)
+def test_provenance_changes_no_step(field):
+    assert torch.equal(run(**{field: PROVENANCE[field]}), run())

@@ -1,0 +1,251 @@
+"""How well an L3RS fits a model, and what is refused for it."""
+
+import copy
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import Trainer
+
+from hf_l3rs import L3RS, L3RSArtifact, L3RSTrainer, LayerSpec, describe_layers
+from hf_l3rs.errors import BindingError
+from hf_l3rs.optimizer.config import STRUCTURE
+from hf_l3rs.optimizer.fit import Fit, measure_fit
+from hf_l3rs.optimizer.layers import role_layers
+from hf_l3rs.optimizer.optimizer import LearnedOptimizer
+from tests.tiny import RandomImages, assert_same, tiny_resnet, tiny_vit, trained_network, training_arguments
+
+
+CARDS = Path(__file__).parents[2] / "model_cards"
+
+
+def layer(name, shape=(4, 4), role="linear.weight", block=""):
+    return LayerSpec(name, shape, role, block)
+
+
+def fit_of(layers, known, **config):
+    return measure_fit(layers, trained_network(nn.Linear(1, 1), layers=tuple(known), **config).config)
+
+
+def by_role(model, step_reference="relative", **config):
+    layers = role_layers(describe_layers(model.named_parameters()))
+    return trained_network(model, layers=layers, step_reference=step_reference, **config)
+
+
+def test_each_way_to_match_is_counted():
+    known = [layer("a"), layer("vit.encoder.layer.0.b"), layer("c", (4,), "norm.bias", "1"), layer("d", (4, 2))]
+    known += [layer("classifier.weight", (3, 4), "head.weight")]
+    layers = [
+        layer("a"),
+        layer("encoder.layers.0.b"),
+        layer("x", (4,), "norm.bias", "1"),
+        layer("d", (8, 4)),
+        layer("classifier.weight", (10, 4), "head.weight"),
+        layer("y", (6, 6)),
+        layer("z", (2, 2), "query.weight"),
+    ]
+    fit = fit_of(layers, known)
+    assert [each.kind for each in fit.layers] == [
+        "name", "rename", "structure", "other_shape", "name", "role_mean", "mean",
+    ]  # fmt: skip
+    assert fit.counts == {"name": 2, "rename": 1, "structure": 1, "other_shape": 1, "role_mean": 1, "mean": 1}
+    total = 16 + 16 + 4 + 32 + 40 + 36 + 4
+    sizes = {"name": 56, "rename": 16, "structure": 4, "other_shape": 32, "role_mean": 36, "mean": 4}
+    assert fit.shares == pytest.approx({kind: size / total for kind, size in sizes.items()})
+    assert fit.share == 36 / (total - 40) and not fit.is_full  # head aside
+    assert fit.misfits == ["d", "y", "z"]
+    assert fit.describe().startswith("fits 4 of 7 layers (33.3 % of the parameters, head aside): 2 by name, 1 by a ")
+    assert fit.describe().endswith("; fan-in differs up to 2-fold") and "\n" not in fit.describe()
+
+
+@pytest.mark.parametrize(
+    ("own", "ratio"),
+    [
+        (layer("a", (8, 16)), 4.0),  # the known one has 4 inputs
+        (layer("a", (8, 1)), 4.0),
+        (layer("x", (5, 24)), 1.5),  # the nearest of its role has 16
+        (layer("x", (8,), "norm.bias"), 1.0),
+        (layer("x", (1, 9, 16), "embedding"), 1.0),
+        (layer("x", (3, 3), "query.weight"), 1.0),  # of a role that nothing is known of
+    ],
+)
+def test_width_ratio(own, ratio):
+    assert fit_of([own], [layer("a"), layer("b", (4, 16))]).width_ratio == ratio
+
+
+def test_a_head_may_have_other_classes_but_no_other_width():
+    known = [layer("classifier.weight", (3, 4), "head.weight"), layer("classifier.bias", (3,), "head.bias")]
+    assert fit_of([layer("classifier.weight", (9, 4), "head.weight")], known).is_full
+    assert fit_of([layer("classifier.bias", (9,), "head.bias")], known).is_full
+    assert fit_of([layer("classifier.weight", (3, 8), "head.weight")], known).counts == {"other_shape": 1}
+
+
+def test_a_head_of_another_name_is_known_by_its_role_and_fan_in():
+    known = [layer("a"), layer("classifier.weight", (3, 4), "head.weight")]
+    known += [layer("classifier.bias", (3,), "head.bias")]
+    named = [layer("fc.weight", (1000, 4), "head.weight"), layer("fc.bias", (1000,), "head.bias")]
+    assert fit_of([layer("a"), *named], known).is_full
+    assert fit_of([layer("fc.weight", (3, 8), "head.weight")], known).counts == {"role_mean": 1}
+    two = [*known, layer("distillation.weight", (3, 8), "head.weight")]
+    assert fit_of(named, two).counts == {"structure": 1, "role_mean": 1}, "their mean is that of no one head"
+    mislabelled = [layer("role:head.bias", (), "head.weight")]
+    assert fit_of(named[:1], mislabelled, step_reference="relative").counts == {"role_mean": 1}
+
+
+def test_a_large_head_does_not_decide():
+    known = [layer("a", (4, 4)), layer("classifier.weight", (3, 4), "head.weight")]
+    head = layer("classifier.weight", (1000, 4), "head.weight")
+    assert fit_of([layer("a", (4, 4)), head], known).share == 1
+    assert fit_of([layer("stranger", (9, 9)), head], known).share == 0
+    assert fit_of([head], known).share == 1, "alone it is all that is trained"
+    assert "100 % of the parameters)" in fit_of([head], known).describe()
+
+
+def test_adapters_are_strangers_whatever_head_is_trained_with_them():
+    """LoRA as PEFT names it: what it adds is of known roles, but no layer that the L3RS was made for."""
+    network = trained_network(tiny_vit())
+    model = tiny_vit().requires_grad_(False)
+    query = next(module for name, module in model.named_modules() if name.endswith((".query", ".q_proj")))
+    query.lora_A = nn.ModuleDict({"default": nn.Linear(16, 2, bias=False)})
+    query.lora_B = nn.ModuleDict({"default": nn.Linear(2, 16, bias=False)})
+    adapted = [(f"base_model.model.{name}", parameter) for name, parameter in model.named_parameters()]
+    classifier = nn.Linear(16, 1000)
+    for extra in ([], [(f"classifier.{name}", parameter) for name, parameter in classifier.named_parameters()]):
+        with pytest.raises(BindingError, match=r"\(0 % of the parameters.*minimum_fit=0 to go on"):
+            L3RS(network=network).bind([*adapted, *extra])
+        assert L3RS([*adapted, *extra]).fit.is_full, "an L3RS of their own fits"
+
+
+def test_shares_are_not_rounded_up():
+    fit = fit_of([layer("a", (9999,)), layer("x", (1,), "new")], [layer("a", (9999,))])
+    assert "99.9 % of the parameters" in fit.describe() and fit.share < 1
+    assert Fit(()).share == Fit(()).width_ratio == 1
+    assert L3RS([("weight", nn.Parameter(torch.empty(0)))]).fit.share == 1, "what holds no number fits, too"
+
+
+@pytest.mark.parametrize("step_reference", ["relative", "fan_in"])
+def test_known_by_role_every_model_of_these_roles_fits(step_reference):
+    network = by_role(tiny_vit(), step_reference, features=("grad_norm", STRUCTURE))
+    other = nn.Sequential(nn.Linear(40, 40), nn.LayerNorm(40))
+    optimizer = L3RS(tiny_vit(), network=network, num_training_steps=2)
+    assert optimizer.fit.counts == {"role": len(list(tiny_vit().parameters()))} and optimizer.fit.is_full
+    assert optimizer.fit.width_ratio == 1
+    strange = measure_fit(describe_layers(other.named_parameters()), network.config)
+    assert strange.counts == {"role": 2, "mean": 2}  # a square layer's role is new
+
+
+def test_a_role_alone_is_not_enough_where_steps_depend_on_the_width():
+    assert measure_fit(
+        describe_layers(tiny_vit().named_parameters()), by_role(tiny_vit(), "rms").config
+    ).counts.keys() == {"role_mean"}
+
+
+def test_what_is_made_for_a_model_fits_it(caplog):
+    model = tiny_resnet()
+    model.resnet.embedder.requires_grad_(False)
+    model.classifier[1] = nn.Linear(16, 9)
+    with caplog.at_level(logging.INFO, logger="hf_l3rs"):
+        for optimizer in (
+            L3RS(model),
+            L3RS(network=trained_network(tiny_resnet())).bind(model),
+            L3RS(model, network=trained_network(tiny_resnet()), minimum_fit=1),
+        ):
+            assert optimizer.fit.is_full and optimizer.fit.share == 1
+            assert copy.deepcopy(optimizer).fit == pickle.loads(pickle.dumps(optimizer)).fit == optimizer.fit
+    assert not caplog.records
+    assert L3RS(network=trained_network(model)).fit is None
+
+
+@pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
+def test_released_ones_refuse_other_models(name):
+    network = L3RSArtifact.from_pretrained(CARDS / name).network
+    for make in (tiny_resnet, tiny_vit):
+        for bind in (lambda model: L3RS(model, network=network), lambda model: L3RS(network=network).bind(model)):
+            with pytest.raises(BindingError, match=r"fits \d+ of \d+ layers \(.* %.*minimum_fit=0.5; meta-train"):
+                bind(make())
+        with pytest.raises(BindingError, match="minimum_fit=0 to go on"):
+            L3RS.from_pretrained(CARDS / name, params=make())
+        assert L3RS.from_pretrained(CARDS / name, params=make(), minimum_fit=0).fit.share < 0.1
+        assert LearnedOptimizer(make().named_parameters(), network=network, quiet=True).is_bound
+
+
+def test_a_refusal_changes_nothing(caplog):
+    optimizer = L3RS(tiny_vit(), network=trained_network(tiny_vit()), num_training_steps=3)
+    for param in optimizer.param_groups[0]["params"]:
+        param.grad = torch.ones_like(param)
+    optimizer.step(1.0)
+    before, params = copy.deepcopy(optimizer.state_dict()), optimizer.param_groups[0]["params"]
+    with pytest.raises(BindingError, match="minimum_fit"):
+        optimizer.bind(tiny_resnet())
+    assert_same(optimizer.state_dict(), before)
+    assert optimizer.param_groups[0]["params"] is params and optimizer.fit.is_full
+    unbound = L3RS(network=trained_network(tiny_vit()))
+    with pytest.raises(BindingError, match="minimum_fit"):
+        unbound.bind(tiny_resnet())
+    assert not unbound.is_bound and unbound.bind(tiny_vit()).fit.is_full
+    assert not caplog.records, "the error says it all"
+
+
+def test_one_sentence_names_three_examples(caplog):
+    model = nn.Sequential(tiny_vit(), nn.Linear(2, 2), nn.Linear(2, 2))
+    network = trained_network(tiny_vit())
+    named = [(name.removeprefix("0."), parameter) for name, parameter in model.named_parameters()]
+    with caplog.at_level(logging.INFO, logger="hf_l3rs"):
+        L3RS(network=network).bind(named)
+        (record,) = caplog.records
+        assert record.getMessage().startswith("This L3RS fits 24 of 28 layers (99")
+        assert record.getMessage().endswith("; what does not fit is 1.weight, 1.bias, 2.weight and 1 more.")
+        LearnedOptimizer(network=network, quiet=True).bind(named)
+    assert len(caplog.records) == 1
+
+
+def test_groups_that_make_it_another_model_are_refused_before_anything_moves():
+    """Only at the step are all groups known."""
+    model, stranger = tiny_vit(), tiny_resnet()
+    late = L3RS(network=trained_network(model), num_training_steps=2)
+    late.add_param_group({"params": stranger})
+    joined = L3RS(model, network=trained_network(model), num_training_steps=2)
+    joined.add_param_group({"params": [(f"other.{name}", param) for name, param in stranger.named_parameters()]})
+    before = copy.deepcopy(stranger.state_dict())
+    for param in (*model.parameters(), *stranger.parameters()):
+        param.grad = torch.ones_like(param)
+    for optimizer in (late, joined):
+        assert optimizer.fit.share < 0.5
+        with pytest.raises(BindingError, match="less than minimum_fit=0.5; meta-train"):
+            optimizer.step(1.0)
+        assert not optimizer.state and optimizer.param_groups[0]["step"] == 0
+    assert_same(stranger.state_dict(), before)
+    by_parts = L3RS(network=trained_network(model), num_training_steps=2)
+    for name, param in reversed(list(model.named_parameters())):
+        by_parts.add_param_group({"params": [(name, param)]})
+    by_parts.step(1.0)
+    assert by_parts.fit.is_full
+
+
+def test_a_group_that_joins_a_run_is_warned_of(caplog):
+    head = nn.Linear(2, 2)
+    optimizer = L3RS([{"params": head.named_parameters()}], num_training_steps=2)
+    stranger = nn.Parameter(torch.ones(20))
+    optimizer.add_param_group({"params": [("stranger", stranger)]})
+    stranger.grad = torch.ones(20)
+    optimizer.step(1.0)
+    assert [record.getMessage().endswith("what does not fit is stranger.") for record in caplog.records] == [True]
+
+
+def test_the_trainers_refuse_too(tmp_path):
+    model, args = tiny_resnet(), training_arguments(tmp_path)
+    data = RandomImages(8)
+    with pytest.raises(BindingError, match="minimum_fit"):
+        Trainer(model, args, train_dataset=data, optimizers=(L3RS(network=trained_network(tiny_vit())), None))
+    optimizer = L3RS(network=trained_network(tiny_vit()), minimum_fit=0)
+    Trainer(model, args, train_dataset=data, optimizers=(optimizer, None))
+    assert optimizer.fit.share < 0.5
+    with pytest.raises(BindingError, match="minimum_fit"):
+        L3RSTrainer(model, args, train_dataset=data, l3rs=trained_network(tiny_vit())).create_optimizer()
+    trainer = L3RSTrainer(
+        model, args, train_dataset=data, l3rs=str(CARDS / "l3rs-vit-tiny-fashion"), l3rs_kwargs={"minimum_fit": 0}
+    )
+    assert trainer.create_optimizer().fit.share < 0.5

@@ -1,0 +1,178 @@
+"""The network: untrained it is the reference step, its weights are one vector, and they load strictly."""
+
+import math
+
+import pytest
+import torch
+
+from hf_l3rs import L3RSConfig, L3RSNetwork, LayerSpec
+from hf_l3rs.errors import ArtifactError
+from hf_l3rs.optimizer.config import CHOICES, FORMAT_VERSION
+from hf_l3rs.optimizer.features import num_features
+from hf_l3rs.optimizer.network import LOG_SCALE_LIMIT
+
+
+LAYERS = (LayerSpec("a.weight", (2, 3), "linear_down.weight", ""), LayerSpec("a.bias", (2,), "linear_down.bias", ""))
+CONFIG = L3RSConfig(LAYERS, directions=("adam", "sgd", "momentum"), base_model="org/model", num_training_steps=20)
+
+
+def inputs(network, num_layers=5, scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    features = scale * torch.randn(num_layers, num_features(network.config), generator=generator)
+    return features, torch.randn(num_layers, network.config.embedding_size, generator=generator)
+
+
+def filled(config=CONFIG, value=0.1):
+    network = L3RSNetwork(config)
+    generator = torch.Generator().manual_seed(1)
+    network.load_vector(value * torch.randn(network.num_meta_parameters, generator=generator))
+    return network
+
+
+def test_untrained_is_the_uniform_mixture_and_the_reference_step():
+    network = L3RSNetwork(CONFIG)
+    mixture, scale, _ = network(*inputs(network))
+    assert torch.equal(mixture, torch.full((5, 3), 1 / 3))
+    assert torch.equal(scale, torch.ones(5))
+
+
+def test_outputs_stay_finite():
+    network = filled(value=100.0)
+    mixture, scale, _ = network(*inputs(network, scale=100.0))
+    torch.testing.assert_close(mixture.sum(1), torch.ones(5))
+    assert scale.min() >= math.exp(-LOG_SCALE_LIMIT) * 0.999 and scale.max() <= math.exp(LOG_SCALE_LIMIT) * 1.001
+
+
+def test_layers_are_independent():
+    """Paper, fig. 2: one MLP is applied to every layer."""
+    network = filled().double()
+    features, embeddings = (value.double() for value in inputs(network))
+    together = network(features, embeddings)
+    for row in range(5):
+        alone = network(features[row : row + 1], embeddings[row : row + 1])
+        torch.testing.assert_close(
+            tuple(alone), tuple(each[row : row + 1] for each in together), rtol=1e-12, atol=1e-12
+        )
+
+
+def test_initial_weights_are_of_the_seed():
+    assert torch.equal(L3RSNetwork(CONFIG, seed=3).to_vector(), L3RSNetwork(CONFIG, seed=3).to_vector())
+    assert not torch.equal(L3RSNetwork(CONFIG, seed=3).to_vector(), L3RSNetwork(CONFIG, seed=4).to_vector())
+
+
+def test_vector_round_trip():
+    network, other = filled(), L3RSNetwork(CONFIG)
+    vector = network.to_vector()
+    assert vector.shape == (network.num_meta_parameters,)
+    other.load_vector(vector)
+    assert all(torch.equal(own, value) for own, value in zip(other.parameters(), network.parameters()))
+    other.embeddings.data.add_(1)  # the vector is a copy, and the network does not refer to it
+    assert torch.equal(vector, network.to_vector())
+
+
+@pytest.mark.parametrize("change", [lambda v: v[:-1], lambda v: torch.cat((v, v[:1])), lambda v: v[None]])
+def test_vector_of_another_length_is_refused(change):
+    network = filled()
+    with pytest.raises(ValueError, match=f"Expected {network.num_meta_parameters} meta-parameters"):
+        network.load_vector(change(network.to_vector()))
+
+
+def test_tensors_round_trip():
+    network, other = filled(), L3RSNetwork(CONFIG)
+    other.load_tensors(network.state_dict(), "here")
+    assert torch.equal(other.to_vector(), network.to_vector())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("embeddings"), "missing ['embeddings']"),
+        (lambda t: t.update(more=torch.ones(1)), "surplus ['more']"),
+        (lambda t: t.update(embeddings=torch.ones(3, 8)), "has shape (3, 8)"),
+        (lambda t: t.update(embeddings=torch.full((2, 8), math.nan)), "not finite"),
+        (lambda t: t.update(embeddings=torch.full((2, 8), math.inf)), "not finite"),
+        (lambda t: t.update(embeddings=torch.ones(2, 8, dtype=torch.int64)), "not finite floating-point"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(change, words):
+    """Invariant 5: a network is never half loaded."""
+    network = filled()
+    before = network.to_vector()
+    tensors = dict(L3RSNetwork(CONFIG).state_dict())
+    change(tensors)
+    with pytest.raises(ArtifactError) as caught:
+        network.load_tensors(tensors, "here")
+    assert words in str(caught.value) and "here" in str(caught.value)
+    assert torch.equal(network.to_vector(), before)
+
+
+def test_fingerprint_is_of_the_content():
+    assert filled().fingerprint() == filled().fingerprint()
+    assert len(filled().fingerprint()) == 16
+    assert filled().double().fingerprint() == filled().fingerprint()
+
+
+def test_fingerprint_changes_with_every_weight():
+    """Invariant 4: a checkpoint knows its meta-weights."""
+    network = filled()
+    seen = {network.fingerprint()}
+    for parameter in network.parameters():
+        flat = parameter.data.view(-1)
+        for index in (0, len(flat) - 1):
+            flat[index] = torch.nextafter(flat[index], torch.tensor(9.0))
+            seen.add(network.fingerprint())
+    assert len(seen) == 1 + 2 * len(list(network.parameters()))
+
+
+STEP_SETTINGS = {
+    "layers": (LAYERS[0], LayerSpec("b.bias", (2,), "linear_down.bias", "")),
+    "directions": ("sgd", "adam", "momentum"),
+    "features": ("loss", "grad_norm"),
+    "embedding_size": 4,
+    "hidden_sizes": (8,),
+    "ema_decays": (0.5, 0.9, 0.98),
+    "relative_times": (0.0, 1.0),
+    "absolute_times": (1.0,),
+    "step_reference": "absolute",
+    "base_step": 2e-3,
+    "normalize_mixture": True,
+    "adam_betas": (0.9, 0.999),
+    "adam_eps": 1e-7,
+    "momentum": 0.8,
+}
+
+
+@pytest.mark.parametrize("field", STEP_SETTINGS)
+def test_fingerprint_changes_with_every_setting_of_a_step(field):
+    assert (
+        L3RSNetwork(CONFIG.replace(**{field: STEP_SETTINGS[field]})).fingerprint() != L3RSNetwork(CONFIG).fingerprint()
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base_model": "org/other"}, {"model_type": "vit"}, {"meta_training": {"cost": 3}}, {"library_version": "9"}],
+)
+def test_fingerprint_ignores_provenance(changes):
+    assert L3RSNetwork(CONFIG.replace(**changes)).fingerprint() == L3RSNetwork(CONFIG).fingerprint()
+    assert CONFIG.format_version == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("constant", [("mixture",), ("step",), CHOICES], ids=str)
+def test_constant_choices_are_those_of_the_bias_alone(constant):
+    """Whatever is seen; the other choices are as without, also where candidates are mapped over."""
+    free, network = filled(), filled(CONFIG.replace(constant=constant))
+    features, embeddings = inputs(network)
+    chosen, before = network(features, embeddings), free(features, embeddings)
+    bias = network.biases[-1]
+    expected = {"mixture": torch.softmax(bias[:3], 0).expand(5, 3), "step": bias[3].exp().expand(5)}
+    for name, value, freely in (("mixture", chosen.mixture, before.mixture), ("step", chosen.factor, before.factor)):
+        torch.testing.assert_close(value, expected[name] if name in constant else freely)
+        assert (value[0] == value[1]).all() == (name in constant)
+
+    def mixture_of(vector):
+        return network.meta_weights(vector).decider(torch.eye(2), features)(features[:2]).mixture
+
+    vectors = torch.stack([network.to_vector(), 2 * network.to_vector()])
+    torch.testing.assert_close(torch.func.vmap(mixture_of)(vectors)[1], mixture_of(vectors[1]))
+    assert network.num_meta_parameters == free.num_meta_parameters and network.fingerprint() != free.fingerprint()

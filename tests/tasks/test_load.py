@@ -1,0 +1,341 @@
+"""Data sets become tensors: columns, splits, classes and errors; the embedded data set keeps its promises."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+from transformers import ViTImageProcessorPil
+
+from hf_l3rs.errors import ArtifactError, DataError, L3RSError
+from hf_l3rs.tasks.images import find_columns, load_image_dataset, load_image_pool, load_image_processor, split_names
+
+
+FASHION_MNIST = Path(__file__).parents[2] / "recipes" / "data" / "fashion_mnist"
+SPLITS = {
+    # official file, classes, images a class
+    "pretrain": ("train", range(0, 5), 2000),
+    "pretrain_test": ("t10k", range(0, 5), 500),
+    "meta_train_batches": ("train", range(5, 10), 1600),
+    "meta_train_eval": ("train", range(5, 10), 600),
+    "validation_batches": ("train", range(5, 10), 600),
+    "validation_eval": ("train", range(5, 10), 400),
+    "test_batches": ("train", range(5, 10), 800),
+    "test_eval": ("t10k", range(5, 10), 500),
+}
+
+CONFIG = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: odd_name\n    path: {}\n---\n"
+
+
+def gray_image(value: int, size: tuple[int, int] = (6, 6)) -> Image.Image:
+    return Image.fromarray(np.full(size, value, np.uint8))
+
+
+@pytest.fixture
+def image_processor():
+    return ViTImageProcessorPil(
+        size={"height": 4, "width": 4}, image_mean=[0.5] * 3, image_std=[0.25] * 3, resample=Image.Resampling.NEAREST
+    )
+
+
+@pytest.fixture
+def dataset():
+    """Twelve images of three classes: image `i` is uniformly `10 * i` and of class `i % 3`."""
+    return datasets.Dataset.from_dict(
+        {"image": [gray_image(10 * i) for i in range(12)], "label": [i % 3 for i in range(12)]},
+        features=datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["ant", "bee", "cow"])),
+    )
+
+
+class TestLoadImageDataset:
+    def test_image_folder(self, tmp_path):
+        for split, count in (("train", 3), ("test", 1)):
+            for label in ("cat", "dog"):
+                folder = tmp_path / "pets" / split / label
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    gray_image(number).save(folder / f"{number}.png")
+        loaded = load_image_dataset(tmp_path / "pets", split="train", cache_dir=tmp_path / "cache")
+        assert loaded.features["label"].names == ["cat", "dog"]
+        assert loaded["label"][:] == [0, 0, 0, 1, 1, 1]
+        assert find_columns(loaded.features) == ("image", "label")
+        assert len(load_image_dataset(tmp_path / "pets", split="test", cache_dir=tmp_path / "cache")) == 2
+
+    def test_parquet_file(self, tmp_path, dataset):
+        dataset.to_parquet(tmp_path / "data.parquet")
+        loaded = load_image_dataset(tmp_path / "data.parquet", cache_dir=tmp_path / "cache")
+        assert loaded.features == dataset.features
+        assert loaded["label"][:] == dataset["label"][:]
+
+    def test_dataset_repository(self, tmp_path, dataset):
+        folder = tmp_path / "repository"
+        folder.mkdir()
+        dataset.to_parquet(folder / "a.parquet")
+        (folder / "README.md").write_text(CONFIG.format("a.parquet"))
+        assert len(load_image_dataset(folder, split="odd_name[:5]", cache_dir=tmp_path / "cache")) == 5
+        with pytest.raises(DataError, match=r"no split 'train'; it has odd_name\.$"):
+            load_image_dataset(folder, cache_dir=tmp_path / "cache")
+        with pytest.raises(DataError, match="no configuration 'large'.*default"):
+            load_image_dataset(folder, name="large", split="odd_name", cache_dir=tmp_path / "cache")
+
+    @pytest.mark.parametrize("path", ["./missing", "/missing/folder", "a/b/c"])
+    def test_missing_folder(self, path):
+        with pytest.raises(DataError, match=f"no folder '{path}'"):
+            load_image_dataset(path)
+
+    def test_missing_file(self):
+        with pytest.raises(DataError, match=r"no file 'missing\.parquet'"):
+            load_image_dataset("missing.parquet")
+
+    def test_folder_without_data(self, tmp_path):
+        with pytest.raises(DataError, match="holds no data"):
+            load_image_dataset(tmp_path, cache_dir=tmp_path / "cache")
+
+    def test_neither_folder_nor_on_the_hub(self, monkeypatch):
+        def load_dataset(path, **kwargs):
+            raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{path}' doesn't exist on the Hub.")
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        with pytest.raises(DataError, match="neither a local folder nor a readable Hub data set 'owner/typo'") as info:
+            load_image_dataset("owner/typo")
+        assert isinstance(info.value, (L3RSError, ValueError))
+
+    @pytest.mark.parametrize("path", ["", " ", "~/x", "s3://bucket/x", "imagefolder", "parquet"])
+    def test_what_is_neither_a_folder_nor_a_name(self, path):
+        with pytest.raises(DataError, match="no folder"):
+            load_image_dataset(path)
+
+    def test_an_unreachable_hub_is_said_at_once(self, monkeypatch):
+        """datasets alone would ask again for 23 seconds."""
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        start = time.perf_counter()
+        with pytest.raises(DataError, match="no folder 'owner/name'.*127.0.0.1:9 does not answer") as error:
+            load_image_dataset("owner/name")
+        assert time.perf_counter() - start < 5 and "\n" not in str(error.value)
+        assert datasets.config.HF_HUB_OFFLINE is False
+
+    def test_without_the_hub_the_cache_is_used(self, monkeypatch, tmp_path, dataset):
+        """As datasets lays it out: what was loaded from a folder passes for the Hub's data set of that name."""
+        (tmp_path / "name").mkdir()
+        dataset.to_parquet(tmp_path / "name" / "train.parquet")
+        load_image_dataset(tmp_path / "name", cache_dir=tmp_path / "cache")
+        (tmp_path / "cache" / "name").rename(tmp_path / "cache" / "owner___name")
+        for offline in (True, False):
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+            monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
+            assert len(load_image_dataset("owner/name", cache_dir=tmp_path / "cache")) == 12
+
+    @pytest.mark.parametrize("damage", ["cut", "junk", "empty", "zeros"])
+    def test_a_corrupt_file(self, tmp_path, dataset, damage):
+        file = tmp_path / "data.parquet"
+        dataset.to_parquet(file)
+        whole = file.read_bytes()
+        zeros = whole[:200] + bytes(1000) + whole[1200:]
+        file.write_bytes({"cut": whole[: len(whole) // 2], "junk": b"junk", "empty": b"", "zeros": zeros}[damage])
+        with pytest.raises(DataError, match=r"data\.parquet' cannot be read \(.+\); repair") as error:
+            load_image_dataset(file, cache_dir=tmp_path / "cache")
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("content", ["---\nconfigs: [\n---\n", CONFIG.format("missing.parquet")])
+    def test_a_bad_readme(self, tmp_path, dataset, content):
+        (tmp_path / "data").mkdir()
+        dataset.to_parquet(tmp_path / "data" / "a.parquet")
+        (tmp_path / "data" / "README.md").write_text(content)
+        with pytest.raises(DataError, match="data' cannot be read") as error:
+            load_image_dataset(tmp_path / "data", cache_dir=tmp_path / "cache")
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+    @pytest.mark.parametrize(
+        "split", ["test", "train+test", "train[", "train[:200%]", "train[100:]", "", " train", "a/b"]
+    )
+    def test_splits_that_are_none(self, tmp_path, dataset, split):
+        dataset.to_parquet(tmp_path / "data.parquet")
+        with pytest.raises(
+            DataError, match=f"data.parquet' (has no|cannot give the) split {re.escape(repr(split))}"
+        ) as error:
+            load_image_dataset(tmp_path / "data.parquet", split=split, cache_dir=tmp_path / "cache")
+        assert "\n" not in str(error.value)
+
+    def test_a_folder_with_the_name_of_a_loader(self, tmp_path, dataset, monkeypatch):
+        """datasets would read the current folder instead."""
+        (tmp_path / "parquet").mkdir()
+        dataset.to_parquet(tmp_path / "parquet" / "train.parquet")
+        dataset.select([0]).to_parquet(tmp_path / "other.parquet")
+        monkeypatch.chdir(tmp_path)
+        assert len(load_image_dataset("parquet", cache_dir=tmp_path / "cache")) == 12
+
+    def test_hub_arguments_are_passed_on(self, monkeypatch):
+        monkeypatch.setattr(datasets, "load_dataset", lambda path, **kwargs: (path, kwargs))
+        path, kwargs = load_image_dataset("owner/name", name="small", split="test", revision="v1", token="secret")
+        assert path == "owner/name"
+        assert kwargs == {"name": "small", "split": "test", "revision": "v1", "token": "secret", "cache_dir": None}
+
+
+class TestLoadImagePool:
+    def test_pixels_are_the_image_processors(self, dataset, image_processor):
+        pool = load_image_pool(dataset, image_processor, batch_size=5)
+        assert pool.pixel_values.shape == (12, 3, 4, 4)
+        assert pool.pixel_values.dtype == torch.float32
+        assert pool.labels.dtype == torch.int64
+        assert pool.labels.tolist() == [i % 3 for i in range(12)]
+        assert pool.class_names == ["ant", "bee", "cow"]
+        expected = (torch.arange(12) * 10 / 255 - 0.5) / 0.25
+        torch.testing.assert_close(pool.pixel_values, expected[:, None, None, None].expand(12, 3, 4, 4))
+
+    @pytest.mark.parametrize("classes", [["cow", "ant"], [2, 0], ["cow", 0]])
+    def test_classes_keep_their_ids(self, dataset, image_processor, classes):
+        pool = load_image_pool(dataset, image_processor, classes=classes)
+        assert pool.labels.tolist() == [0, 2] * 4
+        assert pool.class_names == ["ant", "bee", "cow"]
+        whole = load_image_pool(dataset, image_processor)
+        kept = whole.select((whole.labels != 1).nonzero().squeeze(1))
+        assert torch.equal(kept.pixel_values, pool.pixel_values)
+        assert torch.equal(kept.labels, pool.labels)
+
+    def test_max_images_is_a_reproducible_choice(self, dataset, image_processor):
+        first, again, other = (
+            load_image_pool(dataset, image_processor, max_images=5, seed=seed) for seed in (0, 0, 1)
+        )
+        assert len(first.labels) == 5
+        assert torch.equal(first.pixel_values, again.pixel_values)
+        assert not torch.equal(first.pixel_values, other.pixel_values)
+        assert len(load_image_pool(dataset, image_processor, max_images=100).labels) == 12
+
+    def test_integer_labels(self, dataset, image_processor):
+        pool = load_image_pool(dataset.cast_column("label", datasets.Value("int32")), image_processor, classes=[1, 2])
+        assert pool.labels.unique().tolist() == [1, 2]
+        assert pool.class_names == ["0", "1", "2"]
+
+    def test_image_processor_by_path_and_dataset_by_path(self, dataset, image_processor, tmp_path):
+        dataset.to_parquet(tmp_path / "data.parquet")
+        image_processor.save_pretrained(tmp_path)
+        pool = load_image_pool(tmp_path / "data.parquet", tmp_path, cache_dir=tmp_path / "cache")
+        assert torch.equal(pool.pixel_values, load_image_pool(dataset, image_processor).pixel_values)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"classes": ["dog"]}, "no class 'dog'; the classes are 0 ant, 1 bee, 2 cow"),
+            ({"classes": [3]}, "no class 3"),
+            ({"classes": []}, "no image of the classes"),
+            ({"max_images": 0}, "max_images is 0"),
+        ],
+    )
+    def test_argument_errors(self, dataset, image_processor, arguments, message):
+        with pytest.raises(DataError, match=message):
+            load_image_pool(dataset, image_processor, **arguments)
+
+    @pytest.mark.parametrize("label", [None, -1])
+    def test_unlabelled_images(self, image_processor, label):
+        features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+        data = datasets.Dataset.from_dict({"image": [gray_image(0)] * 2, "label": [0, label]}, features=features)
+        with pytest.raises(DataError, match="without a label"):
+            load_image_pool(data, image_processor)
+
+    def test_unreadable_image(self, image_processor):
+        features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+        data = datasets.Dataset.from_dict(
+            {"image": [{"bytes": b"no image", "path": None}], "label": [0]}, features=features
+        )
+        with pytest.raises(DataError, match="image in row 0 of column 'image' cannot be read"):
+            load_image_pool(data, image_processor)
+
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    def test_image_processor_without_a_fixed_size(self, batch_size):
+        features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+        data = datasets.Dataset.from_dict(
+            {"image": [gray_image(0, (4, 4)), gray_image(0, (8, 8))], "label": [0, 1]}, features=features
+        )
+        with pytest.raises(DataError, match="resizes or crops to a fixed size"):
+            load_image_pool(data, ViTImageProcessorPil(do_resize=False), batch_size=batch_size)
+
+
+def test_image_processor_needs_no_torchvision_and_is_silent(image_processor, tmp_path, caplog, recwarn):
+    image_processor.save_pretrained(tmp_path)
+    recwarn.clear()
+    loaded = load_image_processor(tmp_path)
+    assert loaded.to_dict() == image_processor.to_dict()
+    assert type(loaded).__name__.endswith("Pil")
+    assert not caplog.records
+    assert not [warning for warning in recwarn if not issubclass(warning.category, ResourceWarning)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "{", "[]", '{"image_processor_type": "Foo"}', '{"feature_extractor_type": "WhisperFeatureExtractor"}'],
+)
+def test_a_model_without_a_readable_image_processor(tmp_path, content):
+    if content is not None:
+        (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(ArtifactError, match="no readable image processor in .*preprocessor_config.json") as error:
+        load_image_processor(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["./missing", "a/b/c", "missing", "owner/missing", ""])
+def test_an_image_processor_that_is_nowhere(name, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    start = time.perf_counter()
+    with pytest.raises(ArtifactError, match=f"no readable image processor in '{name}'") as error:
+        load_image_processor(name)
+    assert time.perf_counter() - start < 5 and "\n" not in str(error.value)
+
+
+def test_import_loads_neither_datasets_nor_transformers():
+    code = "import sys, hf_l3rs.tasks.images; print({'datasets', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("set()", "")
+
+
+def test_the_splits_of_a_folder_and_of_a_file():
+    assert set(split_names(FASHION_MNIST)) == set(SPLITS)
+    assert split_names(FASHION_MNIST / "test_eval.parquet") == ["train"]
+    with pytest.raises(DataError, match="There is no folder './absent'; give"):
+        split_names("./absent")
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """The embedded data set's splits."""
+    cache_dir = tmp_path_factory.mktemp("cache")
+    return {split: load_image_dataset(FASHION_MNIST, split=split, cache_dir=cache_dir) for split in SPLITS}
+
+
+class TestFashionMnist:
+    def test_folder(self):
+        files = [path for path in FASHION_MNIST.iterdir() if path.is_file()]
+        assert sum(path.stat().st_size for path in files) <= 15_000_000
+        assert {path.name for path in files} == {"README.md", "LICENSE"} | {f"{split}.parquet" for split in SPLITS}
+
+    def test_classes_are_balanced(self, splits):
+        for split, (_, classes, count) in SPLITS.items():
+            labels, counts = np.unique(splits[split].with_format("numpy")["label"][:], return_counts=True)
+            assert labels.tolist() == list(classes)
+            assert counts.tolist() == [count] * len(classes)
+
+    def test_features(self, splits):
+        for dataset in splits.values():
+            assert isinstance(dataset.features["image"], datasets.Image)
+            assert isinstance(dataset.features["label"], datasets.ClassLabel)
+            assert dataset.features["label"].num_classes == 10
+            assert dataset[0]["image"].size == (28, 28)
+
+    def test_splits_are_disjoint(self, splits):
+        used: dict[str, list[int]] = {"train": [], "t10k": []}
+        for split, (file, _, _) in SPLITS.items():
+            used[file] += splits[split]["source_index"][:]
+        for indices in used.values():
+            assert len(set(indices)) == len(indices)
+
+    def test_relative_path(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(FASHION_MNIST.parents[2])
+        loaded = datasets.load_dataset("recipes/data/fashion_mnist", split="test_eval", cache_dir=str(tmp_path))
+        assert len(loaded) == 2500

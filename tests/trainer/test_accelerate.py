@@ -1,0 +1,138 @@
+import copy
+
+import pytest
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from hf_l3rs import L3RS
+from hf_l3rs.errors import BindingError
+from hf_l3rs.trainer.callback import unwrap_optimizer
+from tests.tiny import MODELS, RandomImages, assert_same, learned_optimizer, parameters, tiny_resnet, tiny_vit
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps its settings in singletons."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    PartialState._reset_state()
+
+
+def prepare(make, steps=4, accumulation=1):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    accelerator = Accelerator(
+        cpu=True,
+        gradient_accumulation_steps=accumulation,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+    )
+    model = make()
+    optimizer = learned_optimizer(model).bind(model, num_training_steps=steps)
+    loader = torch.utils.data.DataLoader(RandomImages(), batch_size=4, shuffle=True)
+    return accelerator, *accelerator.prepare(model, optimizer, loader)
+
+
+def run(accelerator, model, optimizer, loader, give_loss=False):
+    """Trains one epoch; returns the loss of every micro-batch."""
+    model.train()
+    losses = []
+    for batch in loader:
+        with accelerator.accumulate(model):
+            loss = model(**batch).loss
+            accelerator.backward(loss)
+            optimizer.step(*([loss.detach()] if give_loss else []))
+            optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def test_an_unbound_l3rs_says_what_its_wrapper_cannot_do():
+    """The wrapper has no bind, so the advice is to bind the L3RS itself, which works before and after."""
+    accelerator, model = Accelerator(cpu=True), tiny_resnet()
+    own = learned_optimizer(model)
+    model, optimizer = accelerator.prepare(model, own)
+    batch = next(iter(torch.utils.data.DataLoader(RandomImages(4), batch_size=4)))
+    accelerator.backward(model(**batch).loss)
+    with pytest.raises(BindingError, match=r"on the L3RS itself, .* before accelerator.prepare"):
+        optimizer.step()
+    own.bind(model, num_training_steps=2)
+    accelerator.backward(model(**batch).loss)
+    before = parameters(model)
+    optimizer.step()
+    assert any(not torch.equal(before[name], value) for name, value in parameters(model).items())
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_loop_with_accumulation(make, accumulation, seen_losses):
+    accelerator, model, optimizer, loader = prepare(make, 8 // accumulation, accumulation)
+    losses = torch.tensor(run(accelerator, model, optimizer, loader)).view(-1, accumulation).mean(dim=1)
+    assert seen_losses == pytest.approx(losses.tolist(), rel=1e-6)
+    own = unwrap_optimizer(optimizer)
+    assert isinstance(own, L3RS) and own is not optimizer
+    assert own.param_groups[0]["step"] == 8 // accumulation
+
+
+def test_loss_given_to_step(seen_losses):
+    accelerator, model, optimizer, loader = prepare(tiny_vit, 8)
+    unwrap_optimizer(optimizer).loss_observer.unwatch()
+    assert run(accelerator, model, optimizer, loader, give_loss=True) == pytest.approx(seen_losses, rel=1e-6)
+
+
+def test_evaluation_feeds_no_loss(seen_losses):
+    accelerator, model, optimizer, loader = prepare(tiny_resnet, 8)
+    batch = next(iter(loader))
+    with torch.no_grad():
+        model.train()(**batch)
+    model.eval()(**batch)
+    assert not len(unwrap_optimizer(optimizer).loss_observer)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_saved_state_goes_on_bit_for_bit(make, tmp_path):
+    accelerator, model, optimizer, loader = prepare(make, 16)
+    run(accelerator, model, optimizer, loader)
+    accelerator.save_state(str(tmp_path))
+    losses = run(accelerator, model, optimizer, loader)
+    expected = parameters(model), unwrap_optimizer(optimizer).state_dict()
+
+    accelerator, model, optimizer, loader = prepare(make, 16)
+    run(accelerator, model, optimizer, loader)  # to the same place in the data
+    for param in model.parameters():
+        param.data.zero_()
+    accelerator.load_state(str(tmp_path))
+    assert run(accelerator, model, optimizer, loader) == losses
+    assert_same((parameters(model), unwrap_optimizer(optimizer).state_dict()), expected)
+
+
+def test_state_loaded_before_binding():
+    accelerator, model, optimizer, loader = prepare(tiny_vit, 16)
+    run(accelerator, model, optimizer, loader)
+    state = optimizer.state_dict()
+    twin = copy.deepcopy(model)
+    late = learned_optimizer(twin)
+    late.load_state_dict(state)
+    late.bind(twin)
+    assert_same(late.state_dict(), unwrap_optimizer(optimizer).state_dict())
+
+
+def test_unbound_optimizer_can_be_prepared_and_bound_later(seen_losses):
+    accelerator = Accelerator(cpu=True)
+    model = tiny_resnet()
+    model, optimizer = accelerator.prepare(model, learned_optimizer(model))
+    with pytest.raises(BindingError, match="bind"):
+        optimizer.step()
+    unwrap_optimizer(optimizer).bind(model, num_training_steps=8)
+    loader = accelerator.prepare(torch.utils.data.DataLoader(RandomImages(), batch_size=4))
+    assert run(accelerator, model, optimizer, loader) == pytest.approx(seen_losses, rel=1e-6)
+
+
+def test_steps_must_be_planned():
+    accelerator = Accelerator(cpu=True)
+    model = tiny_resnet()
+    model, optimizer = accelerator.prepare(model, learned_optimizer(model).bind(model))
+    loader = accelerator.prepare(torch.utils.data.DataLoader(RandomImages(), batch_size=4))
+    with pytest.raises(BindingError, match="num_training_steps"):
+        run(accelerator, model, optimizer, loader)

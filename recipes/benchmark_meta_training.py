@@ -6,7 +6,7 @@ Measures how fast meta-training is, and whether its memory grows, beside loops w
 
 rollout    inner steps of one candidate on the embedded ResNet, beside a loop of forward, backward and Adam (foreach)
 processes  inner steps of meta-training in two processes of one thread, beside one
-mlp        inner steps of 16 candidates of a 784-32-10 perceptron, one after another and as one through vmap
+mlp        inner steps of 16 candidates of a 784-32-10 perceptron
 gradient   inner steps of one candidate on the embedded ResNet, differentiated beside plain, and the memory they take
 memory     resident memory of a process that meta-trains for many generations
 
@@ -36,7 +36,7 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.meta.candidates import rollout, rollout_population
+from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.gradient import differentiate
 from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
@@ -279,7 +279,6 @@ def benchmark_mlp(arguments: argparse.Namespace) -> list[Row]:
 
     runs = {
         "one after another": one_after_another,
-        "as one through vmap": lambda: rollout_population(model, network, vectors, [task] * CANDIDATES),
     }
     num_steps = CANDIDATES * arguments.mlp_steps
     return [

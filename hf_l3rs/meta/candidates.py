@@ -12,12 +12,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, inner_optimizer, run
-from hf_l3rs.tasks.population import PopulationLearner, draws_random_numbers
 from hf_l3rs.tasks.task import Task
 from hf_l3rs.validation import Range, check_fields
 
@@ -95,50 +93,6 @@ def rollout(
     return _scores(learner, [task], meta_loss)[0]
 
 
-def rollout_population(
-    model: nn.Module,
-    network: L3RSNetwork,
-    vectors: torch.Tensor,
-    tasks: Sequence[Task],
-    *,
-    meta_loss: MetaLoss | None = None,
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
-) -> list[Rollout]:
-    """
-    Scores candidates as [`rollout`] does one after another, up to rounding, but together.
-
-    Args:
-        model (`nn.Module`): Gives the function; its weights are not changed.
-        network ([`L3RSNetwork`]): Gives the configuration of all candidates.
-        vectors (`torch.Tensor` of shape `(num_candidates, num_meta_parameters)`): The candidates.
-        tasks (`Sequence[Task]`): The task of each candidate; all of the same horizon and sizes.
-        meta_loss ([`MetaLoss`], *optional*): Defaults to the paper's, the final evaluation loss.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-        autocast (`Callable`, *optional*): Makes the context of forward passes.
-
-    Returns:
-        `list[Rollout]`: One for each candidate.
-
-    Raises:
-        ConfigError: In mixed precision: under vmap, autocast passes linear layers by.
-    """
-    _refuse_mixed_precision(device, autocast)
-    groups: list[list[int]] = [list(range(len(tasks)))]
-    if len({task.seed for task in tasks}) > 1 and draws_random_numbers(model, tasks[0]):
-        # under vmap all candidates drop the same, but each task has a dropout of its own
-        groups = [
-            [i for i, task in enumerate(tasks) if task.seed == seed] for seed in {task.seed: 0 for task in tasks}
-        ]
-    scores: dict[int, Rollout] = {}
-    for group in groups:
-        chosen = [tasks[index] for index in group]
-        horizon = chosen[0].num_training_steps
-        learner = PopulationLearner(model, network, vectors[group], horizon, device=device)
-        scores.update(zip(group, _scores(learner, chosen, meta_loss)))
-    return [scores[index] for index in range(len(tasks))]
-
-
 def _scores(learner: Learner, tasks: Sequence[Task], meta_loss: MetaLoss | None) -> list[Rollout]:
     scores = []
     for task, trajectory in zip(tasks, run(learner, tasks)):
@@ -147,15 +101,6 @@ def _scores(learner: Learner, tasks: Sequence[Task], meta_loss: MetaLoss | None)
             final = trajectory.evaluations[task.num_training_steps]
         scores.append(Rollout((meta_loss or MetaLoss())(trajectory), *final, trajectory.num_steps))
     return scores
-
-
-def _refuse_mixed_precision(device: torch.device | str, autocast: Autocast) -> None:
-    with autocast():
-        if torch.is_autocast_enabled(torch.device(device).type):
-            raise ConfigError(
-                "Candidates that run as one through vmap cannot run in mixed precision; set vectorized_pairs to 0, or "
-                "mixed_precision to 'no'."
-            )
 
 
 class Scorer:
@@ -187,7 +132,3 @@ class Scorer:
 
         mean = float(processes.gather((len(tasks),), 1, score).mean())
         return mean if math.isfinite(mean) else math.inf
-
-    def score_together(self, vectors: Sequence[torch.Tensor], tasks: Sequence[Task]) -> list[Rollout]:
-        """Returns the same for several, each on its task, whose inner loops run as one; horizons must be equal."""
-        return rollout_population(tasks[0].model, self._network, torch.stack(list(vectors)), tasks, **self._how)

@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 
-from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.candidates import Rollout, Scorer
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterConfig, OuterState
 from hf_l3rs.meta.processes import Processes
@@ -62,10 +61,6 @@ class Evolution(Estimator):
         scorer ([`Scorer`]): Scores them.
         processes ([`Processes`]): Share the pairs out.
         task_per_pair (`bool`): Whether each pair has a task of its own, or a generation shares one.
-        vectorized_pairs (`int`): Pairs whose inner loops run as one; 0 for one candidate after another.
-
-    Raises:
-        ConfigError: If pairs whose tasks differ in length, model or batch size would have to run as one.
     """
 
     def __init__(
@@ -76,22 +71,9 @@ class Evolution(Estimator):
         processes: Processes,
         *,
         task_per_pair: bool,
-        vectorized_pairs: int,
     ) -> None:
-        if vectorized_pairs and task_per_pair and tasks.horizon.minimum != tasks.horizon.maximum:
-            raise ConfigError(
-                "vectorized_pairs needs one fixed horizon, but tasks of a generation have between "
-                f"{tasks.horizon.minimum} and {tasks.horizon.maximum} steps; set min_steps = max_steps, or "
-                "task_per_pair to false."
-            )
-        if vectorized_pairs > 1 and task_per_pair and len(tasks.models) * len(tasks.batch_sizes) > 1:
-            raise ConfigError(
-                f"vectorized_pairs={vectorized_pairs} needs one model and one batch size, but tasks of a generation "
-                f"are of {len(tasks.models)} models and batch sizes {tasks.batch_sizes}; set it to 1 or 0, or "
-                "task_per_pair to false."
-            )
         self.config, self.tasks, self.scorer, self.processes = config, tasks, scorer, processes
-        self.task_per_pair, self.vectorized_pairs = task_per_pair, vectorized_pairs
+        self.task_per_pair = task_per_pair
 
     def estimate(self, state: OuterState) -> Estimate:
         """Weighs the noise of the pairs by their scores; see [`~hf_l3rs.meta.outer.Estimator.estimate`]."""
@@ -116,7 +98,7 @@ class Evolution(Estimator):
     def scores(self, state: OuterState) -> torch.Tensor:
         """Returns the fields of [`Rollout`] for all candidates, of shape `(num_pairs, 2, num_fields)`."""
         shape = (self.config.num_pairs, 2, len(Rollout._fields))
-        return self.processes.gather(shape, max(self.vectorized_pairs, 1), partial(self._score, state))
+        return self.processes.gather(shape, 1, partial(self._score, state))
 
     def _score(self, state: OuterState, pairs: range) -> torch.Tensor:
         vectors: list[torch.Tensor] = []
@@ -124,10 +106,7 @@ class Evolution(Estimator):
         for pair in pairs:
             vectors += ask(self.config, state, pair)
             tasks += [self.tasks.draw(self.config.seed, state.generation, pair if self.task_per_pair else 0)] * 2
-        if self.vectorized_pairs:
-            rollouts = self.scorer.score_together(vectors, tasks)
-        else:
-            rollouts = [self.scorer.score(vector, task) for vector, task in zip(vectors, tasks)]
+        rollouts = [self.scorer.score(vector, task) for vector, task in zip(vectors, tasks)]
         return torch.tensor(rollouts, dtype=torch.float64).unflatten(0, (len(pairs), 2))
 
 

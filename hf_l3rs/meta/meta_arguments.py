@@ -115,9 +115,6 @@ class MetaTrainingArguments:
         resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
         num_threads (`int`, *optional*, defaults to `1`):
             CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
-        vectorized_pairs (`int`, *optional*, defaults to `0`):
-            Pairs whose inner loops run as one through `torch.func.vmap`; 0 runs candidates one after another. Faster
-            for small dense models, slower for convolutions on a CPU. Tasks must then have one fixed horizon.
         compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
         data_limit (`bool`, *optional*, defaults to `False`):
             Whether to measure the data limit of the validation tasks, a line to refer to beside tuned Adam's. It takes
@@ -137,14 +134,13 @@ class MetaTrainingArguments:
     keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
     num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
-    vectorized_pairs: int = field(default=0, metadata={"help": "Pairs that run as one through vmap; 0: none."})
     compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
     data_limit: bool = field(default=False, metadata={"help": "Measure the data limit of the validation tasks."})
     report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
     project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 
     def __post_init__(self) -> None:
-        counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval", "vectorized_pairs")
+        counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval")
         rules: dict[str, Any] = {name: Range(low=0) for name in counts}
         rules["estimator"] = ("evolution", "gradient", "windows")
         rules |= {"num_seeds": Range(low=1, high=1000), "keep_checkpoints": Range(low=1)}

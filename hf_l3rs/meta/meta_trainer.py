@@ -245,9 +245,8 @@ class MetaTrainer:
             **({} if gradient is None else {"gradient": dataclasses.asdict(gradient)}),
             "meta_loss": dataclasses.asdict(self.meta_loss),
             "task_per_pair": args.task_per_pair,
-            # these three change the rounding
+            # these two change the rounding
             "num_threads": args.num_threads,
-            "vectorized_pairs": args.vectorized_pairs,
             "mixed_precision": self.accelerator.mixed_precision,
             **(settings or {}),
         }
@@ -264,7 +263,6 @@ class MetaTrainer:
                 self.scorer,
                 self.processes,
                 task_per_pair=self.args.task_per_pair,
-                vectorized_pairs=self.args.vectorized_pairs,
             )
         if self.meta_loss != MetaLoss():
             raise ConfigError(

@@ -128,7 +128,6 @@ BAD_VALUES = {
     "checkpoint_interval": {"a word": ("often", "checkpoint_interval must be a whole number")},
     "keep_checkpoints": {"0": (0, "keep_checkpoints must be in")},
     "num_threads": {"0": (0, "num_threads must be in")},
-    "vectorized_pairs": {"-1": (-1, "vectorized_pairs must be in")},
     "compile_model": {"a number": (3, "compile_model must be true or false, got 3")},
     "report_to": {"unknown": ("excel", "report_to must be one of .*got 'excel'")},
     "output_dir": {"null": (None, "output_dir must be text, got None"), "a number": (5, "output_dir must be text"),

@@ -39,7 +39,6 @@ from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
         {"keep_checkpoints": 0},
         {"num_threads": 0},
         {"num_threads": 10**9},
-        {"vectorized_pairs": -2},
         {"report_to": ["wandb", "tensorboard"]},
         {"project": 7},
     ],

@@ -9,7 +9,6 @@ from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.checkpoint import TENSORS_NAME
 from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.meta_trainer import MetaTrainer
@@ -51,12 +50,6 @@ def test_mixed_precision_comes_from_accelerate(tmp_path):
     torch.testing.assert_close(mixed, exact, atol=0.05, rtol=0.05)
 
 
-def test_vmap_and_mixed_precision_are_refused_together(tmp_path):
-    """Under vmap, autocast leaves linear layers in float32, so the result would silently be another."""
-    with pytest.raises(ConfigError, match="vectorized_pairs to 0"):
-        score(str(tmp_path), "bf16", vectorized_pairs=2)
-
-
 def test_a_compiled_model_takes_the_same_way(tmp_path, monkeypatch):
     """Through Dynamo, but its eager backend: the default one needs a C++ compiler, and a minute."""
     backend, graphs = torch._dynamo.lookup_backend("eager"), []
@@ -86,12 +79,11 @@ def train_in_process(folder, changes):
     "changes",
     [
         {"es": {"num_pairs": 1}},  # nothing to do for the second process
-        {"vectorized_pairs": 2},  # three pairs make a group of two and a group of one
         {"gradient": GradientConfig(num_tasks=3)},
         {"gradient": WindowConfig(num_tasks=3, window_steps=2)},
         {"gradient": WindowConfig(num_tasks=1, window_steps=2, combination="evolution")},
     ],
-    ids=["one pair", "vectorized", "gradient", "windows", "one window"],
+    ids=["one pair", "gradient", "windows", "one window"],
 )
 def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes):
     one = train(tmp_path / "one", **changes)

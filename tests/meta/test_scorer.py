@@ -1,7 +1,5 @@
-"""Scores are those of rollouts, one candidate after another or together."""
+"""Scores are those of rollouts."""
 
-import pytest
-import torch
 from accelerate import Accelerator
 
 from hf_l3rs.meta.candidates import MetaLoss, Scorer, rollout
@@ -14,7 +12,3 @@ def test_scores_are_those_of_rollouts():
     scorer = Scorer(network.config, meta_loss, Accelerator(cpu=True))
     expected = rollout(model, network, task, meta_loss=meta_loss)
     assert scorer.score(network.to_vector(), task) == expected
-    vectors = [network.to_vector(), torch.zeros_like(network.to_vector())]
-    together = scorer.score_together(vectors, [task, task])
-    assert together[0] == pytest.approx(expected, rel=1e-5)
-    assert together[1] == pytest.approx(scorer.score(vectors[1], task), rel=1e-5)

@@ -5,7 +5,6 @@ import sys
 import pytest
 import torch
 
-from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.gradient import GradientConfig
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import TinyClassifier
@@ -27,7 +26,7 @@ def test_over_several_models_processes_and_interruptions_change_nothing_either(t
     assert weights(tmp_path / "one") == weights(tmp_path / "two") == weights(tmp_path / "half")
 
 
-@pytest.mark.parametrize("changes", [{}, {"vectorized_pairs": 1}, {"gradient": GradientConfig(num_tasks=3)}])
+@pytest.mark.parametrize("changes", [{}, {"gradient": GradientConfig(num_tasks=3)}])
 def test_every_estimator_trains_every_model(tmp_path, changes):
     trainer = make_trainer(str(tmp_path), 2, mixture=True, **changes)
     before = trainer.network.to_vector()
@@ -45,9 +44,3 @@ def test_models_of_all_tasks_are_on_the_device(tmp_path, monkeypatch):
     trainer = make_trainer(str(tmp_path), mixture=True)
     assert len(moved) == 6  # those of the validation tasks are others
     assert {*trainer.tasks.models, *(task.model for task in trainer.validation_tasks)} == set(moved)
-
-
-def test_pairs_of_different_models_do_not_run_as_one(tmp_path):
-    with pytest.raises(ConfigError, match=r"vectorized_pairs=2 needs one model .* 3 models and batch sizes \(4, 8\)"):
-        make_trainer(str(tmp_path), mixture=True, vectorized_pairs=2)
-    make_trainer(str(tmp_path), mixture=True, vectorized_pairs=2, task_per_pair=False)

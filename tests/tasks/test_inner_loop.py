@@ -1,4 +1,4 @@
-"""The inner loop: the same for one candidate, many, and baselines; what ran before leaves no trace."""
+"""The inner loop: the same for candidates and baselines; what ran before leaves no trace."""
 
 import math
 
@@ -9,7 +9,6 @@ from hf_l3rs.optimizer.layers import named_trainable_parameters
 from hf_l3rs.optimizer.optimizer import LearnedOptimizer
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, run
-from hf_l3rs.tasks.population import PopulationLearner
 from tests.meta.problems import make_model, make_network, make_tasks
 from tests.tiny import tiny_resnet
 
@@ -56,37 +55,26 @@ def test_every_image_is_fetched_once(monkeypatch):
     model, network = make_model(), make_network()
     run(learned(model, network, task), [task])
     assert len(fetched) == 30 + len(task.evaluation)
-    fetched.clear()
-    vectors = torch.stack([network.to_vector()] * 2)
-    run(PopulationLearner(model, network, vectors, 30), [task, task])
-    assert len(fetched) == 30 + len(task.evaluation)
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])
-def test_candidates_are_clipped_together_as_alone(max_grad_norm):
+def test_gradients_are_clipped(max_grad_norm):
     task, network = draw(), make_network(trained=True, max_grad_norm=max_grad_norm)
     model = make_model()
     (alone,) = run(learned(model, network, task, max_grad_norm=max_grad_norm), [task])
-    vectors = torch.stack([network.to_vector()] * 2)
-    for together in run(PopulationLearner(model, network, vectors, 12), [task, task]):
-        assert together.training_loss == pytest.approx(alone.training_loss, rel=1e-5)
     (unclipped,) = run(learned(model, network, task), [task])
     assert (unclipped == alone) == (max_grad_norm is None)
 
 
-def test_candidates_diverge_together_as_alone():
-    """Invariant 7: the same rule, seen at the same step; the loop ends early only when nobody is left."""
+def test_a_diverged_run_ends_early_and_changes_no_other():
+    """Invariant 7."""
     task, model = draw(40), make_model()
     good, bad = make_network(trained=True), make_network(trained=True)
     bad.biases[-1].data[-1] = 12.0  # steps e^12 times too large
-    alone = [run(learned(model, network, task), [task])[0] for network in (good, bad)]
-    vectors = torch.stack([good.to_vector(), bad.to_vector()])
-    together = run(PopulationLearner(model, good, vectors, 40), [task, task])
-    assert [one.diverged for one in together] == [one.diverged for one in alone] == [False, True]
-    assert [one.num_steps for one in together] == [one.num_steps for one in alone] == [40, CHECK_INTERVAL]
-    assert together[1].training_loss == math.inf
-    (only,) = run(PopulationLearner(model, good, vectors[1:], 40), [task])
-    assert only.num_steps == CHECK_INTERVAL and not only.evaluations
+    (first,), (broken,), (again,) = (run(learned(model, network, task), [task]) for network in (good, bad, good))
+    assert first == again and not first.diverged
+    assert broken.diverged and broken.num_steps == CHECK_INTERVAL and not broken.evaluations
+    assert broken.training_loss == math.inf
 
 
 def test_a_task_knows_its_number_of_classes():

@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.candidates import rollout, rollout_population
+from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.gradient import differentiate
 from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.distribution import TaskSource
@@ -83,8 +83,6 @@ def test_a_run_is_the_same_differentiated_together_and_alone(make):
     assert torch.isfinite(gradient).all() and gradient.norm() > 0  # at first A has no gradient, as B is zero
     plain = rollout(model, network, task)
     assert trajectory.evaluations[plain.num_steps].loss == pytest.approx(plain.loss, rel=1e-5)
-    (together,) = rollout_population(model, network, network.to_vector().unsqueeze(0), [task])
-    assert together == pytest.approx(plain, rel=1e-4)
 
 
 def test_what_cannot_be_adapted_is_refused(monkeypatch):

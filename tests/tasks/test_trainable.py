@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.candidates import rollout, rollout_population
+from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.gradient import differentiate
 from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.model import check_trainable, compare_trainable, freeze, head_modules
@@ -110,13 +110,6 @@ def test_no_graph_is_built_for_what_is_frozen_and_its_batch_norm_goes_on(trainab
     plain = rollout(model, network, task)
     assert trajectory.evaluations[plain.num_steps].loss == pytest.approx(plain.loss, rel=1e-5)
     assert torch.equal(model.get_parameter(frozen[0]), task.initial_state[frozen[0]])
-
-
-def test_candidates_that_run_as_one_have_the_same_layers_frozen():
-    model = frozen_resnet("last:1")
-    network, task = make_network(model), make_tasks(model).draw(0, 0, 0)
-    (together,) = rollout_population(model, network, network.to_vector().unsqueeze(0), [task])
-    assert together == pytest.approx(rollout(model, network, task), rel=1e-4)
 
 
 @pytest.mark.parametrize(

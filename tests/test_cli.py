@@ -54,7 +54,7 @@ def test_info(capsys, saved):
     assert rows["commit"] == "-"
 
 
-def test_push_info_pull(capsys, hub, saved, tmp_path):
+def test_push_and_info(capsys, hub, saved):
     status, out, err = run(capsys, "push", saved, "me/name", "--private", "--message", "By hand")
     repository = hub.repositories["me/name"]
     commit = repository.branches["main"]
@@ -66,11 +66,6 @@ def test_push_info_pull(capsys, hub, saved, tmp_path):
     assert status == 0
     assert commit in out
 
-    status, out, _ = run(capsys, "pull", "me/name", tmp_path / "pulled", "--revision", commit)
-    assert status == 0
-    assert commit in out
-    assert load_network(tmp_path / "pulled").fingerprint() == load_network(saved).fingerprint()
-
 
 def test_push_to_a_branch(capsys, hub, saved):
     assert run(capsys, "push", saved, "me/name", "--revision", "trial")[0] == 0
@@ -79,22 +74,11 @@ def test_push_to_a_branch(capsys, hub, saved):
     assert "config.json" in repository.trees[repository.branches["trial"]]
 
 
-def test_pull_overwrites_only_when_told(capsys, hub, saved, tmp_path):
-    run(capsys, "push", saved, "me/name")
-    (tmp_path / "pulled").mkdir()
-    (tmp_path / "pulled" / "README.md").write_text("Mine")
-    status, _, err = run(capsys, "pull", "me/name", tmp_path / "pulled")
-    assert status == 1
-    assert "differs" in err
-    assert run(capsys, "pull", "me/name", tmp_path / "pulled", "--overwrite")[0] == 0
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         ("info", "./no/such/folder"),
         ("info", "user/name"),
-        ("pull", "user/name", "out"),
         ("push", "no/such/folder", "user/name"),
     ],
 )
@@ -148,16 +132,6 @@ def test_terminal_that_knows_few_characters(saved, monkeypatch):
     assert main(["info", str(saved)]) == 0
     stream.flush()
     assert b"\\xb5/\\u5b66\\u4e60" in stream.buffer.getvalue()
-
-
-def test_occupied_places_are_told_in_one_line(capsys, hub, saved, tmp_path):
-    run(capsys, "push", saved, "me/name")
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "folder" / "config.json").mkdir(parents=True)
-    for folder in ("file", "file/below", "folder"):
-        status, out, err = run(capsys, "pull", "me/name", tmp_path / folder, "--overwrite")
-        assert (status, out, err.count("\n")) == (1, "", 1)
-        assert str(tmp_path / folder) in err and "choose another" in err
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,5 @@ def test_from_a_wheel_in_an_empty_folder_to_a_repository_and_back(program, hub, 
     repository = hub.repositories["me/tried"]
     card = repository.trees[repository.branches["main"]]["README.md"].decode()
     assert "No results stored yet" not in card and "hf-l3rs evaluate my_l3rs_evaluate.yaml" in card
-    run("hf-l3rs", "pull", "me/tried", "pulled")
-    assert json.loads((folder / "pulled/results.json").read_text())["fingerprint"] == information["fingerprint"]
-    print(run("python", "-c", TRAIN, "pulled"))
+    assert json.loads(run("hf-l3rs", "info", "me/tried", "--json"))["fingerprint"] == information["fingerprint"]
+    print(run("python", "-c", TRAIN, "me/tried"))

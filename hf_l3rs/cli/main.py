@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from hf_l3rs.cli import compare, doctor, info, init, plot, pull, push
+from hf_l3rs.cli import compare, info, init, push
 from hf_l3rs.cli.shell import INTERRUPTED, Answer
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.markdown import one_line
@@ -51,7 +51,7 @@ def make_parser() -> OptionParser:
     init.add_to(commands)
     for name, (_, text) in WITH_SETTINGS.items():
         commands.add_parser(name, help=text, add_help=False)
-    for command in (plot, info, compare, doctor, push, pull):
+    for command in (compare, info, push):
         command.add_to(commands)
     return parser
 

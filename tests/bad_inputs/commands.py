@@ -60,20 +60,6 @@ MEASURING = [
     Row("compare: no seed", command(*COMPARE, "--seeds", "0"), "num_tasks must be in .*got 0"),
     Row("compare: a negative search", command(*COMPARE, "--search_seeds", "-1"), "must be at least 0, got -1; 0"),
     Row("compare: no such data", command(*COMPARE, "--data", "./absent"), "There is no folder './absent'; give"),
-    Row("plot: no such folder", command("plot", "./absent"), "absent has none of rows.csv, trajectories.csv, metrics"),
-    Row("plot: an L3RS", command("plot", "<l3rs>"), "has none of rows.csv, .* to draw; give the output folder"),
-    Row("plot: another file", command("plot", "<l3rs>/config.json"), "config.json has none of rows.csv, .* to draw"),
-    Row("plot: metrics of something else", command("plot", "<own>", prepare=text("metrics.jsonl", "[1]\n")),
-        "metrics.jsonl does not hold a generation's metrics on every line .*; give"),
-    Row("plot: a run that was never validated", command("plot", "<run>"), "no generation that was validated; wait"),
-    Row("plot: rows of something else", command("plot", "<own>", prepare=text("rows.csv", "a,b\n1,2\n")),
-        "rows.csv does not hold the rows of a benchmark"),
-    Row("plot: decisions of something else", command("plot", "<own>", prepare=text("trajectories.csv", "a\n1\n")),
-        "does not hold decisions of an L3RS; run"),
-    Row("doctor: no model", command("doctor", "<l3rs>"), "takes a learned optimizer and --model together.*give both"),
-    Row("doctor: a model alone", command("doctor", "--model", "<model>"), "--model together, got one of them; give"),
-    Row("doctor: no such L3RS", command("doctor", "./absent", "--model", "<model>"), "neither a local folder nor"),
-    Row("doctor: no such model", command("doctor", "<l3rs>", "--model", "./absent"), "no folder './absent'; give"),
     Row("push: no such results", command("push", "<l3rs>", "me/name", "--results", "./absent.json"),
         "absent.json cannot be read .No such"),
     Row("push: results of other meta-weights", command("push", "<own>/l3rs", "me/name", "--results",
@@ -122,12 +108,6 @@ LOOKING_AND_SHARING = [
         lambda folder: (folder / "README.md").write_bytes(b"\xff"))), "README.md is not text in UTF-8"),
     Row("push: results of something else", command("push", "<own>/l3rs", "me/name", prepare=damaged(
         lambda folder: (folder / "results.json").write_bytes(b"[" * 100_000))), "results.json cannot be read as JSON"),
-    Row("pull: no folder", usage(cli.main, "pull", "me/name"), "required: FOLDER"),
-    Row("pull: offline", command("pull", "user/name", "<own>/out"), "is not in the cache and downloads are off"),
-    Row("pull: no name that the Hub has", command("pull", "./l3rs", "<own>/out"),
-        "'./l3rs' is neither a local folder nor"),
-    Row("pull: a folder for an id", command("pull", "<l3rs>", "<own>/out"), "is a folder, but only a Hub id"),
-    Row("pull: a revision with spaces", command("pull", "user/name", "<own>/out", "--revision", " "), "revision must"),
 ]  # fmt: skip
 
 ROWS = [*MAKING, *MEASURING, *LOOKING_AND_SHARING]

@@ -1,10 +1,7 @@
-"""`hf-l3rs evaluate`, then `plot` from what it stored, then `push` of its folder."""
-
-import json
+"""`hf-l3rs evaluate` and `push` of its folder."""
 
 import yaml
 
-from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.hub.artifact import load_network
 from hf_l3rs.hub.results import read_results
 
@@ -30,10 +27,6 @@ def test_an_evaluation_ends_in_a_release(run, hub, inputs, tmp_path):
     (entry,) = read_results(tmp_path / "out/l3rs/results.json").entries
     assert entry.command == f"hf-l3rs evaluate {tmp_path}/evaluate.yaml --evaluate_every 1"
     assert load_network(tmp_path / "out/l3rs").fingerprint() == load_network(inputs / "l3rs").fingerprint()
-    rows = (tmp_path / "out/rows.csv").read_bytes()
-    status, out, _ = run("plot", tmp_path / "out", "--output", tmp_path / "again", "--json")
-    assert status == 0 and json.loads(out) == {"pictures": [str(tmp_path / "again/curves.png")]}
-    assert is_picture_of(tmp_path / "again/curves.png", rows)
     assert run("push", tmp_path / "out", "me/name")[0] == 0
     repository = hub.repositories["me/name"]
     assert b"images (train)" in repository.trees[repository.branches["main"]]["README.md"]

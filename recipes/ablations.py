@@ -26,6 +26,7 @@ from accelerate import Accelerator
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.meta_train import ARGUMENTS, train
 from hf_l3rs.cli.shell import run_script
+from hf_l3rs.distributed import on_main_process
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.ablation import compared, plot_ablation, to_table
 from hf_l3rs.evaluation.baselines import l3rs_contender
@@ -34,7 +35,6 @@ from hf_l3rs.evaluation.job import ROWS_NAME
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.rows import Run, read_rows, to_csv
 from hf_l3rs.evaluation.store import RowStore
-from hf_l3rs.evaluation.workers import on_main_process
 from hf_l3rs.files import write_files
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings, read_yaml

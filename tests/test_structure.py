@@ -13,7 +13,7 @@ MODULES = {
 }
 # What may import what: a room's modules import from their own room and from those below.
 FLOORS = [
-    {"errors", "files", "markdown", "settings", "validation"},
+    {"distributed", "errors", "files", "markdown", "settings", "validation"},
     {"optimizer"},
     {"hub", "trainer"},
     {"tasks"},

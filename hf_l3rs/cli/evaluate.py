@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hf_l3rs.cli.shell import Answer
+from hf_l3rs.distributed import on_main_process
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.job import EvaluationJob
-from hf_l3rs.evaluation.workers import on_main_process
 from hf_l3rs.hub.artifact import L3RS_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.release import write_release

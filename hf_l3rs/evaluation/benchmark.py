@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from hf_l3rs.distributed import on_main_process, share_out
 from hf_l3rs.evaluation.baselines import Baseline, Contender
 from hf_l3rs.evaluation.data_limit import revisited
 from hf_l3rs.evaluation.rows import Row, Run, RunKey, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
-from hf_l3rs.evaluation.workers import on_main_process, share_out
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
 from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner
 from hf_l3rs.tasks.inner_loop import run as run_inner_loop

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from hf_l3rs.distributed import on_main_process
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import (
     RECALIBRATED,
@@ -34,7 +35,6 @@ from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_mar
 from hf_l3rs.evaluation.rows import Row, Run
 from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
 from hf_l3rs.evaluation.store import RowStore
-from hf_l3rs.evaluation.workers import on_main_process
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,14 +28,14 @@ class AveragedLearner(ModelLearner):
 
     averager: Any
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        super().start(initial_states)
+    def start(self, initial_state: State) -> None:
+        super().start(initial_state)
         self.averager = imported(DOG_PACKAGE, "dog", "PolynomialDecayAverager")(self.model)
 
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        losses = super().step(batches)
+    def step(self, batch: Batch) -> torch.Tensor:
+        loss = super().step(batch)
         self.averager.step()
-        return losses
+        return loss
 
     @contextmanager
     def at_point_of_evaluation(self) -> Iterator[None]:

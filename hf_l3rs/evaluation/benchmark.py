@@ -86,7 +86,7 @@ def measure(
     """
     length, task = task.num_training_steps, revisited(task, contender.passes)
     learner = make_learner(model, contender, task, device)
-    (trajectory,) = run_inner_loop(learner, [task], evaluate_at=evaluate_at)
+    trajectory = run_inner_loop(learner, task, evaluate_at=evaluate_at)
     end = trajectory.num_steps if trajectory.diverged else math.inf
     measured = {step: each for step, each in trajectory.evaluations.items() if step < end and math.isfinite(each.loss)}
     on_the_way = {step: measured.get(step, DIVERGED) for step in evaluate_at}

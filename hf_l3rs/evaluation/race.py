@@ -12,8 +12,8 @@ from torch import nn
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import Contender
 from hf_l3rs.evaluation.benchmark import DIVERGED, make_learner
-from hf_l3rs.tasks.inner_loop import Evaluation, Learner, follow
-from hf_l3rs.tasks.task import Batch, State, Task
+from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, Evaluation, Learner, has_exploded
+from hf_l3rs.tasks.task import Task
 
 
 def race(
@@ -47,45 +47,26 @@ def race(
             "A race needs contenders of different names with one pass each over the batches, got "
             f"{', '.join(names) or 'none'}; name at least one, each once, and no data limit."
         )
-    learners = [make_learner(copy.deepcopy(model).to(device), each, task, device) for each in contenders]
-    step = -1
-    for step, evaluations in follow(SideBySide(learners), [task] * len(names), evaluate_at=evaluate_at):
-        yield step, {name: _of_finite_loss(each) for name, each in zip(names, evaluations)}
-    if step < task.num_training_steps:  # nobody is left
-        yield task.num_training_steps, dict.fromkeys(names, DIVERGED)
+    learners = {each.name: make_learner(copy.deepcopy(model).to(device), each, task, device) for each in contenders}
+    losses: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    diverged: set[str] = set()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        random_states = dict.fromkeys(names, torch.get_rng_state())
+        for learner in learners.values():
+            learner.start(task.initial_state)
+        for step in range(task.num_training_steps + 1):
+            for name in [name for name in names if step > 0 and name not in diverged]:
+                torch.set_rng_state(random_states[name])  # each draws its random numbers as if it were alone
+                losses[name].append(learners[name].step(task.batches[step - 1]))
+                random_states[name] = torch.get_rng_state()
+            is_last = step == task.num_training_steps
+            if is_last or (step > 0 and step % CHECK_INTERVAL == 0):
+                diverged |= {name for name in names if has_exploded(losses[name][-CHECK_INTERVAL:], task)}
+            if is_last or step in evaluate_at:
+                yield step, {name: _evaluate(learners[name], task, name in diverged) for name in names}
 
 
-def _of_finite_loss(evaluation: Evaluation | None) -> Evaluation:
-    return evaluation if evaluation is not None and math.isfinite(evaluation.loss) else DIVERGED
-
-
-class SideBySide:
-    """
-    Trains what several learners train, by turns. Each draws its random numbers as if it were alone.
-
-    Args:
-        learners (`Sequence[Learner]`): Each of one candidate, of a model of its own.
-    """
-
-    def __init__(self, learners: Sequence[Learner]) -> None:
-        self.learners = learners
-        self._random_states: list[torch.Tensor] = []
-
-    def start(self, initial_states: Sequence[State]) -> None:
-        """See [`~hf_l3rs.tasks.inner_loop.Learner`]."""
-        self._random_states = [torch.get_rng_state()] * len(self.learners)
-        for learner, state in zip(self.learners, initial_states):
-            learner.start([state])
-
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        """See [`~hf_l3rs.tasks.inner_loop.Learner`]."""
-        losses = []
-        for index, (learner, batch) in enumerate(zip(self.learners, batches)):
-            torch.set_rng_state(self._random_states[index])
-            losses.append(learner.step([batch]))
-            self._random_states[index] = torch.get_rng_state()
-        return torch.cat(losses)
-
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        """See [`~hf_l3rs.tasks.inner_loop.Learner`]."""
-        return [learner.evaluate([each])[0] for learner, each in zip(self.learners, evaluations)]
+def _evaluate(learner: Learner, task: Task, has_diverged: bool) -> Evaluation:
+    evaluation = DIVERGED if has_diverged else learner.evaluate(task.evaluation)
+    return evaluation if math.isfinite(evaluation.loss) else DIVERGED

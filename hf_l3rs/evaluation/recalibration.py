@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,13 +31,13 @@ class RecalibratedLearner(ModelLearner):
         super().__init__(*args, **kwargs)
         self._seen: deque[Batch] = deque(maxlen=NUM_RECALIBRATION_BATCHES if self._norms else 0)
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        super().start(initial_states)
+    def start(self, initial_state: State) -> None:
+        super().start(initial_state)
         self._seen.clear()
 
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        self._seen.extend(batches)
-        return super().step(batches)
+    def step(self, batch: Batch) -> torch.Tensor:
+        self._seen.append(batch)
+        return super().step(batch)
 
     @contextmanager
     def at_point_of_evaluation(self) -> Iterator[None]:

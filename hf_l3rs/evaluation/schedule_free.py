@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,8 @@ class _SwitchedLearner(ModelLearner):
 
     optimizer: Any
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        super().start(initial_states)
+    def start(self, initial_state: State) -> None:
+        super().start(initial_state)
         self.optimizer.train()
 
     @contextmanager

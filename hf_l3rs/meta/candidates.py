@@ -15,7 +15,7 @@ from torch import nn
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Learner, ModelLearner, Trajectory, inner_optimizer, run
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Trajectory, fine_tune, inner_optimizer
 from hf_l3rs.tasks.task import Task
 from hf_l3rs.validation import Range, check_fields
 
@@ -87,20 +87,16 @@ def rollout(
     Returns:
         [`Rollout`]
     """
-    optimizer = inner_optimizer(model, network, task.num_training_steps)
-    max_grad_norm = network.config.max_grad_norm
-    learner = ModelLearner(model, optimizer, device=device, autocast=autocast, max_grad_norm=max_grad_norm)
-    return _scores(learner, [task], meta_loss)[0]
-
-
-def _scores(learner: Learner, tasks: Sequence[Task], meta_loss: MetaLoss | None) -> list[Rollout]:
-    scores = []
-    for task, trajectory in zip(tasks, run(learner, tasks)):
-        final = Evaluation(math.inf, 0.0)
-        if not trajectory.diverged:
-            final = trajectory.evaluations[task.num_training_steps]
-        scores.append(Rollout((meta_loss or MetaLoss())(trajectory), *final, trajectory.num_steps))
-    return scores
+    trajectory = fine_tune(
+        model,
+        task,
+        inner_optimizer(model, network, task.num_training_steps),
+        device=device,
+        autocast=autocast,
+        max_grad_norm=network.config.max_grad_norm,
+    )
+    final = Evaluation(math.inf, 0.0) if trajectory.diverged else trajectory.evaluations[task.num_training_steps]
+    return Rollout((meta_loss or MetaLoss())(trajectory), *final, trajectory.num_steps)
 
 
 class Scorer:

@@ -39,11 +39,11 @@ def differentiate(
     """
     if segment_steps:
         recorder = _Recorder(learner, segment_steps)
-        (trajectory,) = run(recorder, [task], evaluate_at=points)
+        trajectory = run(recorder, task, evaluate_at=points)
         end = learner.snapshot()
         gradient = None if trajectory.diverged else _recomputed(learner, task, recorder.snapshots, points)
         return gradient, trajectory, end
-    (trajectory,) = run(learner, [task], evaluate_at=points)
+    trajectory = run(learner, task, evaluate_at=points)
     if trajectory.diverged:
         return None, trajectory, learner.snapshot()
     (gradient,) = torch.autograd.grad(torch.stack(learner.evaluation_losses).mean(), learner.vector)
@@ -64,17 +64,17 @@ class _Recorder:
         self._num_steps = 0
         learner.keep_graph = False
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        self.learner.start(initial_states)
+    def start(self, initial_state: State) -> None:
+        self.learner.start(initial_state)
 
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
+    def step(self, batch: Batch) -> torch.Tensor:
         if self._num_steps % self.segment_steps == 0:
             self.snapshots.append(self.learner.snapshot())
         self._num_steps += 1
-        return self.learner.step(batches)
+        return self.learner.step(batch)
 
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        return self.learner.evaluate(evaluations)
+    def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
+        return self.learner.evaluate(evaluation)
 
 
 def _recomputed(
@@ -91,9 +91,9 @@ def _recomputed(
             learner.resume(snapshot)
             beginning = learner.carried()
             for index in range(start, end):
-                learner.step([task.batches[index]])
+                learner.step(task.batches[index])
                 if index + 1 in points:
-                    learner.evaluate([task.evaluation])
+                    learner.evaluate(task.evaluation)
             outputs: list[torch.Tensor] = [loss / len(points) for loss in learner.evaluation_losses]
             weights = [torch.ones_like(loss) for loss in outputs]
             if cotangents is not None:

@@ -205,7 +205,7 @@ class WindowedGradient(MetaGradient):
         points = evaluation_points(window.num_training_steps, self.config.num_evaluations)
         if is_differentiated:
             return differentiate(learner, window, points, self.config.segment_steps)
-        (trajectory,) = run(learner, [window], evaluate_at=points)
+        trajectory = run(learner, window, evaluate_at=points)
         return None, trajectory, learner.snapshot()
 
     def _begin(self, generation: int, slot: int) -> Episode:
@@ -219,7 +219,7 @@ class WindowedGradient(MetaGradient):
         learner = self.learner(task, self.network.to_vector(), keep_graph=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(task.seed)
-            learner.start([task.initial_state])
+            learner.start(task.initial_state)
         return Episode(generation, task, end, [learner.snapshot()] * len(self.signs))
 
     def _evolved(self, began: torch.Tensor, differences: torch.Tensor, dimension: int) -> torch.Tensor:

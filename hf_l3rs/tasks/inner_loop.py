@@ -1,9 +1,9 @@
-"""The inner loop: fine-tunes on a task, one model with any optimizer or many candidates at once."""
+"""The inner loop: fine-tunes one model on one task, for evolution, meta-gradients, validation and evaluation alike."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -72,94 +72,51 @@ class Trajectory(NamedTuple):
 
 
 class Learner(Protocol):
-    """What an inner loop trains: one candidate or several, each on a task of its own."""
+    """What an inner loop trains: [`ModelLearner`], or a run that can be differentiated."""
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        """Puts every candidate at its θ0, with fresh gradients."""
+    def start(self, initial_state: State) -> None:
+        """Puts the weights at θ0, with fresh gradients."""
 
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        """Takes one step of every candidate. Returns their training losses before it, `(num_candidates,)`."""
+    def step(self, batch: Batch) -> torch.Tensor:
+        """Takes one step. Returns the training loss before it, 0-dimensional and without a graph."""
 
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        """Evaluates every candidate on its evaluation set."""
+    def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
+        """Evaluates the weights. The steps that follow are the same as without."""
 
 
-def run(learner: Learner, tasks: Sequence[Task], *, evaluate_at: Collection[int] = ()) -> list[Trajectory]:
+def run(learner: Learner, task: Task, *, evaluate_at: Collection[int] = ()) -> Trajectory:
     """
-    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left).
+    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left). It ends early when it diverges.
 
     Args:
         learner ([`Learner`]): What is trained.
-        tasks (`Sequence[Task]`): The task of each candidate; all of one horizon.
+        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
         evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
 
     Returns:
-        `list[Trajectory]`: One for each candidate. The loop ends early when all have diverged.
+        [`Trajectory`]
     """
-    progress = follow(learner, tasks, evaluate_at=evaluate_at)
-    while True:
-        try:
-            next(progress)
-        except StopIteration as end:
-            return end.value
-
-
-def follow(
-    learner: Learner, tasks: Sequence[Task], *, evaluate_at: Collection[int] = ()
-) -> Generator[tuple[int, list[Evaluation | None]], None, list[Trajectory]]:
-    """
-    Runs the inner loop as [`run`] does, and shows every evaluation as soon as it is there. Whoever looks may stop, and
-    draws no random numbers meanwhile unless the learner keeps its own.
-
-    Yields:
-        `tuple[int, list[Evaluation | None]]`: Steps taken, and how good each candidate is; `None` if it has diverged.
-    """
-    (num_steps,) = {task.num_training_steps for task in tasks}
     losses: list[torch.Tensor] = []
-    evaluations: dict[int, list[Evaluation]] = {}
-    ended: dict[int, int] = {}  # candidates that have diverged, and when that was seen
+    evaluations: dict[int, Evaluation] = {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(tasks[0].seed)  # dropout is the same for all candidates of the task
-        learner.start([task.initial_state for task in tasks])
-        for step in range(num_steps + 1):
+        torch.manual_seed(task.seed)  # dropout is the same for all candidates on the task
+        learner.start(task.initial_state)
+        for step in range(task.num_training_steps + 1):
             if step > 0:
-                losses.append(learner.step(_batches(tasks, step - 1)))
-            is_last = step == num_steps
-            if is_last or (step > 0 and step % CHECK_INTERVAL == 0):
-                for candidate in _exploded(losses[-CHECK_INTERVAL:], tasks):
-                    ended.setdefault(candidate, step)
-                if len(ended) == len(tasks):
-                    break
+                losses.append(learner.step(task.batches[step - 1]))
+            is_last = step == task.num_training_steps
+            is_checked = is_last or (step > 0 and step % CHECK_INTERVAL == 0)
+            if is_checked and has_exploded(losses[-CHECK_INTERVAL:], task):
+                return Trajectory(evaluations, math.inf, step, diverged=True)
             if is_last or step in evaluate_at:
-                evaluations[step] = learner.evaluate([task.evaluation for task in tasks])
-                yield step, [None if index in ended else each for index, each in enumerate(evaluations[step])]
-    means = torch.stack(losses).mean(dim=0).tolist()
-    return [
-        Trajectory(
-            {step: of_step[candidate] for step, of_step in evaluations.items()},
-            math.inf if candidate in ended else means[candidate],
-            ended.get(candidate, num_steps),
-            candidate in ended,
-        )
-        for candidate in range(len(tasks))
-    ]
+                evaluations[step] = learner.evaluate(task.evaluation)
+    return Trajectory(evaluations, float(torch.stack(losses).mean()), task.num_training_steps, diverged=False)
 
 
-def _batches(tasks: Sequence[Task], index: int) -> list[Batch]:
-    """The batch of each candidate; those that share a task get the very same, which is fetched once."""
-    distinct = {id(task.batches): task.batches for task in tasks}
-    fetched = {key: batches[index] for key, batches in distinct.items()}
-    return [fetched[id(task.batches)] for task in tasks]
-
-
-def _exploded(losses: list[torch.Tensor], tasks: Sequence[Task]) -> list[int]:
-    """The candidates of which a loss is not a number, or much worse than guessing."""
-    worst = torch.stack(losses).amax(dim=0).tolist()  # amax hands NaN on
-    return [
-        index
-        for index, (loss, task) in enumerate(zip(worst, tasks))
-        if not loss <= EXPLODED * math.log(max(2, task.num_classes))
-    ]
+def has_exploded(losses: Sequence[torch.Tensor], task: Task) -> bool:
+    """Returns whether one of these training losses is not a number, or much worse than guessing."""
+    worst = float(torch.stack(list(losses)).max())  # max hands NaN on
+    return not worst <= EXPLODED * math.log(max(2, task.num_classes))
 
 
 class ModelLearner:
@@ -194,8 +151,8 @@ class ModelLearner:
         self._batch_norm_momentum = learned.config.batch_norm_momentum if learned else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        (initial_state,) = initial_states
+    def start(self, initial_state: State) -> None:
+        """See [`Learner.start`]."""
         own = self.model.state_dict()
         shapes = {name: tensor.shape for name, tensor in own.items()}
         if shapes == {name: tensor.shape for name, tensor in initial_state.items()}:
@@ -206,8 +163,8 @@ class ModelLearner:
         self._forget_gradients()
         self.model.train()
 
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        (batch,) = batches
+    def step(self, batch: Batch) -> torch.Tensor:
+        """See [`Learner.step`]."""
         batch = batch.to(self.device)
         with self.autocast(), temporary_momentum(self._norms, self._batch_norm_momentum):
             loss = self.model(pixel_values=batch.pixel_values, labels=batch.labels).loss
@@ -222,24 +179,24 @@ class ModelLearner:
         self._forget_gradients()
         if self.scheduler is not None:
             self.scheduler.step()
-        return loss.detach().reshape(1)
+        return loss.detach()
 
-    def _forget_gradients(self) -> None:
-        """Of the whole model: the optimizer may train only a part of it."""
-        for param in self._params:
-            param.grad = None
-
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        (evaluation,) = evaluations
+    def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
+        """See [`Learner.evaluate`]."""
         with self.at_point_of_evaluation():
             result = evaluate(self.model, evaluation, device=self.device, autocast=self.autocast)
         self.model.train()
-        return [result]
+        return result
 
     @contextmanager
     def at_point_of_evaluation(self) -> Iterator[None]:
         """Has the weights that are evaluated in the model: those that are trained, unless a subclass averages."""
         yield
+
+    def _forget_gradients(self) -> None:
+        """Of the whole model: the optimizer may train only a part of it."""
+        for param in self._params:
+            param.grad = None
 
 
 def _is_float16(device: torch.device, autocast: Autocast) -> bool:
@@ -275,7 +232,7 @@ def fine_tune(
     **options: Any,
 ) -> Trajectory:
     """
-    Runs the inner loop of one model on one task.
+    Runs the inner loop of a model with any optimizer.
 
     Args:
         model (`nn.Module`): See [`ModelLearner`].
@@ -287,8 +244,7 @@ def fine_tune(
     Returns:
         [`Trajectory`]
     """
-    (trajectory,) = run(ModelLearner(model, optimizer, **options), [task], evaluate_at=evaluate_at)
-    return trajectory
+    return run(ModelLearner(model, optimizer, **options), task, evaluate_at=evaluate_at)
 
 
 @torch.no_grad()

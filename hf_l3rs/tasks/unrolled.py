@@ -91,16 +91,16 @@ class UnrolledLearner:
         self.losses: list[torch.Tensor] = []
         self.evaluation_losses: list[torch.Tensor] = []
 
-    def start(self, initial_states: Sequence[State]) -> None:
-        (initial_state,) = initial_states
+    def start(self, initial_state: State) -> None:
+        """See [`~hf_l3rs.tasks.inner_loop.Learner.start`]."""
         fixed = {name: tensor.to(self.device, copy=True) for name, tensor in initial_state.items()}
         params = [fixed.pop(name) for name in self.names]
         self.stack = LayerStack(self.network.config, params)
         fresh = Snapshot(params, self.stack.initial_state(params), fixed, 0, torch.get_rng_state())
         self.resume(self.begin or fresh)
 
-    def step(self, batches: Sequence[Batch]) -> torch.Tensor:
-        (batch,) = batches
+    def step(self, batch: Batch) -> torch.Tensor:
+        """See [`~hf_l3rs.tasks.inner_loop.Learner.step`]."""
         batch = batch.to(self.device)
         self.model.train()
         loss = self._forward({"pixel_values": batch.pixel_values, "labels": batch.labels}).loss
@@ -126,10 +126,10 @@ class UnrolledLearner:
             for param in self.params:
                 param.requires_grad_()
         self.losses.append(loss)
-        return loss.detach().reshape(1)
+        return loss.detach()
 
-    def evaluate(self, evaluations: Sequence[Sequence[Batch]]) -> list[Evaluation]:
-        (evaluation,) = evaluations
+    def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
+        """See [`~hf_l3rs.tasks.inner_loop.Learner.evaluate`]."""
         self.model.eval()
         losses, correct, count = [], 0, 0
         for batch in evaluation:
@@ -142,7 +142,7 @@ class UnrolledLearner:
             count += len(batch.labels)
         loss = torch.stack(losses).sum() / count
         self.evaluation_losses.append(loss)
-        return [Evaluation(float(loss.detach()), correct / count)]
+        return Evaluation(float(loss.detach()), correct / count)
 
     def snapshot(self) -> Snapshot:
         """Returns where the run stands."""

@@ -21,10 +21,10 @@ def average_of_iterates(task):
     """A model with the average of weights and statistics, and one with the last ones."""
     model, averaged = tiny_resnet(), tiny_resnet()
     learner = ModelLearner(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    learner.start([task.initial_state])
+    learner.start(task.initial_state)
     average = None
     for step, batch in enumerate(task.batches, start=1):
-        learner.step([batch])
+        learner.step(batch)
         now = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         share = (GAMMA + 1) / (GAMMA + step)
         average = (
@@ -41,14 +41,14 @@ def average_of_iterates(task):
 
 def test_evaluation_is_at_the_average_and_changes_nothing_that_follows():
     task, model = image_task(), tiny_resnet()
-    (trajectory,) = run(AveragedLearner(model, torch.optim.SGD(model.parameters(), lr=0.1)), [task])
+    trajectory = run(AveragedLearner(model, torch.optim.SGD(model.parameters(), lr=0.1)), task)
     averaged, last = average_of_iterates(task)
     assert trajectory.evaluations[6].loss == pytest.approx(evaluate(averaged, task.evaluation).loss, rel=1e-4)
     assert trajectory.evaluations[6].loss != pytest.approx(evaluate(last, task.evaluation).loss, rel=1e-4)
     assert all(map(torch.equal, model.state_dict().values(), last.state_dict().values()))
     model = tiny_resnet()
     learner = AveragedLearner(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    (watched,) = run(learner, [task], evaluate_at=(0, 2, 5))
+    watched = run(learner, task, evaluate_at=(0, 2, 5))
     assert watched.evaluations[6] == trajectory.evaluations[6]
 
 
@@ -56,11 +56,11 @@ def test_recalibrated_it_still_averages():
     task, model = image_task(), tiny_resnet()
     contender = recalibrated(BASELINES["LDoG"].at(1.0))
     assert issubclass(contender.learner, RecalibratedLearner) and issubclass(contender.learner, AveragedLearner)
-    (trajectory,) = run(contender.learner(model, torch.optim.SGD(model.parameters(), lr=0.1)), [task])
+    trajectory = run(contender.learner(model, torch.optim.SGD(model.parameters(), lr=0.1)), task)
     averaged, _ = average_of_iterates(task)
     learner = RecalibratedLearner(averaged, torch.optim.SGD(averaged.parameters()))
     learner._seen.extend(task.batches)
-    (expected,) = learner.evaluate([task.evaluation])
+    expected = learner.evaluate(task.evaluation)
     assert trajectory.evaluations[6].loss == pytest.approx(expected.loss, rel=1e-4)
 
 

@@ -15,8 +15,8 @@ from tests.tiny import tiny_resnet
 def test_statistics_are_those_of_the_training_batches_at_the_last_weights():
     task, model, plain = image_task(), tiny_resnet(), tiny_resnet()
     learner = RecalibratedLearner(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    (trajectory,) = run(learner, [task], evaluate_at=(2,))
-    (other,) = run(ModelLearner(plain, torch.optim.SGD(plain.parameters(), lr=0.1)), [task])
+    trajectory = run(learner, task, evaluate_at=(2,))
+    other = run(ModelLearner(plain, torch.optim.SGD(plain.parameters(), lr=0.1)), task)
     assert all(map(torch.equal, model.parameters(), plain.parameters()))
     stale = evaluate(plain, task.evaluation)
     assert stale == other.evaluations[6]
@@ -31,11 +31,11 @@ def test_statistics_are_of_the_last_batches_and_without_batch_norm_nothing_is_ke
     monkeypatch.setattr("hf_l3rs.evaluation.recalibration.NUM_RECALIBRATION_BATCHES", 2)
     task, model = image_task(), tiny_resnet()
     learner = RecalibratedLearner(model, torch.optim.SGD(model.parameters()))
-    run(learner, [task])
+    run(learner, task)
     assert [batch is wanted for batch, wanted in zip(learner._seen, task.batches[-2:])] == [True, True]
     linear = make_model()
     learner = RecalibratedLearner(linear, torch.optim.SGD(linear.parameters()), autocast=nullcontext)
-    run(learner, [make_tasks().draw(0, 0, 0)])
+    run(learner, make_tasks().draw(0, 0, 0))
     assert not learner._seen
 
 

@@ -55,7 +55,7 @@ def test_evaluation_is_at_the_average_and_changes_nothing_that_follows():
     last = measure(model, contender, task, evaluate_at=(0, 1, 3))
     assert last[4] == alone[4] and list(last) == [0, 1, 3, 4]
     optimizer = Averaging(model.parameters())
-    run(ScheduleFreeLearner(model, optimizer), [task])
+    run(ScheduleFreeLearner(model, optimizer), task)
     optimizer.eval()
     assert evaluate(model, task.evaluation) == alone[4]
 
@@ -63,7 +63,7 @@ def test_evaluation_is_at_the_average_and_changes_nothing_that_follows():
 def test_batch_norm_is_taken_again_at_the_average():
     task, model = image_task(), tiny_resnet()
     optimizer = Averaging(model.parameters(), lr=0.01)
-    (trajectory,) = run(ScheduleFreeLearner(model, optimizer), [task])
+    trajectory = run(ScheduleFreeLearner(model, optimizer), task)
     # what a run without evaluations leaves, then what the authors ask for
     optimizer.eval()
     stale = evaluate(model, task.evaluation)
@@ -83,5 +83,5 @@ def test_schedule_free_adamw_takes_part():
     whole = measure(model, baseline.at(0.01), task)
     assert measure(model, baseline.at(0.01), task, evaluate_at=(2, 5))[6] == whole[6]
     optimizer = baseline.make(TrainedPart(model), 0.01)
-    (trajectory,) = run(ScheduleFreeLearner(model, optimizer), [task])
+    trajectory = run(ScheduleFreeLearner(model, optimizer), task)
     assert trajectory.evaluations[6] == whole[6] and optimizer.param_groups[0]["train_mode"]

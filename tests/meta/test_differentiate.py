@@ -24,7 +24,7 @@ def test_segments_change_neither_the_run_nor_where_it_ends():
         ends.append((trajectory, end))
         assert bool(gradient.any()) and not any(param.requires_grad for param in end.params)
     plain = UnrolledLearner(model, network, network.to_vector(), task.num_training_steps, keep_graph=False)
-    ends.append((run(plain, [task], evaluate_at=[2, 4])[0], plain.snapshot()))
+    ends.append((run(plain, task, evaluate_at=[2, 4]), plain.snapshot()))
     for trajectory, end in ends[1:]:
         assert trajectory == ends[0][0] and end.k == 4
         assert all(torch.equal(one, two) for one, two in zip(end.params, ends[0][1].params))

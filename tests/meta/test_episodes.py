@@ -17,7 +17,7 @@ def make_episode(model=None, num_candidates=2, num_steps=5, end=5):
     network = make_network(model, trained=True)
     task = make_tasks(model, horizon=Horizon(num_steps, num_steps)).draw(0, 0, 0)
     learner = UnrolledLearner(model, network, network.to_vector(), num_steps, keep_graph=False)
-    learner.start([task.initial_state])
+    learner.start(task.initial_state)
     return Episode(0, task, end, [learner.snapshot()] * num_candidates), learner
 
 
@@ -34,7 +34,7 @@ def test_windows_cover_a_run_once():
         with pytest.raises(IndexError):
             window.batches[seen[-1]]
         for batch in window.batches:
-            learner.step([batch])
+            learner.step(batch)
         episode = episode._replace(snapshots=[learner.snapshot()])
     assert seen == [2, 2, 1]
 
@@ -54,7 +54,7 @@ def test_a_run_comes_back_from_its_tensors_to_the_last_bit(make):
     """Running statistics, averages and dropout included."""
     model = make()
     fresh, learner = make_episode(model)
-    learner.step([fresh.task.batches[0]])
+    learner.step(fresh.task.batches[0])
     with torch.no_grad():
         learner.params[0].view(-1)[0] = -0.0
     on_its_way = fresh._replace(snapshots=[learner.snapshot(), fresh.snapshots[0]])

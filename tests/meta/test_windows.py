@@ -55,7 +55,7 @@ def test_runs_go_on_as_if_they_were_not_cut(tmp_path, combination):
     for sign, snapshot in zip(estimator.signs, estimator._episodes[0].snapshots):
         task = estimator.tasks.draw(0, 1, 0)
         learner = estimator.learner(task, state.mean + sign * step, keep_graph=False)
-        run(learner, [task._replace(num_training_steps=6)])
+        run(learner, task._replace(num_training_steps=6))
         assert snapshot.k == 6 and torch.equal(snapshot.random_state, learner.snapshot().random_state)
         assert all(torch.equal(one, two) for one, two in zip(snapshot.params, learner.params))
     estimator.estimate(state)
@@ -73,7 +73,7 @@ def test_evolution_of_the_windows_is_that_of_the_whole_run(tmp_path):
     losses = []
     for sign in (1, -1):
         learner = estimator.learner(task, state.mean + sign * sigma * eps, keep_graph=False)
-        (trajectory,) = run(learner, [task], evaluate_at=[2, 4])
+        trajectory = run(learner, task, evaluate_at=[2, 4])
         losses.append(sum(evaluation.loss for evaluation in trajectory.evaluations.values()))
     torch.testing.assert_close(total, (losses[0] - losses[1]) / (2 * sigma) * eps)
 

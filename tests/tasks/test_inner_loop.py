@@ -53,7 +53,7 @@ def test_every_image_is_fetched_once(monkeypatch):
     get = kind.__getitem__
     monkeypatch.setattr(kind, "__getitem__", lambda self, index: fetched.append(index) or get(self, index))
     model, network = make_model(), make_network()
-    run(learned(model, network, task), [task])
+    run(learned(model, network, task), task)
     assert len(fetched) == 30 + len(task.evaluation)
 
 
@@ -61,8 +61,8 @@ def test_every_image_is_fetched_once(monkeypatch):
 def test_gradients_are_clipped(max_grad_norm):
     task, network = draw(), make_network(trained=True, max_grad_norm=max_grad_norm)
     model = make_model()
-    (alone,) = run(learned(model, network, task, max_grad_norm=max_grad_norm), [task])
-    (unclipped,) = run(learned(model, network, task), [task])
+    alone = run(learned(model, network, task, max_grad_norm=max_grad_norm), task)
+    unclipped = run(learned(model, network, task), task)
     assert (unclipped == alone) == (max_grad_norm is None)
 
 
@@ -71,7 +71,7 @@ def test_a_diverged_run_ends_early_and_changes_no_other():
     task, model = draw(40), make_model()
     good, bad = make_network(trained=True), make_network(trained=True)
     bad.biases[-1].data[-1] = 12.0  # steps e^12 times too large
-    (first,), (broken,), (again,) = (run(learned(model, network, task), [task]) for network in (good, bad, good))
+    first, broken, again = (run(learned(model, network, task), task) for network in (good, bad, good))
     assert first == again and not first.diverged
     assert broken.diverged and broken.num_steps == CHECK_INTERVAL and not broken.evaluations
     assert broken.training_loss == math.inf
@@ -91,9 +91,9 @@ def test_float16_gradients_do_not_vanish():
     model = make_model()
     learner = ModelLearner(model, torch.optim.SGD(model.parameters(), lr=1e6), autocast=autocast)
     assert learner.scaler.is_enabled()
-    learner.start([task.initial_state])
+    learner.start(task.initial_state)
     before = model.encoder.weight.detach().clone()
-    learner.step([task.batches[0]])
+    learner.step(task.batches[0])
     assert not torch.equal(model.encoder.weight, before)
     exact = ModelLearner(make_model(), adam(model), autocast=lambda: torch.autocast("cpu", torch.bfloat16))
     assert not exact.scaler.is_enabled() and not ModelLearner(model, adam(model)).scaler.is_enabled()
@@ -104,8 +104,8 @@ def test_batch_norm_is_looked_after_for_the_learned_optimizer_alone():
     tuned, plain = tiny_resnet(), tiny_resnet()
     tasks = make_tasks(tuned, horizon=Horizon(6, 6))
     task, network = tasks.draw(0, 0, 0), make_network(tuned, batch_norm_momentum=0.5)
-    (looked_after,) = run(learned(tuned, network, task), [task])
-    (left_alone,) = run(learned(plain, make_network(plain), task), [task])
+    looked_after = run(learned(tuned, network, task), task)
+    left_alone = run(learned(plain, make_network(plain), task), task)
     assert looked_after.training_loss == left_alone.training_loss  # statistics only matter in evaluations
     assert looked_after.evaluations != left_alone.evaluations
     assert fine_tune(tuned, task, adam(tuned)) == fine_tune(plain, task, adam(plain))

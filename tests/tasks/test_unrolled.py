@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
     def end(vector):
         learner = UnrolledLearner(model, network, vector, NUM_STEPS, feature_gradient=True)
-        run(learner, [task])
+        run(learner, task)
         return learner.evaluation_losses[-1]
 
     vector = network.to_vector().double().requires_grad_()
@@ -55,14 +55,14 @@ def test_a_run_taken_up_on_the_way_ends_as_if_it_had_gone_on():
     for model in (make_model(dropout=0.3), tiny_resnet()):
         network = make_network(model, trained=True)
         task, learner = draw(model), make_learner(model, network)
-        learner.start([task.initial_state])
+        learner.start(task.initial_state)
         for index in range(3):
-            learner.step([task.batches[index]])
+            learner.step(task.batches[index])
         snapshot, ends = learner.snapshot(), []
         for _ in range(2):
             learner.resume(snapshot)
             for index in range(3, NUM_STEPS):
-                learner.step([task.batches[index]])
+                learner.step(task.batches[index])
             ends.append([*(param.detach() for param in learner.params), *learner.fixed.values()])
             assert len(learner.losses) == 3
         assert all(torch.equal(one, two) for one, two in zip(*ends))
@@ -72,7 +72,7 @@ def test_the_models_own_weights_stay():
     model = tiny_resnet()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     task = draw(model)
-    run(make_learner(model, make_network(model)), [task])
+    run(make_learner(model, make_network(model)), task)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -80,9 +80,9 @@ def test_the_models_own_weights_stay():
 def test_order_changes_the_gradient_but_not_the_run(second_order):
     model, network = make_model(), make_network(trained=True)
     learner = make_learner(model, network, second_order=second_order)
-    (trajectory,) = run(learner, [draw(model)])
+    trajectory = run(learner, draw(model))
     assert learner.losses[0].requires_grad == second_order
-    assert trajectory == run(make_learner(model, network), [draw(model)])[0]
+    assert trajectory == run(make_learner(model, network), draw(model))
 
 
 def test_attention_is_differentiated_twice():
@@ -91,9 +91,9 @@ def test_attention_is_differentiated_twice():
     network, size = make_network(model), model.config.image_size
     images = torch.randn(4, model.config.num_channels, size, size, generator=torch.Generator().manual_seed(0))
     learner = make_learner(model, network)
-    learner.start([model.state_dict()])
+    learner.start(model.state_dict())
     for _ in range(2):
-        learner.step([Batch(images, torch.tensor([0, 1, 0, 1]))])
+        learner.step(Batch(images, torch.tensor([0, 1, 0, 1])))
     (gradient,) = torch.autograd.grad(learner.losses[-1], learner.vector)
     assert bool(gradient.any()) and bool(torch.isfinite(gradient).all())
 
@@ -103,7 +103,7 @@ def test_a_run_without_a_graph_is_the_same_run():
     network, task, ends = make_network(model, trained=True), draw(model), []
     for keep_graph in (True, False):
         learner = make_learner(model, network, keep_graph=keep_graph)
-        ends.append((run(learner, [task])[0], learner.params))
+        ends.append((run(learner, task), learner.params))
         assert (learner.params[0].grad_fn is not None) == learner.losses[-1].requires_grad == keep_graph
     assert ends[0][0] == ends[1][0] and all(torch.equal(one, two) for one, two in zip(ends[0][1], ends[1][1]))
 
@@ -137,7 +137,7 @@ def test_it_is_the_run_that_ships(max_grad_norm, keep_graph):
     """Clipping included, with a graph and without."""
     model, task = make_model(dropout=0.3), draw(make_model())
     network = make_network(model, trained=True, max_grad_norm=max_grad_norm)
-    (trajectory,) = run(make_learner(model, network, keep_graph=keep_graph), [task])
+    trajectory = run(make_learner(model, network, keep_graph=keep_graph), task)
     plain = rollout(model, network, task)
     assert trajectory.evaluations[NUM_STEPS].loss == pytest.approx(plain.loss, rel=1e-5)
     free = rollout(model, make_network(model, trained=True), task)
@@ -147,6 +147,6 @@ def test_it_is_the_run_that_ships(max_grad_norm, keep_graph):
 def test_batch_norm_is_looked_after_as_in_the_run_that_ships():
     model = tiny_resnet()
     task, network = draw(model), make_network(model, batch_norm_momentum=0.5)
-    (trajectory,) = run(make_learner(model, network), [task])
+    trajectory = run(make_learner(model, network), task)
     assert trajectory.evaluations[NUM_STEPS].loss == pytest.approx(rollout(model, network, task).loss, rel=1e-4)
     assert rollout(model, network, task).loss != rollout(model, make_network(model), task).loss

@@ -28,7 +28,6 @@ from hf_l3rs.cli.meta_train import ARGUMENTS, train
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.distributed import on_main_process
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.ablation import compared, plot_ablation, to_table
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
 from hf_l3rs.evaluation.job import ROWS_NAME
@@ -41,6 +40,7 @@ from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.assembly import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
+from recipes.evidence.ablation import compared, plot_ablation, to_table
 
 
 logger = logging.getLogger("ablations")

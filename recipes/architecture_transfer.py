@@ -26,10 +26,14 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import ROWS_NAME
 from hf_l3rs.evaluation.rows import Row, read_rows, to_csv
-from hf_l3rs.evaluation.transfer import FIXED, UNTOUCHED, to_table
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from hf_l3rs.settings import OptionParser
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # recipes is not installed
+
+from recipes.evidence.transfer import FIXED, UNTOUCHED, to_table
 
 
 RECIPES = Path(__file__).resolve().parent

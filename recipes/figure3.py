@@ -23,12 +23,16 @@ from pathlib import Path
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.distributed import on_main_process
-from hf_l3rs.evaluation.grid import LETTERS, read_cells
-from hf_l3rs.evaluation.grid_plots import plot_grid
 from hf_l3rs.evaluation.job import ROWS_NAME, EvaluationJob
 from hf_l3rs.evaluation.rows import read_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.meta.meta_trainer import make_accelerator
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # recipes is not installed
+
+from recipes.evidence.grid import LETTERS, read_cells
+from recipes.evidence.grid_plots import plot_grid
 
 
 logger = logging.getLogger("figure3")

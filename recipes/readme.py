@@ -26,22 +26,26 @@ import yaml
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.ablation import plot_ablation
 from hf_l3rs.evaluation.baselines import BASELINES, RECALIBRATED, is_recalibrated
-from hf_l3rs.evaluation.grid import SETTINGS, read_cells
-from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
 from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
 from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, describe_loss, rivals_in, summarise
 from hf_l3rs.evaluation.rows import Row, final_rows, read_rows, to_csv
 from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
-from hf_l3rs.evaluation.transfer import to_table
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.settings import OptionParser
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # recipes is not installed
+
+from recipes.evidence.ablation import plot_ablation
+from recipes.evidence.grid import SETTINGS, read_cells
+from recipes.evidence.grid_plots import grid_data, plot_grid
+from recipes.evidence.transfer import to_table
 
 
 ROOT = Path(__file__).resolve().parents[1]

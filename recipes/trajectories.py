@@ -20,11 +20,8 @@ import torch
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.behaviour import describe_behaviour
 from hf_l3rs.evaluation.benchmark import draw_task
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
-from hf_l3rs.evaluation.trajectories import record_trajectory, to_csv
-from hf_l3rs.evaluation.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.provenance import last_part
 from hf_l3rs.hub.results import Results, write_results
@@ -33,6 +30,13 @@ from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.assembly import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # recipes is not installed
+
+from recipes.evidence.behaviour import describe_behaviour
+from recipes.evidence.trajectories import record_trajectory, to_csv
+from recipes.evidence.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
 
 
 @dataclass

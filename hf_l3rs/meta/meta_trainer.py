@@ -33,7 +33,6 @@ from hf_l3rs.meta.processes import Processes
 from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.selection import Selection
 from hf_l3rs.meta.summary import describe_strategy, summarise_run
-from hf_l3rs.meta.trajectory_log import TrajectoryLog
 from hf_l3rs.meta.windows import WindowConfig, WindowedGradient
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Tasks
@@ -238,7 +237,6 @@ class MetaTrainer:
             patience=args.early_stopping_patience,
             references=references,
         )
-        self._trajectories = TrajectoryLog(network.config, validation_tasks, self.accelerator)
         identity = {
             "config": network.config.to_dict(),
             "es": dataclasses.asdict(es),
@@ -315,7 +313,6 @@ class MetaTrainer:
                 self._run_generations()
                 self._save()
                 self.folder.draw_curve()
-                self._trajectories.draw(self.folder.path)
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
                 self.accelerator.trackers.clear()  # which end_training would finish again
@@ -375,7 +372,6 @@ class MetaTrainer:
         metrics = self._count(estimate, time.perf_counter() - start)
         if self._is_due(self.selection.interval):
             metrics |= self.selection.validate(progress)
-            self._trajectories.log(progress.state.average, progress.state.generation)
         self.accelerator.log(metrics, step=progress.state.generation)
         self.folder.log(metrics)
         if self._is_due(self.args.checkpoint_interval):

@@ -26,6 +26,7 @@ FOLDERS = (
     "recipes/base_models/resnet-tiny-fashion",
     "recipes/base_models/vit-tiny-fashion",
     "recipes/data/fashion_mnist",
+    "recipes/evidence",
     "recipes/space",
 )
 FILES = (

@@ -10,11 +10,11 @@ import pandas as pd
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES, BASELINES, Contender, l3rs_contender
-from hf_l3rs.evaluation.race import race
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.tasks.inner_loop import Evaluation
 from hf_l3rs.validation import list_choices
+from recipes.evidence.race import race
 from recipes.space.embedded import Stage, check_fit, load_network, load_stage
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image
 
-from hf_l3rs.evaluation.behaviour import describe_behaviour
-from hf_l3rs.evaluation.trajectories import SHARE, directions_of, record_trajectory
-from hf_l3rs.evaluation.trajectory_plots import plot_trajectories
+from recipes.evidence.behaviour import describe_behaviour
+from recipes.evidence.trajectories import SHARE, directions_of, record_trajectory
+from recipes.evidence.trajectory_plots import plot_trajectories
 from recipes.space.embedded import check_fit, load_network, load_stage
 
 
@@ -21,7 +21,7 @@ class Look(NamedTuple):
     What is seen of one run.
 
     Args:
-        table (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.trajectories.to_table`].
+        table (`pandas.DataFrame`): Of [`~recipes.evidence.trajectories.to_table`].
         picture (`PIL.Image.Image`): λ and μ of every layer at every step.
         summary (`str`): Two sentences on it.
     """
@@ -52,7 +52,7 @@ def look(l3rs: str, model: str, horizon: int, task: int) -> Look:
 
 
 def draw(table: pd.DataFrame, title: str) -> Image.Image:
-    """Returns the picture of [`~hf_l3rs.evaluation.trajectory_plots.plot_trajectories`]."""
+    """Returns the picture of [`~recipes.evidence.trajectory_plots.plot_trajectories`]."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "trajectories.png")
         plot_trajectories(table, path, title)

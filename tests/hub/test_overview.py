@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES
-from hf_l3rs.evaluation.grid import SETTINGS
 from hf_l3rs.hub.card import IN_DOMAIN, NUM_RATES, describe_cost, describe_gain, describe_payback
 from hf_l3rs.hub.results import Result
+from recipes.evidence.grid import SETTINGS
 
 
 RESULT = Result("L3RS", "org/data", "test", 20, 4, 0.2, "x", setting="in domain", baseline="Adam", baseline_loss=0.3)

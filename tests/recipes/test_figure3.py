@@ -1,7 +1,7 @@
 import pytest
 
-from hf_l3rs.evaluation.grid import SETTINGS
 from recipes import figure3
+from recipes.evidence.grid import SETTINGS
 from tests.evaluation.evaluate_tiny import make_inputs
 
 

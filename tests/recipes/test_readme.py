@@ -6,10 +6,10 @@ import datasets
 import pytest
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.grid_plots import grid_data
 from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.evaluation.rows import COLUMNS, Row, read_rows, to_csv, write_rows
 from recipes import readme
+from recipes.evidence.grid_plots import grid_data
 
 
 RECIPES_README = Path("recipes/README.md")

@@ -9,9 +9,9 @@ import yaml
 
 from hf_l3rs import L3RSConfig
 from hf_l3rs.errors import ArtifactError, BindingError, ConfigError, L3RSError, StorageError
-from hf_l3rs.evaluation.behaviour import describe_behaviour
 from hf_l3rs.evaluation.benchmark import DIVERGED
 from hf_l3rs.tasks.inner_loop import Evaluation
+from recipes.evidence.behaviour import describe_behaviour
 from recipes.space import bundle as bundling
 from recipes.space.embedded import HORIZONS, horizon_of, load_network, load_stage, model_of, released
 from recipes.space.live_race import RATES, RIVALS, _table, _verdict, run_race

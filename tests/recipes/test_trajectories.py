@@ -2,10 +2,10 @@ import pytest
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.behaviour import describe_behaviour
-from hf_l3rs.evaluation.trajectories import read_trajectory
 from hf_l3rs.hub.results import read_results
 from recipes import release, trajectories
+from recipes.evidence.behaviour import describe_behaviour
+from recipes.evidence.trajectories import read_trajectory
 
 
 CONFIG = "recipes/configs/evaluate_resnet_tiny_fashion.yaml"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hf_l3rs.evaluation.behaviour import name_of
 from hf_l3rs.evaluation.plots import pyplot, save_figure
-from hf_l3rs.evaluation.trajectories import SHARE, directions_of, to_csv
+from recipes.evidence.behaviour import name_of
+from recipes.evidence.trajectories import SHARE, directions_of, to_csv
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def plot_trajectories(table: pd.DataFrame, path: str | Path, title: str) -> None
     direction, one line a layer, coloured by depth.
 
     Args:
-        table (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.trajectories.to_table`].
+        table (`pandas.DataFrame`): Of [`~recipes.evidence.trajectories.to_table`].
         path (`str` or `Path`): The PNG to write.
         title (`str`): Above the picture.
     """

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_l3rs.evaluation.grid import LETTERS, SETTINGS
 from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figure, scale_loss
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
 from hf_l3rs.evaluation.rows import Row, to_csv
 from hf_l3rs.hub.results import OPTIMIZER_NAME
+from recipes.evidence.grid import LETTERS, SETTINGS
 
 
 if TYPE_CHECKING:

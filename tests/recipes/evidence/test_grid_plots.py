@@ -1,7 +1,7 @@
 import pytest
 
-from hf_l3rs.evaluation.grid_plots import grid_data, plot_grid
 from hf_l3rs.evaluation.plots import HIGHLIGHT, is_picture_of
+from recipes.evidence.grid_plots import grid_data, plot_grid
 from tests.evaluation.rows import row
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from hf_l3rs.evaluation.ablation import compared, plot_ablation, to_table
 from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.evaluation.rows import Row, to_csv
+from recipes.evidence.ablation import compared, plot_ablation, to_table
 
 
 def rows_of(losses):

@@ -4,7 +4,7 @@ import pytest
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.grid import LETTERS, SETTINGS, read_cells
+from recipes.evidence.grid import LETTERS, SETTINGS, read_cells
 
 
 CONFIGS = sorted(Path("recipes/configs").glob("figure3_*_tiny_fashion.yaml"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hf_l3rs.evaluation.trajectories import SHARE, directions_of
+from recipes.evidence.trajectories import SHARE, directions_of
 
 
 # How a run begins and ends is the mean over this share of it, at least one step.
@@ -32,7 +32,7 @@ def describe_behaviour(table: pd.DataFrame) -> str:
     Layers of a role are taken together: sizes of steps as geometric means, shares as plain means.
 
     Args:
-        table (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.trajectories.to_table`].
+        table (`pandas.DataFrame`): Of [`~recipes.evidence.trajectories.to_table`].
 
     Returns:
         `str`: Such as `"It takes its largest steps in the head weights, 3.1 times the base step after 10 of 50 steps,

@@ -6,7 +6,7 @@ import torch
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES, Contender, l3rs_contender
 from hf_l3rs.evaluation.benchmark import DIVERGED, measure
-from hf_l3rs.evaluation.race import race
+from recipes.evidence.race import race
 from tests.evaluation.images import image_task
 from tests.tiny import assert_same, parameters, tiny_mobilenet, trained_network
 

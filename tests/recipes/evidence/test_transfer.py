@@ -1,7 +1,7 @@
 """Variants of an L3RS on models that it never saw stand beside the best baseline, tuned or not."""
 
 from hf_l3rs.evaluation.rows import Row
-from hf_l3rs.evaluation.transfer import FIXED, UNTOUCHED, to_table
+from recipes.evidence.transfer import FIXED, UNTOUCHED, to_table
 
 
 def rows(*losses):

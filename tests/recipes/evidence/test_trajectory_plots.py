@@ -1,9 +1,9 @@
 import pytest
 
 from hf_l3rs.evaluation.plots import is_picture_of
-from hf_l3rs.evaluation.trajectories import to_csv
-from hf_l3rs.evaluation.trajectory_plots import plot_trajectories
-from tests.evaluation.test_behaviour import SIZES, table
+from recipes.evidence.trajectories import to_csv
+from recipes.evidence.trajectory_plots import plot_trajectories
+from tests.recipes.evidence.test_behaviour import SIZES, table
 
 
 def test_steps_and_shares_of_every_layer_are_drawn(tmp_path, monkeypatch):

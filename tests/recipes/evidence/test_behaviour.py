@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_l3rs.evaluation.behaviour import describe_behaviour, name_of
 from hf_l3rs.evaluation.plots import is_picture_of
-from hf_l3rs.evaluation.trajectories import read_trajectory, to_csv, to_table
 from hf_l3rs.optimizer.trajectory import LayerDecision
+from recipes.evidence.behaviour import describe_behaviour, name_of
+from recipes.evidence.trajectories import read_trajectory, to_csv, to_table
 
 
 STEPS = 20

@@ -23,7 +23,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
 .PHONY: install test test-slow test-gpu test-versions test-lowest test-newest quality style demo space docs data \
-	pretrain meta-train evaluate architecture-transfer figure3 ablations readme benchmark clean
+	pretrain meta-train evaluate figure3 ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -70,7 +70,7 @@ style: $(VENV)/.installed
 	$(BIN)/ruff format $(SOURCES)
 
 demo: $(VENV)/.installed
-	$(BIN)/python recipes/demo.py
+	$(BIN)/python -m recipes.demo
 
 # A look inside the released optimizers and a race against Adam, in the browser.
 space: $(VENV)/.installed
@@ -105,12 +105,6 @@ evaluate: $(VENV)/.installed
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_digits.yaml
 	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_vit_tiny_fashion.yaml
 
-# The universal start on models that it never saw; interrupted, it goes on where it was.
-architecture-transfer: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e ".[rivals]"
-	$(BIN)/python recipes/base_models/build_zoo.py --only unseen
-	$(BIN)/python recipes/architecture_transfer.py --num_processes 2
-
 # The paper's figure 3 for the two embedded models' optimizers, settings A to F; many hours on two cores.
 figure3: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[rivals]"
@@ -128,7 +122,7 @@ ablations: $(VENV)/.installed
 
 # README's table and the pictures, from the rows that recipes/results holds.
 readme: $(VENV)/.installed
-	$(BIN)/python recipes/readme.py
+	$(BIN)/python -m recipes.readme
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python recipes/benchmark_step.py

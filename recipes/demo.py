@@ -2,7 +2,7 @@
 Fine-tunes the embedded ResNet on real images in the stock Trainer: with L3RS, which has nothing to tune, and with Adam
 at learning rates that were searched on validation tasks. Needs no network and about three minutes on two cores.
 
-    python recipes/demo.py
+    python -m recipes.demo
 
 Every optimizer gets the same 16 unseen tasks: the same new heads, batches in the same order, the same test images.
 """
@@ -29,9 +29,10 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task
+from hf_l3rs.evaluation.job import SEARCH_NAME
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
-from hf_l3rs.evaluation.rows import Row, read_rows, write_rows
+from hf_l3rs.evaluation.rows import Row, write_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.assembly import Setup, build_tasks
@@ -39,6 +40,7 @@ from hf_l3rs.tasks.task import Batch
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.trainer.metrics import compute_accuracy
 from hf_l3rs.validation import Range, check_fields, check_not_empty
+from recipes.evidence.stored import read_stored
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -82,7 +84,7 @@ class DemoArguments:
 
 def searched_rates(model: str) -> dict[str, dict[int, float]]:
     """Returns the learning rates that were best on an embedded model's validation tasks, by optimizer and horizon."""
-    return best_rates(read_rows(RECIPES / f"results/l3rs-{model}-tiny-fashion/in_domain/search.csv"))
+    return best_rates(read_stored(f"l3rs-{model}-tiny-fashion", SEARCH_NAME)["in_domain"])
 
 
 def embedded_tasks(model: str, evaluation_size: int = 2000) -> Setup:

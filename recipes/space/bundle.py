@@ -32,8 +32,8 @@ FOLDERS = (
 FILES = (
     "LICENSE",
     "recipes/demo.py",
-    "recipes/results/l3rs-resnet-tiny-fashion/in_domain/search.csv",
-    "recipes/results/l3rs-vit-tiny-fashion/in_domain/search.csv",
+    "recipes/results/l3rs-resnet-tiny-fashion/search.csv",
+    "recipes/results/l3rs-vit-tiny-fashion/search.csv",
 )
 # What the Hub looks for at the root of a Space.
 AT_ROOT = ("README.md", "app.py", "requirements.txt")

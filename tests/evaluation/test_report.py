@@ -16,9 +16,9 @@ from hf_l3rs.evaluation.report import (
     to_markdown,
     tuning_free_to_markdown,
 )
-from hf_l3rs.evaluation.rows import read_rows
 from hf_l3rs.evaluation.savings import describe_savings
 from hf_l3rs.hub.results import Results, read_results, write_results
+from recipes.evidence.stored import read_stored
 from tests.evaluation.rows import BASELINE_NAMES, LIMIT, ROWS, WITH_LIMIT, row
 
 
@@ -167,7 +167,7 @@ STORED = [
 
 
 def stored(name, cell, file="rows.csv"):
-    return read_rows(f"recipes/results/{name}/{cell}/{file}")
+    return read_stored(name, file)[cell]
 
 
 def stored_summaries(name, cell):

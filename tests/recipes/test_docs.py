@@ -65,7 +65,6 @@ def test_sections_are_included_with_their_own_links():
     assert rewriter.attached["files/recipes/configs/template.yaml"] == ROOT / "recipes/configs/template.yaml"
     with pytest.raises(ValueError, match="no section 'Nothing'"):
         section(ROOT / "README.md", "Nothing")
-    assert section(ROOT / "README.md", "results").startswith("| fine-tuning |")
 
 
 def test_the_costs_of_every_released_optimizer_are_told_by_its_own_config():
@@ -184,5 +183,5 @@ def test_the_site_builds_without_the_network(tmp_path, monkeypatch):
         assert "<!-- include" not in text and "<!-- table" not in text and "[`" not in text
     optimizer = pages["api/optimizer.html"]
     assert 'href="artifact.html#hf_l3rs.L3RSConfig"' in optimizer and 'href="#hf_l3rs.L3RS.bind"' in optimizer
-    assert (tmp_path / "files/recipes/results/l3rs-resnet-tiny-fashion/curves.png").is_file()
+    assert (tmp_path / "files/model_cards/l3rs-resnet-tiny-fashion/curves.png").is_file()
     assert (tmp_path / "search/search_index.json").is_file()

@@ -45,7 +45,7 @@ def test_stored_rows_are_a_data_set_and_are_written_again_to_the_same_bytes(name
 
 @pytest.mark.parametrize(
     ("own", "verdict"),
-    [((0.8, 0.9, 0.7), "ahead"), ((1.2, 1.1, 1.3), "behind"), ((0.8, 1.1, 1.0), "level"), ((0.5,), "level")],
+    [((0.6, 0.7, 0.65), "ahead"), ((1.4, 1.3, 1.35), "behind"), ((0.8, 1.1, 1.0), "level"), ((0.5,), "level")],
 )
 def test_ahead_and_behind_are_beyond_the_noise_of_the_tasks(own, verdict):
     each = readme.comparisons([*rows_of(*own), *rows_of(*[1.0] * len(own), name="Adam cosine")])[20]

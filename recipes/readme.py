@@ -22,8 +22,6 @@ from scipy import stats
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
-from recipes.evidence.grid import SETTINGS
-from recipes.evidence.grid_plots import grid_data, plot_grid
 from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
 from hf_l3rs.evaluation.report import best_baseline, rivals_in
 from hf_l3rs.evaluation.rows import Row, final_rows, to_csv
@@ -32,6 +30,8 @@ from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.settings import OptionParser
+from recipes.evidence.grid import SETTINGS
+from recipes.evidence.grid_plots import grid_data, plot_grid
 from recipes.evidence.stored import RESULTS, read_stored
 
 

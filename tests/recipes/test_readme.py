@@ -4,12 +4,12 @@ import datasets
 import pytest
 
 from hf_l3rs.errors import DataError
-from recipes.evidence.grid_plots import grid_data
 from hf_l3rs.evaluation.job import SEARCH_NAME
 from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.evaluation.rows import Row, to_csv, write_rows
 from recipes import readme
 from recipes.evidence import stored
+from recipes.evidence.grid_plots import grid_data
 
 
 def rows_of(*losses, name="L3RS"):

@@ -33,7 +33,7 @@ _MODULES = {
     "TaskMixture": "tasks.distribution",
     "WindowConfig": "meta.windows",
     "build_network": "meta.meta_build",
-    "build_tasks": "tasks.assembly",
+    "build_tasks": "tasks.distribution",
     "describe_layers": "optimizer.layers",
     "fine_tune": "tasks.inner_loop",
     "parse_arguments": "settings",
@@ -90,8 +90,7 @@ if TYPE_CHECKING:
     from hf_l3rs.optimizer.network import L3RSNetwork
     from hf_l3rs.optimizer.optimizer import L3RS
     from hf_l3rs.settings import parse_arguments
-    from hf_l3rs.tasks.assembly import build_tasks
-    from hf_l3rs.tasks.distribution import TaskMixture
+    from hf_l3rs.tasks.distribution import TaskMixture, build_tasks
     from hf_l3rs.tasks.inner_loop import fine_tune
     from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
     from hf_l3rs.trainer.callback import L3RSCallback

@@ -37,7 +37,7 @@ from hf_l3rs.evaluation.store import RowStore
 from hf_l3rs.files import write_files
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings, read_yaml
-from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
 from recipes.evidence.ablation import compared, plot_ablation, to_table

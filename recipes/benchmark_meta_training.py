@@ -43,11 +43,9 @@ from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.meta.meta_trainer import MetaTrainer
 from hf_l3rs.meta.run_folder import METRICS_NAME
 from hf_l3rs.settings import OptionParser
-from hf_l3rs.tasks.assembly import Setup, build_tasks
-from hf_l3rs.tasks.distribution import Horizon, TaskDistribution, TaskSource
+from hf_l3rs.tasks.distribution import Horizon, Setup, Task, TaskDistribution, TaskSource, build_tasks
 from hf_l3rs.tasks.model import InitialStates
-from hf_l3rs.tasks.pools import ImagePool
-from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.pools import Batch, ImagePool
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 

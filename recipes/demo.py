@@ -35,8 +35,8 @@ from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
 from hf_l3rs.evaluation.rows import Row, write_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import parse_arguments
-from hf_l3rs.tasks.assembly import Setup, build_tasks
-from hf_l3rs.tasks.task import Batch
+from hf_l3rs.tasks.distribution import Setup, build_tasks
+from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.trainer.metrics import compute_accuracy
 from hf_l3rs.validation import Range, check_fields, check_not_empty

@@ -39,7 +39,7 @@ from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.meta.summary import with_earlier_cost
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.settings import parse_arguments
-from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
 

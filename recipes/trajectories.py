@@ -27,7 +27,7 @@ from hf_l3rs.hub.provenance import last_part
 from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_arguments
-from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
 

@@ -11,7 +11,7 @@ from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.meta.candidates import MetaLoss
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.settings import OptionParser, parse_arguments, parse_settings, read_yaml
-from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.tasks.pools import AUGMENTATIONS
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
 

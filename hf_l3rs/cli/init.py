@@ -146,7 +146,7 @@ def _measure(training: bytes) -> tuple[StepCosts, Forecast]:
     from hf_l3rs.meta.forecast import forecast, measure_steps
     from hf_l3rs.meta.meta_build import build_network
     from hf_l3rs.meta.meta_trainer import make_accelerator
-    from hf_l3rs.tasks.assembly import build_tasks
+    from hf_l3rs.tasks.distribution import build_tasks
 
     model_args, l3rs_args, task_args, es, windows, _, args = _parsed(ARGUMENTS, training)
     num_threads = torch.get_num_threads()

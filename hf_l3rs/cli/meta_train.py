@@ -25,7 +25,7 @@ from hf_l3rs.meta.run_folder import RunFolder
 from hf_l3rs.meta.windows import WindowConfig
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.settings import parse_arguments
-from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 

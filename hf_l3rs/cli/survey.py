@@ -10,11 +10,10 @@ import torch
 from hf_l3rs.errors import DataError
 from hf_l3rs.optimizer.batch_norm import batch_norms
 from hf_l3rs.optimizer.layers import describe_trainable_layers
-from hf_l3rs.tasks.assembly import SHARES
 from hf_l3rs.tasks.images import load_image_processor, open_image_pool, split_names
 from hf_l3rs.tasks.model import load_image_classifier
 from hf_l3rs.tasks.pools import StreamedImagePool
-from hf_l3rs.tasks.task_arguments import ROLES
+from hf_l3rs.tasks.task_arguments import ROLES, SHARES
 
 
 if TYPE_CHECKING:

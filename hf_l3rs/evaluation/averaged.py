@@ -10,7 +10,8 @@ import torch
 
 from hf_l3rs.evaluation.rivals import DOG_PACKAGE, imported
 from hf_l3rs.tasks.inner_loop import ModelLearner
-from hf_l3rs.tasks.task import Batch, State
+from hf_l3rs.tasks.model import State
+from hf_l3rs.tasks.pools import Batch
 
 
 class AveragedLearner(ModelLearner):

@@ -15,10 +15,9 @@ from hf_l3rs.evaluation.baselines import Baseline, Contender
 from hf_l3rs.evaluation.data_limit import revisited
 from hf_l3rs.evaluation.rows import Row, Run, RunKey, final_rows, ranked
 from hf_l3rs.evaluation.store import RowStore
-from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
+from hf_l3rs.tasks.distribution import Horizon, Task, TaskDistribution
 from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner
 from hf_l3rs.tasks.inner_loop import run as run_inner_loop
-from hf_l3rs.tasks.task import Task
 
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def measure(
     Args:
         model (`nn.Module`): Its state is overwritten.
         contender ([`~hf_l3rs.evaluation.baselines.Contender`]): The optimizer.
-        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
         evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 

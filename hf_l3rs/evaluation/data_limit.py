@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender
 from hf_l3rs.evaluation.rows import Row, final_rows, ranked
-from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.distribution import Task
+from hf_l3rs.tasks.pools import Batch
 
 
 DATA_LIMIT = "Data limit"

@@ -43,7 +43,7 @@ from hf_l3rs.optimizer.batch_norm import batch_norms
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit, refuse_misfit
 from hf_l3rs.optimizer.layers import describe_trainable_layers
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.assembly import build_tasks
+from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.model import compare_trainable
 from hf_l3rs.tasks.seen_data import check_unseen, seen_data
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments

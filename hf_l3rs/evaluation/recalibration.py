@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from hf_l3rs.tasks.inner_loop import ModelLearner
-from hf_l3rs.tasks.task import Batch, State
+from hf_l3rs.tasks.model import State
+from hf_l3rs.tasks.pools import Batch
 
 
 # So many of the last training batches give the statistics of an evaluation, as schedule-free's authors have it.

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import tuned_losses
 from hf_l3rs.evaluation.data_limit import DATA_LIMIT, DATA_LIMITS
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.distribution import Task
 
 
 def reference_losses(accelerator: Accelerator, tasks: Sequence[Task], data_limit: bool = False) -> dict[str, float]:

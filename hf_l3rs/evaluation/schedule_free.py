@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_l3rs.evaluation.recalibration import RecalibratedLearner
 from hf_l3rs.tasks.inner_loop import ModelLearner
-from hf_l3rs.tasks.task import State
+from hf_l3rs.tasks.model import State
 
 
 class _SwitchedLearner(ModelLearner):

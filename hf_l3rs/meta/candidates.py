@@ -15,8 +15,8 @@ from torch import nn
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, Trajectory, fine_tune, inner_optimizer
-from hf_l3rs.tasks.task import Task
 from hf_l3rs.validation import Range, check_fields
 
 

@@ -9,7 +9,8 @@ import torch
 
 from hf_l3rs.errors import CheckpointError
 from hf_l3rs.optimizer.step import LayerState
-from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.distribution import Task
+from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.unrolled import Snapshot
 
 
@@ -19,7 +20,7 @@ class Episode(NamedTuple):
 
     Args:
         generation (`int`): In which it began, and by which its task and its noise are known.
-        task ([`~hf_l3rs.tasks.task.Task`]): What is fine-tuned on, at its full horizon.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on, at its full horizon.
         end (`int`): Steps after which the episode ends.
         snapshots (`list[Snapshot]`): Where each of its candidates stands; all have taken as many steps.
     """

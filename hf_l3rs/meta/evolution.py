@@ -12,8 +12,8 @@ import torch
 from hf_l3rs.meta.candidates import Rollout, Scorer
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterConfig, OuterState
 from hf_l3rs.meta.processes import Processes
-from hf_l3rs.tasks.distribution import Tasks
-from hf_l3rs.tasks.task import Task, generator
+from hf_l3rs.tasks.distribution import Task, Tasks
+from hf_l3rs.tasks.pools import generator
 from hf_l3rs.validation import Range, check_fields
 
 

@@ -17,8 +17,7 @@ from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
 from hf_l3rs.meta.outer import Estimator
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.distribution import Horizon, Task, TaskDistribution
 from hf_l3rs.tasks.task_arguments import TaskArguments
 
 

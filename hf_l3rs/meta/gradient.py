@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterState
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import Tasks
+from hf_l3rs.tasks.distribution import Task, Tasks
 from hf_l3rs.tasks.inner_loop import Evaluation, Trajectory, run
-from hf_l3rs.tasks.task import Batch, State, Task
+from hf_l3rs.tasks.model import State
+from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
 from hf_l3rs.validation import Range, check_fields
 
@@ -29,7 +30,7 @@ def differentiate(
 
     Args:
         learner ([`~hf_l3rs.tasks.unrolled.UnrolledLearner`]): What is trained; its vector requires a gradient.
-        task ([`~hf_l3rs.tasks.task.Task`]): The steps that are taken: its batches, from the first.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): The steps that are taken: its batches, from the first.
         points (`Sequence[int]`): Steps of them after which to evaluate, the last included.
         segment_steps (`int`, *optional*, defaults to `0`): Steps whose graph is held at a time; 0 for all.
 
@@ -246,7 +247,7 @@ class MetaGradient(Estimator):
 
         Args:
             mean (`torch.Tensor` of shape `(dimension,)`): ψ.
-            task ([`~hf_l3rs.tasks.task.Task`]): What is fine-tuned on.
+            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
 
         Returns:
             [`TaskGradient`]
@@ -263,7 +264,7 @@ class MetaGradient(Estimator):
         Returns what a run trains.
 
         Args:
-            task ([`~hf_l3rs.tasks.task.Task`]): What is fine-tuned on.
+            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
             mean (`torch.Tensor` of shape `(dimension,)`): ψ.
             begin ([`~hf_l3rs.tasks.unrolled.Snapshot`], *optional*): Where the run is taken up.
             keep_graph (`bool`, *optional*, defaults to `True`): Whether the run is to be differentiated.

@@ -25,9 +25,9 @@ from hf_l3rs.optimizer.config import FEATURES, STRUCTURE, L3RSConfig, LayerSpec
 from hf_l3rs.optimizer.fit import measure_fit
 from hf_l3rs.optimizer.layers import describe_trainable_layers, match_layers, role_layers
 from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.model import resolved_commit
 from hf_l3rs.tasks.seen_data import describe_data
-from hf_l3rs.tasks.task import Task
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 

@@ -35,8 +35,7 @@ from hf_l3rs.meta.selection import Selection
 from hf_l3rs.meta.summary import describe_strategy, summarise_run
 from hf_l3rs.meta.windows import WindowConfig, WindowedGradient
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import Tasks
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.distribution import Task, Tasks
 
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from hf_l3rs.meta.candidates import Scorer
 from hf_l3rs.meta.checkpoint import Progress
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.distribution import Task
 
 
 class Selection:

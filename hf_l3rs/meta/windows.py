@@ -25,9 +25,9 @@ from hf_l3rs.meta.gradient import FIGURES, GradientConfig, MetaGradient, differe
 from hf_l3rs.meta.outer import Estimate, OuterState
 from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import Tasks
+from hf_l3rs.tasks.distribution import Task, Tasks
 from hf_l3rs.tasks.inner_loop import Trajectory, run
-from hf_l3rs.tasks.task import Task, derive_seed
+from hf_l3rs.tasks.pools import derive_seed
 from hf_l3rs.tasks.unrolled import Snapshot
 from hf_l3rs.validation import Range, check_fields
 

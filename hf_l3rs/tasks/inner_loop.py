@@ -15,7 +15,9 @@ from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
 from hf_l3rs.optimizer.layers import named_trainable_parameters
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.optimizer.optimizer import LearnedOptimizer
-from hf_l3rs.tasks.task import Batch, State, Task
+from hf_l3rs.tasks.distribution import Task
+from hf_l3rs.tasks.model import State
+from hf_l3rs.tasks.pools import Batch
 
 
 def clip_to_norm(grads: Tensors, max_norm: float | None) -> Tensors:
@@ -90,7 +92,7 @@ def run(learner: Learner, task: Task, *, evaluate_at: Collection[int] = ()) -> T
 
     Args:
         learner ([`Learner`]): What is trained.
-        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
         evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
 
     Returns:
@@ -236,7 +238,7 @@ def fine_tune(
 
     Args:
         model (`nn.Module`): See [`ModelLearner`].
-        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
         optimizer (`torch.optim.Optimizer`): Of the model's parameters, in its initial state.
         evaluate_at (`Collection[int]`, *optional*): See [`run`].
         options: `scheduler`, `device`, `autocast` and `max_grad_norm` of [`ModelLearner`].

@@ -28,9 +28,12 @@ from hf_l3rs.hub.connection import (
     similar_folders,
 )
 from hf_l3rs.optimizer.layers import canonical_name, describe_layers
-from hf_l3rs.tasks.task import State, derive_seed
+from hf_l3rs.tasks.pools import derive_seed
 from hf_l3rs.validation import short
 
+
+# θ0, or any other weights of a model, as a state dictionary.
+State = Mapping[str, torch.Tensor]
 
 # The query and value projections of attention, as in the paper.
 _ATTENTION = ("query.weight", "value.weight", "qkv.weight")

@@ -2,69 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 
 from hf_l3rs.errors import DataError, reason
-
-
-def to_parquet(images: Sequence[np.ndarray], labels: Any, class_names: Sequence[str], **columns: Any) -> bytes:
-    """
-    Returns a split as a parquet file with the columns `image`, `label` and any others.
-
-    The images are PNG without compression of its own: zstd, which sees all of them at once, makes them smallest.
-
-    Args:
-        images (`Sequence[np.ndarray]`): `uint8`, each `(height, width)` or `(height, width, 3)`.
-        labels (`Sequence[int]` or `np.ndarray`): Of the images.
-        class_names (`Sequence[str]`): What the labels stand for.
-        columns: Other columns by name, one value an image, of a dtype of numpy that `datasets.Value` knows, or text.
-
-    Returns:
-        `bytes`: The file.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import ClassLabel, Features, Image, Value
-
-    others = {name: np.asarray(values) for name, values in columns.items()}
-    kinds = {name: "string" if values.dtype.kind == "U" else str(values.dtype) for name, values in others.items()}
-    features = Features(
-        image=Image(),
-        label=ClassLabel(names=list(class_names)),
-        **{name: Value(kind) for name, kind in kinds.items()},
-    )
-    table = {
-        "image": [{"bytes": _encode(pixels), "path": None} for pixels in images],
-        "label": np.asarray(labels).astype("int64"),
-        **others,
-    }
-    buffer = io.BytesIO()
-    pq.write_table(
-        pa.table(table, schema=features.arrow_schema),
-        buffer,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=False,  # no two images are equal
-        row_group_size=max(1, len(images)),
-        data_page_size=1 << 26,  # one page: zstd sees the whole split
-    )
-    return buffer.getvalue()
-
-
-def _encode(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
-    return buffer.getvalue()
 
 
 if TYPE_CHECKING:
@@ -79,6 +26,17 @@ DEFAULT_MAX_MEMORY = 4 * 10**9
 
 FLOAT32_BYTES = 4
 FIXED_SIZE = "use one that resizes or crops to a fixed size"
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Returns a seed in [0, 2^63) that depends on every part, such as `(seed, "noise", generation, pair)`."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """Returns a CPU generator seeded by [`derive_seed`]."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 class Images(Protocol):
@@ -278,3 +236,73 @@ class StreamedImagePool:
                 f"The image in row {row}{f' ({path})' if path else ''} of column {self.image_column!r} cannot be read "
                 f"({reason(error)}); repair it or remove it from the data set."
             ) from error
+
+
+# The ways to make more tasks of the same images: other labels for the classes, or a Transform.
+AUGMENTATIONS = ("label_permutation", "rotation", "inversion", "channel_permutation")
+
+
+class Transform(NamedTuple):
+    """
+    One fixed change of every image of a task, which makes another task of the same data (ours).
+
+    Args:
+        quarter_turns (`int`): Rotation by that many times 90°.
+        inverted (`bool`): Whether the preprocessed values change sign.
+        channels (`tuple[int, ...]`, *optional*): New order of the channels.
+    """
+
+    quarter_turns: int = 0
+    inverted: bool = False
+    channels: tuple[int, ...] | None = None
+
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if self.channels is not None:
+            pixel_values = pixel_values[:, list(self.channels)]
+        if self.quarter_turns:
+            pixel_values = torch.rot90(pixel_values, self.quarter_turns, dims=(-2, -1))
+        return -pixel_values if self.inverted else pixel_values
+
+
+class Batch(NamedTuple):
+    """
+    Images and their labels.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Preprocessed images.
+        labels (`torch.Tensor` of shape `(batch_size,)`): The task's labels, from 0.
+    """
+
+    pixel_values: torch.Tensor
+    labels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Returns the batch on `device`."""
+        return Batch(self.pixel_values.to(device, non_blocking=True), self.labels.to(device, non_blocking=True))
+
+
+class View(Sequence[Batch]):
+    """
+    Batches that are looked up in a pool when they are asked for.
+
+    Args:
+        pool ([`Images`]): The images.
+        rows (`Sequence[torch.Tensor]`): For each batch the rows of the pool, of shape `(batch_size,)`.
+        label_map (`torch.Tensor` of shape `(num_classes of the pool,)`): Pool label -> label in the task.
+        transform ([`Transform`]): What the task does to every image.
+    """
+
+    def __init__(
+        self, pool: Images, rows: Sequence[torch.Tensor], label_map: torch.Tensor, transform: Transform
+    ) -> None:
+        self.pool, self.rows, self.label_map, self.transform = pool, rows, label_map, transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        rows = self.rows[index]
+        return Batch(self.transform(self.pool.fetch(rows)), self.label_map[self.pool.labels[rows]])
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[index] for index in range(len(self)))

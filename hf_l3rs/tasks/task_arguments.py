@@ -12,13 +12,15 @@ from typing import Any
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.tasks.model import ALL, check_trainable
-from hf_l3rs.tasks.pools import DEFAULT_MAX_MEMORY
-from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.tasks.pools import AUGMENTATIONS, DEFAULT_MAX_MEMORY
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
 # What the images of a data set are for; each has its splits, or a part of one.
 ROLES = ("batches", "evaluation", "validation_batches", "validation_evaluation")
+
+# How the images of a single split are shared out, where no other splits are named.
+SHARES = dict(zip(ROLES, (0.4, 0.3, 0.15, 0.15)))
 
 # Longer inner loops are a mistake in the settings, and would not fit the memory.
 MAX_STEPS = 10**6

@@ -16,7 +16,8 @@ from hf_l3rs.optimizer.layers import describe_trainable_layers, identify_layers,
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.optimizer.step import Decide, LayerStack, LayerState
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, clip_to_norm
-from hf_l3rs.tasks.task import Batch, State
+from hf_l3rs.tasks.model import State
+from hf_l3rs.tasks.pools import Batch
 
 
 class Snapshot(NamedTuple):

@@ -18,7 +18,11 @@ import numpy as np
 
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import OptionParser
-from hf_l3rs.tasks.pools import to_parquet
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes is not installed
+
+from recipes.data.parquet import to_parquet
 
 
 CLASS_NAMES = (

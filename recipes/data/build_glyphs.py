@@ -10,6 +10,7 @@ pyarrow give the same bytes.
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,11 @@ from hf_l3rs.errors import DataError
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import OptionParser
 from hf_l3rs.tasks.images import load_image_dataset
-from hf_l3rs.tasks.pools import to_parquet
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes is not installed
+
+from recipes.data.parquet import to_parquet
 
 
 SIZE = 32  # pixels of a side

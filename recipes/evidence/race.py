@@ -12,8 +12,8 @@ from torch import nn
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import Contender
 from hf_l3rs.evaluation.benchmark import DIVERGED, make_learner
+from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, Evaluation, Learner, has_exploded
-from hf_l3rs.tasks.task import Task
 
 
 def race(
@@ -30,7 +30,7 @@ def race(
     Args:
         model (`nn.Module`): What is copied; it is left as it is.
         contenders (`Sequence[Contender]`): The optimizers, of different names, with one pass over the batches.
-        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
         evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where the copies train.
 

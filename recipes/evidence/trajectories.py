@@ -14,8 +14,8 @@ from torch import nn
 from hf_l3rs.errors import DataError
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.optimizer.trajectory import LayerDecision, TrajectoryRecorder
+from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.inner_loop import fine_tune, inner_optimizer
-from hf_l3rs.tasks.task import Task
 
 
 COLUMNS = ("step", "num_training_steps", "layer", "role", "depth", "relative_step")
@@ -31,7 +31,7 @@ def record_trajectory(
     Args:
         model (`nn.Module`): On `device`. Its state is overwritten.
         network ([`L3RSNetwork`]): The meta-weights.
-        task ([`~hf_l3rs.tasks.task.Task`]): What to fine-tune on, and how long.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on, and how long.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 
     Returns:

@@ -16,8 +16,7 @@ from hf_l3rs.evaluation.benchmark import draw_task
 from hf_l3rs.hub.connection import hub_answers, is_repo_id, out_of_reach
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
 from hf_l3rs.optimizer.layers import describe_layers, named_trainable_parameters
-from hf_l3rs.tasks.distribution import TaskDistribution
-from hf_l3rs.tasks.task import Task
+from hf_l3rs.tasks.distribution import Task, TaskDistribution
 from hf_l3rs.validation import Range
 from recipes.demo import SEED, embedded_tasks, searched_rates
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from hf_l3rs.tasks.task import Batch, Task
+from hf_l3rs.tasks.distribution import Task
+from hf_l3rs.tasks.pools import Batch
 from tests.tiny import tiny_resnet
 
 

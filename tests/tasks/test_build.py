@@ -15,9 +15,9 @@ from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hf_l3rs.meta.meta_arguments import L3RSArguments
 from hf_l3rs.meta.meta_build import build_network, run_settings
 from hf_l3rs.meta.outer import OuterState
-from hf_l3rs.tasks.assembly import SHARES, build_tasks, load_sources
+from hf_l3rs.tasks.distribution import build_tasks, load_sources
 from hf_l3rs.tasks.pools import ImagePool, StreamedImagePool
-from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.task_arguments import SHARES, DatasetArguments, ModelArguments, TaskArguments
 from tests.tiny import tiny_resnet, tiny_vit
 
 

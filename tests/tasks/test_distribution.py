@@ -8,7 +8,7 @@ import torch
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.tasks.distribution import Horizon, TaskSource
 from hf_l3rs.tasks.model import RANDOM, InitialStates
-from hf_l3rs.tasks.task import AUGMENTATIONS, Transform
+from hf_l3rs.tasks.pools import AUGMENTATIONS, Transform
 from tests.meta.problems import make_model, make_pool, make_tasks
 
 

@@ -14,8 +14,7 @@ from hf_l3rs.errors import DataError
 from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.tasks.distribution import TaskSource
 from hf_l3rs.tasks.images import load_image_pool, open_image_pool
-from hf_l3rs.tasks.pools import ImagePool, StreamedImagePool
-from hf_l3rs.tasks.task import AUGMENTATIONS
+from hf_l3rs.tasks.pools import AUGMENTATIONS, ImagePool, StreamedImagePool
 from tests.meta.problems import make_model, make_network, make_tasks
 
 

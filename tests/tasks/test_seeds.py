@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_l3rs.tasks.task import derive_seed, generator
+from hf_l3rs.tasks.pools import derive_seed, generator
 
 
 def test_seeds_differ_by_every_part_and_stay_the_same():

@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_l3rs.tasks.task import Batch, Transform, View
+from hf_l3rs.tasks.pools import Batch, Transform, View
 from tests.meta.problems import make_pool
 
 

@@ -10,7 +10,7 @@ from hf_l3rs.optimizer.directions import DIRECTIONS
 from hf_l3rs.optimizer.step import LayerStack
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
-from hf_l3rs.tasks.task import Batch
+from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.unrolled import UnrolledLearner
 from tests.meta.problems import make_model, make_network, make_tasks
 from tests.tiny import tiny_resnet, tiny_vit

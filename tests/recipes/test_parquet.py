@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_l3rs.tasks.images import load_image_dataset
-from hf_l3rs.tasks.pools import to_parquet
+from recipes.data.parquet import to_parquet
 
 
 FASHION_MNIST = Path(__file__).parents[2] / "recipes" / "data" / "fashion_mnist"

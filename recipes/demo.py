@@ -123,7 +123,7 @@ class Worker:
     def __init__(self, args: DemoArguments) -> None:
         torch.set_num_threads(1)
         transformers_logging.set_verbosity_error()
-        self.l3rs = args.l3rs or str(RECIPES.parent / "model_cards" / args.name)
+        self.l3rs = args.l3rs or args.name
         setup = embedded_tasks(args.model)
         self.model, self.tasks = setup.model, setup.tasks
         self.rates = args.rates()

@@ -229,7 +229,7 @@ def draw() -> list[Path]:
             plot_learning_curves(first, curves, name)
             drawn.append(curves)
         if name in WITH_GRID and not is_picture_of(grid, grid_data(table)):
-            steps = L3RSArtifact.from_pretrained(MODEL_CARDS / name).config.num_training_steps
+            steps = L3RSArtifact.from_pretrained(name).config.num_training_steps
             plot_grid(table, grid, name, steps)
             drawn.append(grid)
     return drawn

@@ -1,35 +1,74 @@
 """
-Puts a meta-trained L3RS and what was measured with it into one folder that is exactly its Hub repository.
+Releases an L3RS with the package, and writes the cards of those that are released.
 
-    python recipes/release.py outputs/resnet_tiny_fashion_short/l3rs model_cards/l3rs-resnet-tiny-fashion \\
-        outputs/evaluate_resnet_tiny_fashion/results.json outputs/evaluate_resnet_tiny_digits/results.json \\
-        outputs/trajectories_resnet_tiny_fashion/behaviour.json
+    python recipes/release.py
+    python recipes/release.py l3rs-resnet-tiny-fashion --l3rs outputs/resnet_tiny_fashion/l3rs \\
+        --results outputs/evaluate_resnet_tiny_fashion/results.json
 
-The card is made from config and results, with the picture beside the first of them; what a person wrote into an
-earlier card is kept. `hf-l3rs push` does the same with the output folder of a run, on its way to the Hub.
+hf_l3rs/released/NAME has what is loaded, and what was measured; model_cards/NAME has the card, which is made from
+these, and its picture. Without an argument the cards of all are made anew. What a person wrote into a card is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
-from hf_l3rs.hub.release import write_release
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.files import write_files
+from hf_l3rs.hub.artifact import (
+    PICTURE_NAME,
+    README,
+    RELEASED,
+    RESULTS_NAME,
+    load_network,
+    picture_in,
+    released_names,
+    save_network,
+)
+from hf_l3rs.hub.card import generate_model_card, read_card
+from hf_l3rs.hub.release import read_measured
+from hf_l3rs.hub.results import read_results_of, write_results
 from hf_l3rs.settings import OptionParser
 
 
-def main(argv: list[str] | None = None) -> None:
+CARDS = Path(__file__).resolve().parents[1] / "model_cards"
+
+
+def write_card(folder: Path, card_folder: Path) -> None:
+    """Writes the card of the L3RS in `folder`; both folders have its name."""
+    network = load_network(folder)
+    results = read_results_of(network.fingerprint(), folder / RESULTS_NAME, strict=True)
+    existing, picture = read_card(card_folder / README), picture_in(card_folder)
+    card = generate_model_card(network.config, results, repo_id=folder.name, existing=existing, picture=picture)
+    write_files(card_folder, {README: str(card).encode()})
+
+
+def add_release(l3rs: str, folder: Path, card_folder: Path, files: list[str]) -> None:
+    """Copies an L3RS, its results and the picture beside the first file of results that has one."""
+    network = L3RSArtifact.from_pretrained(l3rs).network
+    results = read_measured(network.fingerprint(), files)
+    save_network(network, folder)
+    if results is not None:
+        write_results(results, folder / RESULTS_NAME)
+    for picture in [picture for file in files if (picture := Path(file).with_name(PICTURE_NAME)).is_file()][:1]:
+        write_files(card_folder, {PICTURE_NAME: picture.read_bytes()})
+
+
+def main(argv: list[str] | None = None, released: Path = RELEASED, cards: Path = CARDS) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("l3rs", help="folder that recipes/meta_train.py wrote")
-    parser.add_argument("folder", help="folder of the release, such as model_cards/NAME")
-    parser.add_argument(
-        "results",
-        nargs="*",
-        help="what recipes/meta_evaluate.py (results.json) and recipes/trajectories.py (behaviour.json) wrote",
-    )
+    parser.add_argument("name", nargs="?", help="of the released L3RS; all by default")
+    parser.add_argument("--l3rs", help="folder of an L3RS that is to be released under this name")
+    parser.add_argument("--results", nargs="*", default=[], help="what was measured with it")
     args = parser.parse_args(argv)
-    write_release(L3RSArtifact.from_pretrained(args.l3rs), args.folder, args.results)
+    if args.name is None and (args.l3rs or args.results):
+        raise ConfigError("--l3rs and --results need the name of the release; give it first.")
+    if args.l3rs:
+        add_release(args.l3rs, released / args.name, cards / args.name, args.results)
+    for name in [args.name] if args.name else released_names():
+        write_card(released / name, cards / name)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class EvaluationJob:
     job = EvaluationJob(
         ModelArguments(base_model="recipes/base_models/resnet-tiny-fashion"),
         TaskArguments(datasets=["user/images"], num_classes=5),
-        EvaluationArguments(l3rs="model_cards/l3rs-resnet-tiny-fashion", output_dir="outputs/evaluation"),
+        EvaluationArguments(l3rs="l3rs-resnet-tiny-fashion", output_dir="outputs/evaluation"),
         Accelerator(),
     )
     print(job.run())

@@ -27,6 +27,9 @@ PICTURE_NAME = "curves.png"  # of the results; optional
 # Where meta-training and evaluation leave an L3RS in their output folder.
 L3RS_NAME = "l3rs"
 
+# The released artefacts, which come with the package: a folder each, loaded by its bare name.
+RELEASED = Path(__file__).parents[1] / "released"
+
 # Bytes. A configuration with as many layers as one may have is smaller.
 _MAX_CONFIG_SIZE = 2**23
 
@@ -63,6 +66,11 @@ def _library_version() -> str | None:
         return version("hf_l3rs")
     except PackageNotFoundError:  # run from a source tree that was never installed
         return None
+
+
+def released_names() -> list[str]:
+    """Returns the names of the learned optimizers that come with the package."""
+    return sorted(folder.parent.name for folder in RELEASED.glob(f"*/{CONFIG_NAME}"))
 
 
 def picture_in(folder: PathLike) -> str | None:

@@ -121,6 +121,11 @@ def is_repo_id(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*(?:/\w[\w.-]*)?", name) is not None
 
 
+def is_name(name: str) -> bool:
+    """Returns whether a name is a bare one, with neither a slash nor anything else of a path."""
+    return re.fullmatch(r"\w[\w.-]*", name) is not None
+
+
 def hub_answers() -> bool:
     """
     Returns whether downloads are on and the Hub can be reached. The libraries that download ask an unreachable Hub

@@ -10,9 +10,18 @@ from typing import Any
 
 from hf_l3rs.errors import ArtifactError, StorageError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.hub.artifact import README, RESULTS_NAME, load_network, network_files, picture_in, save_network
+from hf_l3rs.hub.artifact import (
+    README,
+    RELEASED,
+    RESULTS_NAME,
+    load_network,
+    network_files,
+    picture_in,
+    released_names,
+    save_network,
+)
 from hf_l3rs.hub.card import generate_model_card, read_card
-from hf_l3rs.hub.connection import refuse_missing_path
+from hf_l3rs.hub.connection import is_name, refuse_missing_path
 from hf_l3rs.hub.publish import download, push
 from hf_l3rs.hub.results import read_results_of
 from hf_l3rs.optimizer.config import L3RSConfig
@@ -61,7 +70,9 @@ class L3RSArtifact:
         Loads what [`~L3RSArtifact.save_pretrained`] wrote, strictly. Nothing is unpickled and no code is run.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or the id of a Hub repository.
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder, the name of a released L3RS, which comes with the package, such as `"l3rs-universal-start"`,
+                or the id of a Hub repository, `"user/name"`.
             revision (`str`, *optional*): Branch, tag or commit on the Hub; the branch `main` by default.
             token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
             cache_dir (`str` or `os.PathLike`, *optional*): Where downloads are kept; the Hub's cache by default.
@@ -75,11 +86,23 @@ class L3RSArtifact:
         source = pretrained_model_name_or_path
         if not isinstance(source, (str, os.PathLike)):
             raise ArtifactError(
-                f"An L3RS is loaded from a folder or by its Hub id, got {short(source)}; pass one of the two."
+                f"An L3RS is loaded from a folder or by its name or Hub id, got {short(source)}; pass one of the two."
             )
         # Only a string can be a Hub id: a `Path` that does not exist is a typo, not a request.
         if os.path.exists(source) or not isinstance(source, str):
             return cls(load_network(source))
+        if source in released_names():
+            if revision is not None:
+                raise ArtifactError(
+                    f"{source} comes with hf_l3rs and has no revision {short(revision)}; leave out revision, or pass "
+                    'a Hub id of the form "user/name".'
+                )
+            return cls(load_network(RELEASED / source, source))
+        if is_name(source):
+            raise ArtifactError(
+                f"There is no folder {short(source)}, and no L3RS of that name comes with hf_l3rs; pass a folder, a "
+                f'Hub id of the form "user/name", or one of {", ".join(released_names())}.'
+            )
         refuse_missing_path(source)
         folder, commit_hash = download(
             source,

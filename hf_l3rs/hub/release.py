@@ -36,7 +36,7 @@ def write_release(artifact: L3RSArtifact, folder: PathLike, files: Iterable[Path
     """
     fingerprint = artifact.network.fingerprint()
     files = list(files)
-    results = merge_results(fingerprint, [_read_own(file, fingerprint) for file in files])
+    results = read_measured(fingerprint, files)
     _write_measured(Path(folder), results, files)
     name = Path(folder).resolve().name
     artifact.save_pretrained(folder, repo_id=name if HUB_ID.fullmatch(name) else None)
@@ -72,6 +72,16 @@ def gather_release(folder: Path, more: Sequence[PathLike] = ()) -> Path:
     _write_measured(home, merge_results(fingerprint, found.values()), used)
     L3RSArtifact(network).save_pretrained(home)
     return home
+
+
+def read_measured(fingerprint: str, files: Iterable[PathLike]) -> Results | None:
+    """
+    Reads and joins results of the same meta-weights; see [`merge_results`].
+
+    Raises:
+        ArtifactError: If a file cannot be read, or was measured with other meta-weights.
+    """
+    return merge_results(fingerprint, [_read_own(file, fingerprint) for file in files])
 
 
 def merge_results(fingerprint: str, parts: Iterable[Results | None]) -> Results | None:

@@ -339,7 +339,7 @@ class L3RS(LearnedOptimizer):
     Example:
 
     ```python
-    optimizer = L3RS.from_pretrained("model_cards/l3rs-resnet-tiny-fashion").bind(model, num_training_steps=100)
+    optimizer = L3RS.from_pretrained("l3rs-resnet-tiny-fashion").bind(model, num_training_steps=100)
     for batch in batches:
         loss = model(**batch).loss
         loss.backward()

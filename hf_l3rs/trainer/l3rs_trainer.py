@@ -43,7 +43,7 @@ class L3RSFactory:
         model_init=model_init,
         args=args,
         train_dataset=dataset,
-        optimizer_cls_and_kwargs=(L3RSFactory, {"l3rs": "model_cards/l3rs-resnet-tiny-fashion"}),
+        optimizer_cls_and_kwargs=(L3RSFactory, {"l3rs": "l3rs-resnet-tiny-fashion"}),
     )
     ```
     """
@@ -131,7 +131,7 @@ class L3RSTrainer(Trainer):
 
     ```python
     args = TrainingArguments("out", max_steps=100, label_smoothing_factor=0.1)
-    trainer = L3RSTrainer(model, args, train_dataset=dataset, l3rs="model_cards/l3rs-resnet-tiny-fashion")
+    trainer = L3RSTrainer(model, args, train_dataset=dataset, l3rs="l3rs-resnet-tiny-fashion")
     trainer.train()
     ```
     """

@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_l3rs.hub.artifact import CONFIG_NAME, RELEASED
 from hf_l3rs.markdown import duration, markdown_table
 
 
-CONFIG_NAME = "config.json"
 HEADERS = ("released", "for", "estimator, stages", "time", "inner steps", "worth plain ones")
 
 
-def cost_table(model_cards: Path) -> str:
+def cost_table() -> str:
     """
-    Returns a line for each released optimizer, the cheapest first; what a run started from is in its cost.
-
-    Args:
-        model_cards (`Path`): Folder of the released optimizers, which links start from.
+    Returns a line for each released optimizer, the cheapest first; what a run started from is in its cost. Links start
+    from the folder of the cards.
     """
-    configs = {path.parent.name: json.loads(path.read_text()) for path in sorted(model_cards.glob(f"*/{CONFIG_NAME}"))}
+    configs = {path.parent.name: json.loads(path.read_text()) for path in sorted(RELEASED.glob(f"*/{CONFIG_NAME}"))}
     names = sorted(configs, key=lambda name: configs[name]["meta_training"]["cost_in_plain_steps"])
     return markdown_table(HEADERS, [], ("left", "left", "left", "right", "right", "right")) + "".join(
         f"\n{_line(name, configs[name])}" for name in names

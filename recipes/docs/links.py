@@ -51,7 +51,7 @@ def pieces(markdown: str, folder: Path) -> Iterator[tuple[str, Path]]:
     for match in INCLUDE.finditer(markdown):
         yield markdown[end : match.start()], folder
         if match[3]:
-            yield cost_table(MODEL_CARDS), MODEL_CARDS
+            yield cost_table(), MODEL_CARDS
         else:
             path = ROOT / match[1]
             yield section(path, match[2]), path.parent

@@ -19,6 +19,7 @@ import torch
 
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED
+from hf_l3rs.hub.artifact import released_names
 from hf_l3rs.markdown import markdown_text
 from recipes.space import texts
 from recipes.space.embedded import (
@@ -29,7 +30,6 @@ from recipes.space.embedded import (
     horizon_of,
     load_network,
     model_of,
-    released,
 )
 from recipes.space.live_race import DEFAULT_RIVALS, RATES, RIVALS, SEARCHED, Standing, run_race
 from recipes.space.look import layers_of, look, shares_of, sizes_of
@@ -67,10 +67,15 @@ class App:
             self._connect()
 
     def _add_choices(self) -> None:
-        first = released()[0]
+        names = released_names()
         with gr.Row():
             self.l3rs = gr.Dropdown(
-                released(), value=first, label="L3RS", info=texts.CHOICES, allow_custom_value=True, elem_id="l3rs"
+                names,
+                value=names[0],
+                label="L3RS",
+                info=texts.CHOICES,
+                allow_custom_value=True,
+                elem_id="l3rs",
             )
             self.model = gr.Radio(list(MODELS), value=next(iter(MODELS)), label="Model to fine-tune", elem_id="model")
         with gr.Row():

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 
 from torch import nn
 
 from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSNetwork
-from hf_l3rs.errors import ArtifactError, BindingError, ConfigError
+from hf_l3rs.errors import BindingError, ConfigError
 from hf_l3rs.evaluation.benchmark import draw_task
-from hf_l3rs.hub.connection import hub_answers, is_repo_id, out_of_reach
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
 from hf_l3rs.optimizer.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.tasks.distribution import Task, TaskDistribution
 from hf_l3rs.validation import Range
 from recipes.demo import SEED, embedded_tasks, searched_rates
 
-
-MODEL_CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 
 # The embedded models as people know them, and as files call them.
 MODELS = {"ResNet": "resnet", "ViT": "vit"}
@@ -89,35 +84,10 @@ def load_stage(model: str) -> Stage:
     return Stage(setup.model, setup.tasks, searched_rates(MODELS[model]))
 
 
-def released() -> list[str]:
-    """Returns the names of the L3RSs in `model_cards/`."""
-    return sorted(folder.name for folder in MODEL_CARDS.iterdir() if (folder / "config.json").is_file())
-
-
 @lru_cache(maxsize=8)
 def load_network(l3rs: str) -> L3RSNetwork:
-    """
-    Loads an L3RS.
-
-    Args:
-        l3rs (`str`): One of [`released`], a folder, or a Hub id.
-
-    Raises:
-        ArtifactError: If it cannot be had or is none. An unreachable Hub is found out in seconds.
-    """
-    if l3rs in released():
-        return L3RSArtifact.from_pretrained(MODEL_CARDS / l3rs).network
-    if os.path.isdir(l3rs):
-        return L3RSArtifact.from_pretrained(Path(l3rs)).network
-    if not is_repo_id(l3rs):
-        raise ArtifactError(f"{l3rs!r} is no L3RS; choose one of the list, or give the Hub id of one, user/name.")
-    is_reachable = hub_answers()
-    try:
-        return L3RSArtifact.from_pretrained(l3rs, local_files_only=not is_reachable).network
-    except ArtifactError as error:
-        if is_reachable:
-            raise
-        raise ArtifactError(out_of_reach(l3rs)) from error
+    """Loads an L3RS by the name of a released one, from a folder, or by a Hub id."""
+    return L3RSArtifact.from_pretrained(l3rs).network
 
 
 def model_of(config: L3RSConfig, otherwise: str) -> str:

@@ -17,6 +17,7 @@ from hf_l3rs.evaluation.report import (
     tuning_free_to_markdown,
 )
 from hf_l3rs.evaluation.savings import describe_savings
+from hf_l3rs.hub.artifact import RELEASED, RESULTS_NAME
 from hf_l3rs.hub.results import Results, read_results, write_results
 from recipes.evidence.stored import read_stored
 from tests.evaluation.rows import BASELINE_NAMES, LIMIT, ROWS, WITH_LIMIT, row
@@ -185,7 +186,7 @@ def test_rivals_are_all_that_is_tuned():
 
 @pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
 def test_cards_say_what_the_stored_rows_say(name):
-    entries = read_results(f"model_cards/{name}/results.json").entries
+    entries = read_results(RELEASED / name / RESULTS_NAME).entries
     cells = [cell for folder, cell in STORED if folder == name]
     again = [
         result

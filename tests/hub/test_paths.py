@@ -5,9 +5,10 @@ import pytest
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub import pretrained
+from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.hub.connection import refuse_missing_path
 from hf_l3rs.tasks.model import load_image_classifier
-from tests.hub.examples import assert_one_sentence
+from tests.hub.examples import assert_one_sentence, make_network
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +38,18 @@ def test_similar_folders_are_named_and_the_hub_is_not_asked(name, monkeypatch):
 @pytest.mark.parametrize("name", ["user/name", "name", "cards", "cards/else"])
 def test_what_exists_or_may_be_a_hub_id_passes(name):
     refuse_missing_path(name)
+
+
+def test_a_bare_name_is_a_released_one(monkeypatch):
+    monkeypatch.setattr(pretrained, "download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+    assert L3RS.from_pretrained("l3rs-resnet-tiny-fashion").network.fingerprint() == "89e35ee4db47f56c"
+    with pytest.raises(ArtifactError, match="l3rs-resnet-tiny-fashion, l3rs-") as error:
+        L3RS.from_pretrained("l3rs-resnet")
+    assert_one_sentence(error, "'l3rs-resnet'")
+    with pytest.raises(ArtifactError, match="has no revision 'v1'; leave out revision"):
+        L3RS.from_pretrained("l3rs-resnet-tiny-fashion", revision="v1")
+
+
+def test_a_folder_comes_before_the_released_one_of_its_name(tmp_path):
+    save_network(make_network(), tmp_path / "l3rs-resnet-tiny-fashion")
+    assert L3RS.from_pretrained("l3rs-resnet-tiny-fashion").network.fingerprint() == make_network().fingerprint()

@@ -97,7 +97,7 @@ def test_no_optimizer_is_built_to_save(tmp_path, monkeypatch, artifact):
 def test_what_is_neither_folder_nor_id(source):
     with pytest.raises(ArtifactError) as error:
         L3RS.from_pretrained(source)
-    assert_one_sentence(error, "a folder or by its Hub id", repr(source))
+    assert_one_sentence(error, "a folder or by its name", repr(source))
 
 
 # Destinations that cannot be written

@@ -3,7 +3,6 @@
 import copy
 import logging
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +16,6 @@ from hf_l3rs.optimizer.fit import Fit, measure_fit
 from hf_l3rs.optimizer.layers import role_layers
 from hf_l3rs.optimizer.optimizer import LearnedOptimizer
 from tests.tiny import RandomImages, assert_same, tiny_resnet, tiny_vit, trained_network, training_arguments
-
-
-CARDS = Path(__file__).parents[2] / "model_cards"
 
 
 def layer(name, shape=(4, 4), role="linear.weight", block=""):
@@ -161,14 +157,14 @@ def test_what_is_made_for_a_model_fits_it(caplog):
 
 @pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
 def test_released_ones_refuse_other_models(name):
-    network = L3RSArtifact.from_pretrained(CARDS / name).network
+    network = L3RSArtifact.from_pretrained(name).network
     for make in (tiny_resnet, tiny_vit):
         for bind in (lambda model: L3RS(model, network=network), lambda model: L3RS(network=network).bind(model)):
             with pytest.raises(BindingError, match=r"fits \d+ of \d+ layers \(.* %.*minimum_fit=0.5; meta-train"):
                 bind(make())
         with pytest.raises(BindingError, match="minimum_fit=0 to go on"):
-            L3RS.from_pretrained(CARDS / name, params=make())
-        assert L3RS.from_pretrained(CARDS / name, params=make(), minimum_fit=0).fit.share < 0.1
+            L3RS.from_pretrained(name, params=make())
+        assert L3RS.from_pretrained(name, params=make(), minimum_fit=0).fit.share < 0.1
         assert LearnedOptimizer(make().named_parameters(), network=network, quiet=True).is_bound
 
 
@@ -246,6 +242,6 @@ def test_the_trainers_refuse_too(tmp_path):
     with pytest.raises(BindingError, match="minimum_fit"):
         L3RSTrainer(model, args, train_dataset=data, l3rs=trained_network(tiny_vit())).create_optimizer()
     trainer = L3RSTrainer(
-        model, args, train_dataset=data, l3rs=str(CARDS / "l3rs-vit-tiny-fashion"), l3rs_kwargs={"minimum_fit": 0}
+        model, args, train_dataset=data, l3rs="l3rs-vit-tiny-fashion", l3rs_kwargs={"minimum_fit": 0}
     )
     assert trainer.create_optimizer().fit.share < 0.5

@@ -18,17 +18,19 @@ def test_a_release_holds_what_was_measured_with_it_each_measurement_once(tmp_pat
     for name in ("one", "two"):
         write_results(results(network, "L3RS", "L3RS, untrained"), tmp_path / name)
     (tmp_path / PICTURE_NAME).write_bytes(b"picture")
-    release.main([str(tmp_path / name) for name in ("l3rs", "release", "one", "two")])
-    assert (tmp_path / "release" / PICTURE_NAME).read_bytes() == b"picture"
-    assert f"]({PICTURE_NAME})" in (tmp_path / "release/README.md").read_text()
+    files = [str(tmp_path / name) for name in ("one", "two")]
+    release.main(["release", "--l3rs", str(tmp_path / "l3rs"), "--results", *files], tmp_path, tmp_path / "cards")
+    assert (tmp_path / "cards/release" / PICTURE_NAME).read_bytes() == b"picture"
+    card = (tmp_path / "cards/release/README.md").read_text()
+    assert f"]({PICTURE_NAME})" in card and "data (test)" in card
     assert load_network(tmp_path / "release").fingerprint() == network.fingerprint()
     assert read_results(tmp_path / "release/results.json") == results(network, "L3RS")
-    assert "data (test)" in (tmp_path / "release/README.md").read_text()
 
 
 def test_results_of_other_meta_weights_are_refused(tmp_path):
     save_network(make_network(trained=True), tmp_path / "l3rs")
     write_results(results(make_network(), "L3RS"), tmp_path / "other.json")
     with pytest.raises(ArtifactError, match="measured with other meta-weights") as error:
-        release.main([str(tmp_path / name) for name in ("l3rs", "release", "other.json")])
+        options = ["--l3rs", str(tmp_path / "l3rs"), "--results", str(tmp_path / "other.json")]
+        release.main(["release", *options], tmp_path, tmp_path / "cards")
     assert "\n" not in str(error.value) and not (tmp_path / "release").exists()

@@ -23,7 +23,7 @@ def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monk
     losses = {}
     for row in read_rows(tmp_path / f"{setting}.csv"):
         losses.setdefault(row.optimizer, []).append(row.loss)
-    start = load_network("model_cards/l3rs-resnet-tiny-fashion").config
+    start = load_network("hf_l3rs/released/l3rs-resnet-tiny-fashion").config
     assert list(losses) == [str(value) for value in (*values, getattr(start, setting))] and {
         len(each) for each in losses.values()
     } == {2}

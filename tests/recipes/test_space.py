@@ -10,10 +10,11 @@ import yaml
 from hf_l3rs import L3RSConfig
 from hf_l3rs.errors import ArtifactError, BindingError, ConfigError, L3RSError, StorageError
 from hf_l3rs.evaluation.benchmark import DIVERGED
+from hf_l3rs.hub.artifact import released_names
 from hf_l3rs.tasks.inner_loop import Evaluation
 from recipes.evidence.behaviour import describe_behaviour
 from recipes.space import bundle as bundling
-from recipes.space.embedded import HORIZONS, horizon_of, load_network, load_stage, model_of, released
+from recipes.space.embedded import HORIZONS, horizon_of, load_network, load_stage, model_of
 from recipes.space.live_race import RATES, RIVALS, _table, _verdict, run_race
 from recipes.space.look import layers_of, look, shares_of, sizes_of
 
@@ -95,7 +96,7 @@ def test_choices_out_of_range():
 
 
 def test_what_an_l3rs_is_made_for():
-    assert {RESNET, VIT, ANY} <= set(released())
+    assert {RESNET, VIT, ANY} <= set(released_names())
     assert [model_of(load_network(name).config, "none") for name in (RESNET, VIT, ANY)] == ["ResNet", "ViT", "none"]
     assert horizon_of(load_network(RESNET).config) == 30
     layers = load_network(RESNET).config.layers

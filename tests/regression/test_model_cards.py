@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.artifact import PICTURE_NAME, README, RELEASED, RESULTS_NAME, released_names, save_network
 from hf_l3rs.hub.card import read_card
 from hf_l3rs.hub.results import read_results, write_results
+from recipes import release
 
 
 FOLDERS = sorted((Path(__file__).parents[2] / "model_cards").iterdir())
@@ -31,14 +32,16 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_released_artefacts_are_written_again_byte_by_byte(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / folder.name)
-    artifact = L3RSArtifact.from_pretrained(tmp_path / folder.name)
+def test_released_artefacts_and_their_cards_are_written_again_byte_by_byte(folder, tmp_path):
+    artifact = L3RSArtifact.from_pretrained(folder.name)
     assert artifact.network.fingerprint() == FINGERPRINTS[folder.name]
-    artifact.save_pretrained(tmp_path / folder.name)
-    write_results(read_results(folder / RESULTS_NAME), tmp_path / folder.name / RESULTS_NAME)
-    assert contents(tmp_path / folder.name) == contents(folder)
-    assert contents(folder).keys() == {CONFIG_NAME, WEIGHTS_NAME, README, RESULTS_NAME, PICTURE_NAME}
+    save_network(artifact.network, tmp_path / folder.name)
+    write_results(read_results(RELEASED / folder.name / RESULTS_NAME), tmp_path / folder.name / RESULTS_NAME)
+    assert contents(tmp_path / folder.name) == contents(RELEASED / folder.name)
+    shutil.copytree(folder, tmp_path / "cards" / folder.name)
+    release.main([folder.name], tmp_path, tmp_path / "cards")
+    assert contents(tmp_path / "cards" / folder.name) == contents(folder), "run recipes/release.py"
+    assert contents(folder).keys() == {README, PICTURE_NAME}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -54,4 +57,4 @@ def test_cards_name_no_folder_of_this_machine(folder):
 
 
 def test_all_are_here():
-    assert FINGERPRINTS.keys() == {folder.name for folder in FOLDERS}
+    assert sorted(FINGERPRINTS) == [folder.name for folder in FOLDERS] == released_names()

@@ -91,7 +91,7 @@ def test_names_of_roles(role, name):
 
 @pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
 def test_cards_say_what_the_stored_decisions_show(name):
-    results = json.loads(Path("model_cards", name, "results.json").read_text(encoding="utf-8"))
+    results = json.loads(Path("hf_l3rs/released", name, "results.json").read_text(encoding="utf-8"))
     table = read_trajectory(f"recipes/results/{name}/trajectories.csv")
     assert results["behaviour"] == describe_behaviour(table)
     assert is_picture_of(f"recipes/results/{name}/trajectories.png", to_csv(table))

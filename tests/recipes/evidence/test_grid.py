@@ -31,7 +31,7 @@ def test_the_configs_hold_the_papers_cells(path):
 
 def test_the_universal_start_is_for_models_that_it_never_saw():
     cells = read_cells(["recipes/configs/figure3_universal_start.yaml"])
-    seen = L3RSArtifact.from_pretrained("model_cards/l3rs-universal-start").config.meta_training
+    seen = L3RSArtifact.from_pretrained("l3rs-universal-start").config.meta_training
     models = {cell.model.base_model for cell in cells.values()}
     assert "".join(LETTERS[name] for name in cells) == "" and len(models) == len(cells) == 5
     assert not models & {seen["base_model"], *seen["more_base_models"]}

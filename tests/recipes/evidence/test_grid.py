@@ -4,6 +4,7 @@ import pytest
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.hub.artifact import released_names
 from recipes.evidence.grid import LETTERS, SETTINGS, read_cells
 
 
@@ -17,7 +18,7 @@ def test_the_configs_hold_the_papers_cells(path):
     for name, cell in cells.items():
         assert cell.evaluation.setting == SETTINGS[name]
         assert cell.evaluation.output_dir == f"outputs/{path.stem}/{name}"
-        assert Path(cell.model.base_model).is_dir() and Path(cell.evaluation.l3rs).is_dir()
+        assert Path(cell.model.base_model).is_dir() and cell.evaluation.l3rs in released_names()
     longest = L3RSArtifact.from_pretrained(cells["in_domain"].evaluation.l3rs).config.num_training_steps
     horizons = {steps for cell in cells.values() for steps in cell.evaluation.horizons}
     assert min(horizons) == 10 and max(horizons) > 10 * longest

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 import yaml
 
@@ -67,9 +67,23 @@ def _bare(option: str) -> str:
     return option.lstrip("-").replace("-", "_")
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names each option once, with its default, or that it is needed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.required:
+            return f"{action.help} (needed, as an option or in SETTINGS.yaml)"
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{action.option_strings[0]} VALUE{' ...' if action.nargs == '+' else ''}"
+
+
 def settings_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
     """
-    Returns the parser of settings.
+    Returns the parser of settings. Each dataclass is a group of options under the first words of its docstring.
 
     Args:
         dataclass_types (`Sequence[type]`): Whose fields are the options.
@@ -78,9 +92,19 @@ def settings_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumen
     from transformers import HfArgumentParser
 
     class SettingsParser(OptionParser, HfArgumentParser):
-        """Takes whole names alone."""
+        """Takes whole names alone, and groups them."""
 
-    return SettingsParser(list(dataclass_types), **kwargs)
+        def _add_dataclass_arguments(self, dtype: Any) -> None:
+            group: Any = self.add_argument_group(re.split(r"[.,;:]\s", dtype.__doc__.strip())[0])
+            hints = get_type_hints(dtype)
+            for spec in dataclasses.fields(dtype):
+                spec.type = hints[spec.name]
+                self._parse_dataclass_field(group, spec)
+
+    defaults = {"formatter_class": _HelpFormatter, "usage": "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]"}
+    parser = SettingsParser(list(dataclass_types), **{**defaults, **kwargs})
+    parser.add_argument("settings", nargs="?", metavar="SETTINGS.yaml", help="a file of `name: value`; options win")
+    return parser
 
 
 def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None = None, **kwargs: Any) -> tuple:
@@ -133,11 +157,13 @@ def parse_settings(
     """
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
     _refuse_unknown(sorted(set(values) - known), sorted(known))
-    parser = settings_parser(dataclass_types, **{"formatter_class": argparse.ArgumentDefaultsHelpFormatter, **kwargs})
+    parser = settings_parser(dataclass_types, **kwargs)
     for action in parser._actions:
         action.required = action.required and action.dest not in values
     # What is in the namespace already is kept as it is, unlike a default, which argparse would convert like an option.
     namespace = parser.parse_args(list(args), argparse.Namespace(**values))
+    if (late := vars(namespace).pop("settings")) is not None:
+        parser.error(f"the settings file must be the first argument, got {late!r} later; move or remove it")
     return parser.parse_dict(vars(namespace))
 
 

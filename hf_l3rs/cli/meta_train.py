@@ -44,7 +44,7 @@ ARGUMENTS = (
 DESCRIPTION = """
 Meta-trains an L3RS for a pretrained image-classification model. The first argument is a settings file in YAML, as
 `hf-l3rs init` writes it; options of the same names override it. In several processes:
-`accelerate launch --module hf_l3rs.cli meta-train my.yaml`, or `torchrun --nproc_per_node 2 -m hf_l3rs.cli.main ...`.
+`accelerate launch --module hf_l3rs.cli.main meta-train my.yaml`, or `torchrun --nproc_per_node 2 -m` alike.
 OUTPUT_DIR/l3rs is the finished artefact; `hf-l3rs push OUTPUT_DIR user/name` publishes it.
 """
 

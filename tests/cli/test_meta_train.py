@@ -10,6 +10,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from hf_l3rs.cli.meta_train import ARGUMENTS
 from hf_l3rs.errors import NothingToKeepError
 from hf_l3rs.hub.artifact import load_network
 
@@ -103,7 +104,15 @@ def test_help_lists_the_settings(run, capsys):
     with pytest.raises(SystemExit) as exit:
         run("meta-train", "--help")
     output = capsys.readouterr().out
-    assert exit.value.code == 0 and output.startswith("usage: hf-l3rs meta-train") and "--num_generations" in output
+    assert exit.value.code == 0 and output.startswith("usage: hf-l3rs meta-train [SETTINGS.yaml] [--OPTION")
+    titles = [line for line in output.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert len(titles) >= len(ARGUMENTS) and "--num_generations VALUE" in output and "--num-generations" not in output
+
+
+def test_a_settings_file_after_options_is_refused(run, inputs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run("meta-train", "--seed", "3", write_settings(inputs, tmp_path), "--base_model", "a", "--datasets", "b")
+    assert exit.value.code == 2 and "must be the first argument" in capsys.readouterr().err
 
 
 def test_a_used_folder_is_refused_before_model_and_images_are_there(run, inputs, tmp_path, monkeypatch):
@@ -124,7 +133,7 @@ def test_two_processes_of_a_launcher_make_the_same(inputs, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     alone = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--module"]
     for name, launch in (("two", [*launcher, "-m"]), ("one", alone)):
-        command = [*launch, "hf_l3rs.cli", "meta-train", str(settings), "--output_dir", str(tmp_path / name)]
+        command = [*launch, "hf_l3rs.cli.main", "meta-train", str(settings), "--output_dir", str(tmp_path / name)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
     networks = [load_network(tmp_path / name / "l3rs") for name in ("one", "two")]

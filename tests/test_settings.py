@@ -170,7 +170,7 @@ def test_options_that_cannot_be_read_end_with_the_usage(tmp_path, capsys, option
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--num_gen", "3"], "--num_gen 3; for --num_gen, did you mean --num_generations?"),
+        (["--num_gen", "3"], "for --num_gen, did you mean --num_generations?"),
         (["--num-gen=3"], "--num-gen=3; for --num-gen=3, did you mean --num_generations?"),
         (["--augmentation", "rotation"], "; for --augmentation, did you mean --augmentations?"),
         (["--zzzzzz"], "unrecognized arguments: --zzzzzz\n"),

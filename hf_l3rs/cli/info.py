@@ -1,55 +1,159 @@
-"""`hf-l3rs info`: describes a learned optimizer, and how well it fits a model."""
+"""`hf-l3rs info`: which learned optimizers there are, what one is, and how well it knows a model."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_l3rs.cli.shell import Answer, add_json_option, table
+from hf_l3rs.cli.shell import Answer, add_json_option, columns, table
+from hf_l3rs.errors import ConfigError
 
 
 if TYPE_CHECKING:
+    from hf_l3rs.hub.pretrained import L3RSArtifact
+    from hf_l3rs.hub.results import Result
     from hf_l3rs.optimizer.config import L3RSConfig
+
+_HEADERS = ("name", "base model", "trained", "steps", "measured, in loss of the best tuned rival")
+# How a layer is matched, and what a person is told of it.
+_KNOWN = {"name": "by name", "rename": "by name", "structure": "by structure", "role": "by role"}
+_UNKNOWN = "unknown"
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to the parser's."""
-    parser = commands.add_parser("info", help="describe a learned optimizer")
-    parser.add_argument("source", metavar="FOLDER_OR_REPO_ID", help="folder, or Hub id such as user/name")
+    parser = commands.add_parser(
+        "info",
+        help="list the released learned optimizers, or describe one",
+        description="Without SOURCE, lists the learned optimizers that come with the package. With it, describes one; "
+        "with --model, too, says which layers of a model it knows.",
+    )
+    parser.add_argument(
+        "source", nargs="?", metavar="SOURCE", help="name of a released one, folder, or Hub id such as user/name"
+    )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--model", help="folder or Hub id of an image classifier, to tell how well it is fitted")
+    parser.add_argument("--model", help="folder or Hub id of an image classifier")
     add_json_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
+    if arguments.source is None:
+        if arguments.model or arguments.revision:
+            raise ConfigError("--model and --revision are of one learned optimizer; name it, or leave them out.")
+        return _released()
     from hf_l3rs.hub.pretrained import L3RSArtifact
 
-    artifact = L3RSArtifact.from_pretrained(arguments.source, revision=arguments.revision)
-    network, config = artifact.network, artifact.config
-    rows: dict[str, Any] = {
-        "base model": config.base_model,
-        "base model's commit": config.base_model_revision,
-        "model type": config.model_type,
-        "horizon (steps)": config.num_training_steps,
-        "layers": len(config.layers),
-        "directions": ", ".join(config.directions),
-        "features": ", ".join(config.features),
-        "meta-parameters": f"{network.num_meta_parameters:,}",
-        "max_grad_norm": config.max_grad_norm,
-        "hf_l3rs version": config.library_version,
-        "fingerprint": network.fingerprint(),
-        "commit": artifact.commit_hash,
-        **{f"meta-training: {key}": value for key, value in config.meta_training.items()},
-    }
+    source = artifact_in(arguments.source)
+    artifact = L3RSArtifact.from_pretrained(source, revision=arguments.revision)
+    rows, entries = _describe(artifact), _results(artifact, source)
+    text = table(rows)
+    if entries:
+        lines = [
+            (each.setting, each.num_training_steps, _loss(each.loss, each.loss_stderr), _loss(each.baseline_loss),
+             each.baseline or "-", _wins(each))
+            for each in entries
+        ]  # fmt: skip
+        text += f"\n\n{columns(('setting', 'steps', 'L3RS', 'best rival', 'which', 'wins'), lines)}"
+    data: dict[str, Any] = {**rows, "config": artifact.config.to_dict(), "results": [vars(each) for each in entries]}
     if arguments.model is not None:
-        rows = {f"fit to {arguments.model}": _fit(arguments.model, config), **rows}
-    return Answer(table(rows), rows)
+        known, sentence = _fit(arguments.model, arguments.source, artifact.config, bool(entries))
+        text += f"\n\n{sentence}"
+        data["layers"] = known
+    return Answer(text, data)
 
 
-def _fit(model: str, config: L3RSConfig) -> str:
-    from hf_l3rs.optimizer.fit import measure_fit
+def artifact_in(source: str) -> str:
+    """Returns the folder of the learned optimizer in the output folder of a run, or the source as it is."""
+    from hf_l3rs.hub.artifact import CONFIG_NAME, L3RS_NAME
+
+    inner = Path(source, L3RS_NAME)
+    is_run = source and not Path(source, CONFIG_NAME).exists() and (inner / CONFIG_NAME).is_file()
+    return str(inner) if is_run else source
+
+
+def _released() -> Answer:
+    from hf_l3rs.hub.artifact import released_names
+    from hf_l3rs.hub.pretrained import L3RSArtifact
+
+    lines = []
+    for name in released_names():
+        artifact = L3RSArtifact.from_pretrained(name)
+        own = [each for each in _results(artifact, name) if each.setting in (None, "in domain")]
+        rows = _describe(artifact)
+        lines.append((name, rows["base model"], rows["trained"], rows["steps"], ", ".join(map(_gain, own)) or "-"))
+    text = f"{columns(_HEADERS, lines)}\n\n`hf-l3rs info NAME` says more of one."
+    return Answer(text, [dict(zip(_HEADERS, line)) for line in lines])
+
+
+def _describe(artifact: L3RSArtifact) -> dict[str, Any]:
+    """What a person wants to know first, a row each."""
+    from hf_l3rs.hub.provenance import last_part, trained_part
+    from hf_l3rs.markdown import duration
+
+    network, config, made = artifact.network, artifact.config, artifact.config.meta_training
+    shortest, longest = made.get("min_steps"), config.num_training_steps
+    data, seconds = made.get("datasets"), made.get("seconds")
+    rows = {
+        "base model": last_part(config.base_model) if config.base_model else "any, by the roles of layers",
+        "trained": f"{trained_part(made) or 'all layers'}".removesuffix(" of"),
+        "steps": f"{shortest} to {longest}" if isinstance(shortest, int) and shortest != longest else longest,
+        "made with": ", ".join(map(str, data)) if isinstance(data, list) else data,
+        "making took": duration(seconds) if isinstance(seconds, (int, float)) else None,
+        "directions": ", ".join(config.directions),
+        "layers": len(config.layers),
+        "meta-weights": f"{network.num_meta_parameters:,}",
+        "fingerprint": network.fingerprint(),
+    }
+    return rows if artifact.commit_hash is None else {**rows, "commit": artifact.commit_hash}
+
+
+def _results(artifact: L3RSArtifact, source: str) -> list[Result]:
+    """What is stored beside it: of a folder or a released one."""
+    from hf_l3rs.hub.artifact import RELEASED, RESULTS_NAME, released_names
+    from hf_l3rs.hub.results import read_results_of
+
+    folder = RELEASED / source if source in released_names() else Path(source)
+    results = read_results_of(artifact.network.fingerprint(), folder / RESULTS_NAME)
+    return list(results.entries) if results is not None and artifact.commit_hash is None else []
+
+
+def _gain(entry: Result) -> str:
+    if not entry.baseline_loss:
+        return f"{entry.loss:.3f} after {entry.num_training_steps}"
+    return f"{entry.loss / entry.baseline_loss:.2f} after {entry.num_training_steps}"
+
+
+def _loss(mean: float | None, stderr: float | None = None) -> str:
+    from hf_l3rs.markdown import mean_with_stderr
+
+    return "-" if mean is None else mean_with_stderr(mean, stderr)
+
+
+def _wins(entry: Result) -> str:
+    return "-" if entry.wins is None else f"{entry.wins} of {entry.num_tasks}"
+
+
+def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[list[dict[str, Any]], str]:
+    """Returns how each layer of a model is known, and what that says of training it."""
+    from hf_l3rs.markdown import listed, one_line
+    from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
     from hf_l3rs.optimizer.layers import describe_trainable_layers
     from hf_l3rs.tasks.model import load_image_classifier
 
-    return measure_fit(describe_trainable_layers(load_image_classifier(model)), config).describe()
+    fit = measure_fit(describe_trainable_layers(load_image_classifier(model)), config)
+    layers = [{"layer": each.layer.name, "known": _KNOWN.get(each.kind, _UNKNOWN)} for each in fit.layers]
+    found = [each["known"] for each in layers]
+    kinds = [f"{found.count(kind)} {kind}" for kind in dict.fromkeys(_KNOWN.values()) if kind in found]
+    text = f"Of the {len(layers)} layers of {one_line(model)} it knows {listed(kinds) if kinds else 'none'}"
+    text += f"; {found.count(_UNKNOWN)} are unknown to it." if _UNKNOWN in found else "."
+    if fit.share < MINIMUM_FIT:
+        return layers, f"{text} That is too few: training is refused. l3rs-vision knows layers by role; take that."
+    measured = "what was measured is above" if is_measured else "nothing that was measured is stored beside it"
+    if config.base_model == model:
+        return layers, f"{text} It was made for this model: {measured}."
+    return layers, (
+        f"{text} It was made for {one_line(config.base_model or 'several models')}, and was not measured on this one; "
+        f"`hf-l3rs compare {one_line(name)} --model {one_line(model)} --data IMAGES` does that in about a minute."
+    )

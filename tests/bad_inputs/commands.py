@@ -75,7 +75,7 @@ LOOKING_AND_SHARING = [
         "unrecognized arguments: --branch x"),
     Row("hf-l3rs: an abbreviated option", usage(cli.main, "compare", "<l3rs>", "--model", "a", "--data", "b", "--seed",
         "3"), "unrecognized arguments: --seed 3; for --seed, did you mean --seeds?"),
-    Row("info: nothing", usage(cli.main, "info"), "required: FOLDER_OR_REPO_ID"),
+    Row("info: a model alone", command("info", "--model", "<model>"), "are of one learned optimizer; name it"),
     Row("info: no such folder", command("info", "./absent"), "'./absent' is neither a local folder nor a Hub id"),
     Row("info: a file", command("info", "<l3rs>/config.json"), "config.json is a file, not a folder"),
     Row("info: an empty folder", command("info", "<own>"), "has no config.json; pass the folder"),

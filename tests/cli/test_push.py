@@ -1,31 +1,77 @@
-"""One verb from a run to its repository."""
+"""From an L3RS, or a run that made or measured one, to its repository."""
 
 import json
+
+import pytest
 
 from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.hub.results import read_results, write_results
 from tests.hub.examples import make_network, make_results
 
 
-def test_an_output_folder_goes_with_all_that_was_measured(run, hub, tmp_path):
-    network = make_network()
-    save_network(network, tmp_path / "run/l3rs")
-    write_results(make_results(network), tmp_path / "run/evaluation/results.json")
+@pytest.fixture
+def saved(tmp_path):
+    save_network(make_network(), tmp_path / "run/l3rs")
+    return tmp_path / "run/l3rs"
+
+
+def test_a_commit_with_its_message_and_info_of_it(run, hub, saved):
+    status, out, err = run("push", saved, "me/name", "--private", "--message", "By hand")
+    repository = hub.repositories["me/name"]
+    commit = repository.branches["main"]
+    assert (status, out, err) == (0, f"{hub.url}/me/name/commit/{commit}\n", "")
+    assert repository.is_private and repository.messages == ["By hand"]
+    status, out, _ = run("info", "me/name")
+    assert status == 0 and commit in out
+
+
+def test_a_branch(run, hub, saved):
+    url = json.loads(run("push", saved, "me/name", "--revision", "trial", "--json")[1])["url"]
+    repository = hub.repositories["me/name"]
+    assert repository.trees[repository.branches["main"]] == {}
+    assert url.endswith(repository.branches["trial"])
+    assert "config.json" in repository.trees[repository.branches["trial"]]
+
+
+def test_an_output_folder_goes_with_all_that_was_measured(run, hub, saved, tmp_path):
+    results = make_results(make_network())
+    write_results(results, tmp_path / "run/evaluation/results.json")
     status, out, err = run("push", tmp_path / "run", "me/name", "--json")
-    assert (status, err) == (0, "")
-    assert json.loads(out)["folder"] == str(tmp_path / "run/l3rs")
+    assert (status, err) == (0, "") and json.loads(out)["folder"] == str(saved)
     repository = hub.repositories["me/name"]
     tree = repository.trees[repository.branches["main"]]
     assert set(tree) >= {"config.json", "model.safetensors", "results.json", "README.md"}
-    assert b"No results stored yet" not in tree["README.md"] and b"data (test)" in tree["README.md"]
-    assert read_results(tmp_path / "run/l3rs/results.json") == make_results(network)
+    assert b"data (test)" in tree["README.md"] and read_results(saved / "results.json") == results
 
 
-def test_results_of_others_are_refused_where_they_are_named(run, hub, tmp_path):
-    save_network(make_network(), tmp_path / "run/l3rs")
+def test_results_of_others_are_refused_where_they_are_named(run, hub, saved, tmp_path):
     write_results(make_results(make_network(1)), tmp_path / "run/results.json")
-    assert run("push", tmp_path / "run", "me/name")[0] == 0
-    assert not (tmp_path / "run/l3rs/results.json").exists()
+    assert run("push", tmp_path / "run", "me/name")[0] == 0 and not (saved / "results.json").exists()
     status, out, err = run("push", tmp_path / "run", "me/other", "--results", tmp_path / "run")
     assert (status, out, err.count("\n")) == (1, "", 1) and "other meta-weights" in err
     assert "me/other" not in hub.repositories
+
+
+def test_offline_it_says_that_pushing_needs_the_network(run, saved, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    status, out, err = run("push", saved, "me/name")
+    assert (status, out, err.count("\n")) == (1, "", 1) and "HF_HUB_OFFLINE" in err and "cache" not in err
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("README.md", b"\xff"),
+        ("README.md", b"---\ntags: 3\n---\n"),
+        ("README.md", b"---\na: " + b"[" * 900 + b"\n---\n"),
+        ("results.json", b"\xff"),
+        ("results.json", b"[" * 100_000),
+        ("results.json", b'{"format_version": 1, "fingerprint": "x", "results": []}'),
+        ("config.json", b"[" * 100_000),
+        ("model.safetensors", b""),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(run, hub, saved, name, content):
+    (saved / name).write_bytes(content)
+    status, out, err = run("push", saved, "me/name")
+    assert (status, out, err.count("\n")) == (1, "", 1) and name in err and not hub.repositories

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 _MODULES = {
     "Contender": "evaluation.baselines",
     "DatasetArguments": "tasks.task_arguments",
+    "Direction": "optimizer.directions",
     "ESConfig": "meta.evolution",
     "EvaluationArguments": "evaluation.evaluation_arguments",
     "EvaluationJob": "evaluation.job",
@@ -42,6 +43,7 @@ _MODULES = {
 __all__ = [  # noqa: RUF022 - plainly sorted
     "Contender",
     "DatasetArguments",
+    "Direction",
     "ESConfig",
     "EvaluationArguments",
     "EvaluationJob",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from hf_l3rs.meta.meta_trainer import MetaTrainer
     from hf_l3rs.meta.windows import WindowConfig
     from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
+    from hf_l3rs.optimizer.directions import Direction
     from hf_l3rs.optimizer.fit import Fit
     from hf_l3rs.optimizer.layers import describe_layers
     from hf_l3rs.optimizer.network import L3RSNetwork

@@ -79,7 +79,6 @@ def make_optimizers(parameters: NamedParameters) -> dict[str, torch.optim.Optimi
         "Adam (fused)": torch.optim.Adam(params, lr=1e-4, fused=True),
         "SGD momentum (foreach)": torch.optim.SGD(params, lr=1e-4, momentum=0.9, foreach=True),
         "L3RS": L3RS(parameters.items(), config, num_training_steps=1000),
-        "L3RS (fused)": L3RS(parameters.items(), config, num_training_steps=1000, fused=True),
         "L3RS with Muon": L3RS(parameters.items(), with_muon, num_training_steps=1000),
     }
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.markdown import one_line
-from hf_l3rs.optimizer.config import L3RSConfig, without_younger_defaults
+from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.network import L3RSNetwork, check_shapes, tensor_shapes
 
 
@@ -54,7 +54,7 @@ def network_files(network: L3RSNetwork) -> dict[str, bytes]:
     if not bool(torch.isfinite(network.to_vector()).all()):
         raise ArtifactError("The meta-weights are not finite numbers throughout; save those of a run that converged.")
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    config = without_younger_defaults(network.config.replace(library_version=_library_version()).to_dict())
+    config = network.config.replace(library_version=_library_version()).to_dict()
     return {
         WEIGHTS_NAME: safetensors.torch.save(tensors, metadata={"format": "pt"}),
         CONFIG_NAME: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),

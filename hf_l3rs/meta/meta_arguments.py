@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.run_folder import LAST
-from hf_l3rs.optimizer.config import CHOICES, FEATURES, STEP_REFERENCES
+from hf_l3rs.optimizer.config import FEATURES, STEP_REFERENCES
 from hf_l3rs.optimizer.directions import DIRECTIONS
 from hf_l3rs.optimizer.fit import CARRIES_OVER
 from hf_l3rs.validation import Range, check_fields, check_not_empty
@@ -29,7 +29,6 @@ class L3RSArguments:
         layers_by (`str`, *optional*, defaults to `"name"`):
             What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
             the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
-        average_iterates (`bool`, *optional*, defaults to `False`): `averaging` of [`~hf_l3rs.L3RSConfig`].
         features (`list[str]`, *optional*, defaults to FEATURES):
             Those of [`~hf_l3rs.L3RSConfig`] but `"structure"`, which `layers_by` brings along.
 
@@ -47,11 +46,7 @@ class L3RSArguments:
     )
     step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to; see L3RSConfig."})
     layers_by: str = field(default="name", metadata={"help": "What has an embedding: each layer's name, or role."})
-    average_iterates: bool = field(default=False, metadata={"help": "Average each layer's iterates."})
     features: list[str] = field(default_factory=lambda: list(FEATURES), metadata={"help": "What the network sees."})
-    constant: list[str] = field(
-        default_factory=list, metadata={"help": "What is one for all layers and steps: mixture or step."}
-    )
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
     batch_norm_momentum: float | None = field(
         default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
@@ -72,7 +67,6 @@ class L3RSArguments:
                 "step_reference": STEP_REFERENCES,
                 "layers_by": LAYERS_BY,
                 "features": FEATURES,
-                "constant": CHOICES,
                 "max_grad_norm": Range(above=0),
                 "batch_norm_momentum": Range(above=0, high=1),
             },
@@ -84,10 +78,10 @@ class L3RSArguments:
 
 def check_carries_over(step_reference: str) -> None:
     """Raises if layers cannot be known by role alone, because steps depend on the width that they were learned at."""
-    if step_reference not in CARRIES_OVER:
+    if step_reference != CARRIES_OVER:
         raise ConfigError(
-            "L3RSArguments.layers_by 'role' needs a step_reference that carries over between widths, one of "
-            f"{', '.join(CARRIES_OVER)}, got {step_reference!r}; set one of these, or layers_by to 'name'."
+            f"L3RSArguments.layers_by 'role' needs step_reference {CARRIES_OVER!r}, whose steps carry over between "
+            f"widths, got {step_reference!r}; set it, or layers_by to 'name'."
         )
 
 

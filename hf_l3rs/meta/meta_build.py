@@ -24,7 +24,7 @@ from hf_l3rs.meta.summary import with_earlier_cost
 from hf_l3rs.optimizer.config import FEATURES, STRUCTURE, L3RSConfig, LayerSpec
 from hf_l3rs.optimizer.fit import measure_fit
 from hf_l3rs.optimizer.layers import describe_trainable_layers, match_layers, role_layers
-from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.optimizer.network import L3RSNetwork, embed
 from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.model import resolved_commit
 from hf_l3rs.tasks.seen_data import describe_data
@@ -37,11 +37,9 @@ logger = logging.getLogger(__name__)
 _YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
     "l3rs": {
         "layers_by": "name",
-        "average_iterates": False,
         "batch_norm_momentum": None,
         "anneal_long_runs": None,
         "features": list(FEATURES),
-        "constant": [],
     },
     "model": {"more_base_models": [], "trainable": "all"},
     "tasks": {"batch_sizes": [], "spread_horizons": False},
@@ -130,7 +128,7 @@ def warm_start(start: L3RSNetwork, layers: tuple[LayerSpec, ...], **changes: Any
     network = L3RSNetwork(start.config.replace(layers=layers, **changes))
     tensors = start.state_dict()
     if layers != start.config.layers:
-        tensors["embeddings"] = start.meta_weights().embed(match_layers(layers, start.config.layers).weights).float()
+        tensors["embeddings"] = embed(match_layers(layers, start.config.layers).weights, start.embeddings).float()
     network.load_state_dict(tensors)
     return network
 
@@ -144,9 +142,7 @@ def _config_fields(l3rs_args: L3RSArguments) -> dict[str, Any]:
         "base_step": l3rs_args.base_step,
         "step_reference": l3rs_args.step_reference,
         "max_grad_norm": l3rs_args.max_grad_norm,
-        "averaging": l3rs_args.average_iterates,
         "features": (*l3rs_args.features, *([STRUCTURE] if l3rs_args.layers_by == "role" else [])),
-        "constant": tuple(l3rs_args.constant),
     }
 
 

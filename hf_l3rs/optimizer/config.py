@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.markdown import one_line
+from hf_l3rs.optimizer.directions import DIRECTIONS
 from hf_l3rs.validation import Range, check_fields, short
 
 
@@ -19,8 +20,7 @@ FORMAT_VERSION = 1
 # Fingerprints are of the settings' text: a whole number must stay one where artefacts have it.
 Number = int | float
 
-DIRECTION_NAMES = ("adam", "sgd", "momentum", "rmsprop", "muon", "sign", "adabelief")
-STEP_REFERENCES = ("rms", "absolute", "relative", "fan_in")
+STEP_REFERENCES = ("rms", "relative")
 FEATURES = (
     "relative_time",
     "absolute_time",
@@ -29,19 +29,16 @@ FEATURES = (
     "param_norm",
     "direction_norms",
 )
-# What is known of a layer before the first step; no default, since the layers of one model have embeddings for that.
+# What is known of a layer before the first step. It is no default: the layers of one model have embeddings for that.
 STRUCTURE = "structure"
-# What the network decides: μ, and λ.
-CHOICES = ("mixture", "step")
-# So many times the longest run of meta-training is far past it (ours): at 3 times the first releases were ahead of
-# tuned Adam, at 17 times behind.
+# A run is long if it has more than this many times the steps of the longest run of meta-training.
 LONG_RUN = 5
 
 
 @dataclass(frozen=True)
 class LayerSpec:
     """
-    One layer of the model that an L3RS was trained on. A layer is one parameter tensor (ours).
+    One layer of the model that an L3RS was trained on. A layer is one parameter tensor.
 
     Args:
         name (`str`): Qualified parameter name without the prefixes that wrappers add.
@@ -76,48 +73,42 @@ class L3RSConfig:
         layers (`tuple[LayerSpec, ...]`):
             The layers that own an embedding, in the order of the embedding's rows.
         directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
-            The base directions that are mixed (paper, figs. 4 and 5), names of `DIRECTIONS`.
+            The base directions that are mixed (paper, figs. 4 and 5): `"adam"`, `"sgd"`, `"muon"`, or one of your own
+            (see [`~hf_l3rs.optimizer.directions`]).
         features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
             The groups of inputs of the network (paper, fig. 2), beside the layer embedding, which is always there.
-            `"structure"` (ours) adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
-        embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding (ours).
-        hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(32, 32)`): Hidden sizes of the MLP (ours).
+            `"structure"` adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
+        embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding.
+        hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(32, 32)`): Hidden sizes of the MLP.
         ema_decays (`tuple[float, ...]`, *optional*, defaults to `(0.5, 0.9, 0.99)`):
-            The bank of decays γ of eq. 2 (values ours), bias-corrected (ours).
+            The bank of decays γ of eq. 2; the averages are bias-corrected.
         relative_times (`tuple[float, ...]`, *optional*):
-            Centres c of the relative-time features `tanh(10 (k/K - c))` (ours).
+            Centres c of the relative-time features `tanh(10 (k/K - c))`.
         absolute_times (`tuple[float, ...]`, *optional*):
-            Scales c, in steps, of the absolute-time features `tanh(k/c - 1)` (ours).
+            Scales c, in steps, of the absolute-time features `tanh(k/c - 1)`.
         step_reference (`str`, *optional*, defaults to `"rms"`):
-            What `exp(output)` multiplies to give λ. `"rms"` is `base_step * sqrt(number of elements)` (ours);
-            `"absolute"` is `base_step`, λ being then the paper's plain norm. Two carry over between layers of other
-            widths (ours): `"relative"` is `base_step` times the layer's own norm, as in LARS (arXiv 1708.03888), and
-            `"fan_in"` is `"rms"` times 64 / fan-in for matrices and kernels, as for Adam in the maximal update
-            parametrisation (arXiv 2203.03466).
+            What `exp(output)` multiplies to give λ. `"rms"` is `base_step * sqrt(number of elements)`. `"relative"`
+            is `base_step` times the layer's own norm, as in LARS (arXiv 1708.03888), and carries over between layers
+            of other widths.
         base_step (`float`, *optional*, defaults to `1e-3`):
             The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element; under
             `"relative"`, that of its update relative to the parameter.
-        normalize_mixture (`bool`, *optional*, defaults to `False`):
-            Whether the mixture is rescaled to unit norm before λ is applied (ours).
-        averaging (`bool`, *optional*, defaults to `False`):
-            Whether layers keep an average of their iterates, which the network weighs and approaches (ours, after
-            arXiv 2405.15682; see [`~hf_l3rs.optimizer.averaging`]). It takes two more tensors a layer.
+        width_exponent (`float`, *optional*, defaults to `0`):
+            The reference step of a matrix (two dimensions) is multiplied by `min(1, 64 / fan-in)` to this power.
+        size_exponent (`float`, *optional*, defaults to `0`):
+            The reference step of every layer is multiplied by `min(1, 100,000 / trained parameters)` to this power,
+            with all parameters counted that the optimizer trains.
         adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
-            Decays of the directions `"adam"` and `"adabelief"`; the first is that of `"muon"` and `"sign"`, the second
-            that of `"rmsprop"`, too.
-        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of these directions.
-        momentum (`float`, *optional*, defaults to `0.9`): Decay of the direction `"momentum"`.
-        constant (`tuple[str, ...]`, *optional*, defaults to `()`):
-            What is one for all layers and steps (ours, to measure what deciding it brings): `"mixture"`, μ, or
-            `"step"`, the factor of λ on the reference step. Of its output the network then has only the bias.
+            Decays of the direction `"adam"`; the first is that of `"muon"`, too.
+        adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of `"adam"`.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
         batch_norm_momentum (`float`, *optional*):
             The momentum, in (0, 1], of batch norm's running statistics while it trains a model, in meta-training as in
-            use: [`~hf_l3rs.L3RS.bind`] sets it in the model (ours). `None` leaves the model's own.
+            use: [`~hf_l3rs.L3RS.bind`] sets it in the model. `None` leaves the model's own.
         anneal_long_runs (`bool`, *optional*, defaults to `False`):
-            Whether in runs planned for more than LONG_RUN times the longest of meta-training, of `num_training_steps`,
-            λ is multiplied by `num_training_steps / k` from there on (ours): the network's own steps stay too large.
+            Whether in runs planned for more than 5 times the longest of meta-training, of `num_training_steps`,
+            λ is multiplied by `num_training_steps / k` from there on: the network's own steps stay too large.
         base_model (`str`, *optional*): Hub id or folder of the pretrained model that meta-training started from.
         base_model_revision (`str`, *optional*):
             The commit of that model on the Hub; `None` if it came from a folder. Only with it is `base_model` taken
@@ -144,12 +135,10 @@ class L3RSConfig:
     absolute_times: tuple[Number, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
     step_reference: str = "rms"
     base_step: Number = 1e-3
-    normalize_mixture: bool = False
-    averaging: bool = False
+    width_exponent: Number = 0
+    size_exponent: Number = 0
     adam_betas: tuple[Number, Number] = (0.9, 0.99)
     adam_eps: Number = 1e-8
-    momentum: Number = 0.9
-    constant: tuple[str, ...] = ()
     max_grad_norm: Number | None = None
     batch_norm_momentum: Number | None = None
     anneal_long_runs: bool = False
@@ -166,7 +155,7 @@ class L3RSConfig:
             object.__setattr__(self, "layers", tuple(map(_as_layer, self.layers)))
         check_fields(self, _RULES, lengths=_LENGTHS)
         names = [layer.name for layer in self.layers]
-        for name, values in (("layers", names), *((name, getattr(self, name)) for name in _DISTINCT)):
+        for name, values in (("layers", names), ("directions", self.directions), ("features", self.features)):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise ConfigError(f"L3RSConfig.{name} must hold each value only once, got {short(twice[0])} twice.")
@@ -178,14 +167,14 @@ class L3RSConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""
-        return _without(_YOUNGER_THAN_CHECKPOINTS, json.loads(json.dumps(asdict(self))))
+        return json.loads(json.dumps(asdict(self)))
 
     @functools.cached_property
     def settings(self) -> str:
-        """Everything that a step depends on, as JSON: all fields but those that tell where the L3RS comes from."""
-        values = without_younger_defaults(self.to_dict())
-        values = {name: value for name, value in values.items() if name not in _PROVENANCE}
-        return json.dumps(values, sort_keys=True)
+        """Everything that a step depends on, as JSON: the text that fingerprints are of."""
+        values = {name: value for name, value in self.to_dict().items() if name not in _PROVENANCE}
+        kept = {name: value for name, value in values.items() if value != _LEFT_OUT.get(name, _NOTHING)}
+        return json.dumps({**kept, **_FIXED}, sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:
@@ -213,8 +202,7 @@ class L3RSConfig:
                 f"This L3RS has format_version {version}, but the installed hf_l3rs reads up to {FORMAT_VERSION}; "
                 "upgrade it with `pip install -U hf_l3rs`."
             )
-        known = {spec.name for spec in fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(set(values) - {spec.name for spec in fields(cls)})
         if unknown:
             raise ConfigError(
                 f"Unknown fields in the L3RS config: {one_line(', '.join(unknown))[:100]}; remove them, or upgrade "
@@ -228,6 +216,7 @@ class L3RSConfig:
         return cls(**values)
 
 
+# Fields that tell where an L3RS comes from; no step depends on them.
 _PROVENANCE = (
     "base_model",
     "base_model_revision",
@@ -236,15 +225,15 @@ _PROVENANCE = (
     "library_version",
     "format_version",
 )
+# The fingerprints of the released artefacts must stay, and are of a text with two settings that are fixed now ...
+_FIXED = {"momentum": 0.9, "normalize_mixture": False}
+# ... and without these fields, which are younger than the first of them, at these values.
+_LEFT_OUT = {"anneal_long_runs": False, "batch_norm_momentum": None, "size_exponent": 0, "width_exponent": 0}
+_NOTHING = object()
 
-# Fields that are younger than some artefacts, and than some checkpoints, which have them at these defaults.
-_YOUNGER = {"averaging": False, "base_model_revision": None}
-_YOUNGER_THAN_CHECKPOINTS: dict[str, Any] = {"anneal_long_runs": False, "batch_norm_momentum": None, "constant": []}
-
-_DISTINCT = ("directions", "features", "constant")
-_DECAY = Range(low=0, below=1)
-_RULES: dict[str, Range | tuple[str, ...]] = {
-    "directions": DIRECTION_NAMES,
+_DECAY, _EXPONENT = Range(low=0, below=1), Range(low=0, high=2)
+_RULES: dict[str, Range | Collection[str]] = {
+    "directions": DIRECTIONS,  # with those that a user has registered
     "features": (*FEATURES, STRUCTURE),
     "embedding_size": Range(low=0, high=2**16),
     "hidden_sizes": Range(low=1, high=2**16),
@@ -252,10 +241,10 @@ _RULES: dict[str, Range | tuple[str, ...]] = {
     "absolute_times": Range(above=0),
     "step_reference": STEP_REFERENCES,
     "base_step": Range(low=1e-30, high=1e6),  # times exp(±12) and the root of the size it must be a float32
+    "width_exponent": _EXPONENT,
+    "size_exponent": _EXPONENT,
     "adam_betas": _DECAY,
     "adam_eps": Range(low=1e-30, high=1e30),  # and so must its reciprocal
-    "momentum": _DECAY,
-    "constant": CHOICES,
     "max_grad_norm": Range(above=0),
     "batch_norm_momentum": Range(above=0, high=1),
     "num_training_steps": Range(low=1, high=10**12),
@@ -269,15 +258,6 @@ _LENGTHS = {
 }
 # Every continued run adds a level to the summary: as deep as anybody goes, and far from what would exhaust the stack.
 _MAX_DEPTH = 64
-
-
-def without_younger_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields as artefacts have them that are older than some: fingerprints are of this text."""
-    return _without(_YOUNGER, values)
-
-
-def _without(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def _as_layer(layer: Any) -> LayerSpec:

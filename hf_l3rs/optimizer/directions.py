@@ -1,14 +1,156 @@
-"""The base optimizers whose update directions are mixed: each a pure update of a state."""
+"""
+The base optimizers whose update directions are mixed: each a pure update of a state.
+
+A direction of one's own is a function and an entry in [`DIRECTIONS`], made before configurations or artefacts name it:
+
+```python
+from hf_l3rs import L3RS, Direction, L3RSConfig, describe_layers
+from hf_l3rs.optimizer.directions import DIRECTIONS
+
+
+def lion(config, grads, buffers, steps, arithmetic):  # arXiv 2302.06675
+    beta1, beta2 = config.adam_betas
+    ahead = arithmetic.lerp(buffers["lion_exp_avg"], grads, 1 - beta1)
+    averages = arithmetic.lerp_(buffers["lion_exp_avg"], grads, 1 - beta2)
+    return [x.sign() for x in ahead], {"lion_exp_avg": averages}
+
+
+DIRECTIONS["lion"] = Direction(("lion_exp_avg",), lion)
+config = L3RSConfig(describe_layers(model.named_parameters()), directions=("adam", "lion"))
+optimizer = L3RS(model, config, num_training_steps=100)
+```
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from hf_l3rs.optimizer.arithmetic import FUNCTIONAL, Arithmetic, Tensors
-from hf_l3rs.optimizer.config import L3RSConfig
+
+if TYPE_CHECKING:
+    from hf_l3rs.optimizer.config import L3RSConfig
+
+Tensors = list[torch.Tensor]
+Factors = Any  # one number, or a sequence with one a layer; torch declares less than it takes
+
+
+class Arithmetic:
+    """
+    What directions and the step are written in, by foreach kernels: in place for training, or in new tensors with
+    gradients through them.
+
+    A method whose name ends in an underscore returns its result, and may write it over its first argument. Everything
+    else is left alone. Factors, summands and weights are one number, or one a layer.
+
+    Args:
+        in_place (`bool`): Whether the memory that is there is written.
+    """
+
+    def __init__(self, in_place: bool) -> None:
+        self.in_place = in_place
+
+    def add_(self, tensors: Tensors, summands: Factors) -> Tensors:
+        """x + s"""
+        return self._run("add", tensors, summands)
+
+    def mul_(self, tensors: Tensors, factors: Factors) -> Tensors:
+        """x s"""
+        return self._run("mul", tensors, factors)
+
+    def lerp_(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+        """x + w (y - x)"""
+        return self._run("lerp", tensors, ends, weights)
+
+    def addcmul_(self, tensors: Tensors, first: Tensors, second: Factors, value: float = 1.0) -> Tensors:
+        """x + v y z"""
+        return self._run("addcmul", tensors, first, second, value=value)
+
+    def reciprocal_(self, tensors: Tensors) -> Tensors:
+        """1 / x"""
+        return self._run("reciprocal", tensors)
+
+    def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+        """x + w (y - x), in new memory"""
+        return list(torch._foreach_lerp(tensors, ends, weights))
+
+    def sqrt(self, tensors: Tensors) -> Tensors:
+        """√x, in new memory"""
+        if not self.in_place:  # the root of 0 has no derivative
+            tensors = self.add_(tensors, [torch.finfo(x.dtype).tiny for x in tensors])
+        return list(torch._foreach_sqrt(tensors))
+
+    def norms(self, tensors: Tensors) -> torch.Tensor:
+        """‖x‖, of shape `(num_layers,)`"""
+        return torch.stack(torch._foreach_norm(tensors))
+
+    def _run(self, name: str, tensors: Tensors, *args: Any, **kwargs: Any) -> Tensors:
+        if self.in_place:
+            getattr(torch, f"_foreach_{name}_")(tensors, *args, **kwargs)
+            return tensors
+        return list(getattr(torch, f"_foreach_{name}")(tensors, *args, **kwargs))
+
+
+IN_PLACE, FUNCTIONAL = Arithmetic(in_place=True), Arithmetic(in_place=False)
+
+Buffers = Mapping[str, Tensors]
+Update = Callable[["L3RSConfig", Tensors, Buffers, torch.Tensor, Arithmetic], tuple[Tensors, Buffers]]
+
+
+class Direction(NamedTuple):
+    """
+    A base optimizer d_p (paper, eq. 1).
+
+    Args:
+        buffers (`tuple[str, ...]`):
+            Keys in `optimizer.state[p]` of its buffers, each of the parameter's shape, initially zero.
+        update (`Callable`):
+            `(config, grads, buffers, steps, arithmetic) -> (directions, buffers)`: takes lists with one tensor a layer
+            and returns such lists, the buffers brought up to date. Gradients are never written, and may be returned,
+            as may buffers. `steps`, of shape `(num_layers,)`, counts each layer's updates, this one included; it is
+            float64 and on the CPU, so that reading it waits for no device. Where gradients of zero give a direction
+            of zero, layers without a gradient stay where they are.
+    """
+
+    buffers: tuple[str, ...]
+    update: Update
+
+
+def _adam(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """
+    m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, which saves a pass over memory, and the
+    quotient is made in the denominator's: on a CPU, new memory of the model's size costs more than the arithmetic.
+    """
+    beta1, beta2 = config.adam_betas
+    averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
+    squares = arithmetic.mul_(buffers["adam_exp_avg_sq"], beta2)
+    squares = arithmetic.addcmul_(squares, grads, grads, value=1 - beta2)
+    correction = 1 - beta1**steps
+    denominators = arithmetic.sqrt(squares)
+    denominators = arithmetic.mul_(denominators, (correction / (1 - beta2**steps).sqrt()).tolist())
+    denominators = arithmetic.add_(denominators, (config.adam_eps * correction).tolist())
+    directions = arithmetic.mul_(arithmetic.reciprocal_(denominators), averages)
+    return directions, {"adam_exp_avg": averages, "adam_exp_avg_sq": squares}
+
+
+def _sgd(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """The gradient itself."""
+    return grads, {}
+
+
+def _muon(
+    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[Tensors, Buffers]:
+    """The running mean of the gradients, a step ahead (Nesterov), with all its singular values near one."""
+    beta1, _ = config.adam_betas
+    averages = arithmetic.lerp_(buffers["muon_exp_avg"], grads, 1 - beta1)
+    ahead = arithmetic.lerp(averages, grads, 1 - beta1)
+    return orthogonalise(ahead), {"muon_exp_avg": averages}
 
 
 # The quintic iteration of Muon's authors: five rounds bring singular values from [0.002, 1] to about [0.7, 1.2].
@@ -56,134 +198,9 @@ def _newton_schulz(matrices: torch.Tensor) -> torch.Tensor:
     return (x.mT if is_tall else x).contiguous()
 
 
-Buffers = Mapping[str, Tensors]
-Update = Callable[[L3RSConfig, Tensors, Buffers, torch.Tensor, Arithmetic], tuple[Tensors, Buffers]]
-
-
-class Direction(NamedTuple):
-    """
-    A base optimizer d_p (paper, eq. 1).
-
-    Args:
-        buffers (`tuple[str, ...]`):
-            Keys in `optimizer.state[p]` of its buffers, each of the parameter's shape, initially zero.
-        update (`Callable`):
-            `(config, grads, buffers, steps, arithmetic) -> (directions, buffers)`: takes lists with one tensor a layer
-            and returns such lists, the buffers brought up to date. Gradients are never written, and may be returned,
-            as may buffers. `steps`, of shape `(num_layers,)`, counts each layer's updates, this one included; it is
-            float64 and on the CPU, so that reading it waits for no device.
-    """
-
-    buffers: tuple[str, ...]
-    update: Update
-
-
-def _adam(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """m̂ / (sqrt(v̂) + ε)"""
-    beta1, beta2 = config.adam_betas
-    averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
-    squares = _squares(beta2, grads, buffers["adam_exp_avg_sq"], arithmetic)
-    directions = _corrected_quotients(averages, squares, steps, config, arithmetic)
-    return directions, {"adam_exp_avg": averages, "adam_exp_avg_sq": squares}
-
-
-def _adabelief(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """
-    m̂ / (sqrt(ŝ) + ε), s being the running mean of (g − m)² (arXiv 2010.07468): Adam that trusts a gradient that is
-    as was foreseen. The ε within s is left out, so that the state of what never had a gradient stays zero.
-    """
-    beta1, beta2 = config.adam_betas
-    averages = arithmetic.lerp_(buffers["adabelief_exp_avg"], grads, 1 - beta1)
-    surprises = arithmetic.add_(FUNCTIONAL.mul_(averages, -1.0), grads)  # g − m
-    squares = _squares(beta2, surprises, buffers["adabelief_exp_avg_sq"], arithmetic)
-    directions = _corrected_quotients(averages, squares, steps, config, arithmetic)
-    return directions, {"adabelief_exp_avg": averages, "adabelief_exp_avg_sq": squares}
-
-
-def _corrected_quotients(
-    averages: Tensors, squares: Tensors, steps: torch.Tensor, config: L3RSConfig, arithmetic: Arithmetic
-) -> Tensors:
-    """
-    m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, which saves a pass over memory, and the
-    quotient is made in the denominator's: on a CPU, new memory of the model's size costs more than the arithmetic.
-    """
-    beta1, beta2 = config.adam_betas
-    corrections = 1 - beta1**steps
-    reciprocals = _reciprocal_roots(squares, corrections / (1 - beta2**steps).sqrt(), config, corrections, arithmetic)
-    return arithmetic.mul_(reciprocals, averages)
-
-
-def _rmsprop(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """g / (sqrt(v̂) + ε): Adam without its first moment, for iterates that are averaged themselves."""
-    beta2 = config.adam_betas[1]
-    squares = _squares(beta2, grads, buffers["rmsprop_exp_avg_sq"], arithmetic)
-    reciprocals = _reciprocal_roots(squares, (1 - beta2**steps).rsqrt(), config, torch.ones_like(steps), arithmetic)
-    return arithmetic.mul_(reciprocals, grads), {"rmsprop_exp_avg_sq": squares}
-
-
-def _squares(beta2: float, grads: Tensors, squares: Tensors, arithmetic: Arithmetic) -> Tensors:
-    """v ← β v + (1 − β) g²"""
-    squares = arithmetic.mul_(squares, beta2)
-    return arithmetic.addcmul_(squares, grads, grads, value=1 - beta2)
-
-
-def _reciprocal_roots(
-    squares: Tensors, factors: torch.Tensor, config: L3RSConfig, eps_factors: torch.Tensor, arithmetic: Arithmetic
-) -> Tensors:
-    """1 / (f sqrt(v) + ε f'), with one f and one f' a layer."""
-    denominators = arithmetic.sqrt(squares)
-    denominators = arithmetic.mul_(denominators, factors.tolist())
-    denominators = arithmetic.add_(denominators, (config.adam_eps * eps_factors).tolist())
-    return arithmetic.reciprocal_(denominators)
-
-
-def _sgd(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """The gradient itself."""
-    return grads, {}
-
-
-def _momentum(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """The running mean of the gradients; its scale, bias correction included, is lost to the normalisation."""
-    averages = arithmetic.lerp_(buffers["momentum_exp_avg"], grads, 1 - config.momentum)
-    return averages, {"momentum_exp_avg": averages}
-
-
-def _muon(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """The running mean of the gradients, a step ahead (Nesterov), with all its singular values near one."""
-    beta1, _ = config.adam_betas
-    averages = arithmetic.lerp_(buffers["muon_exp_avg"], grads, 1 - beta1)
-    ahead = arithmetic.lerp(averages, grads, 1 - beta1)
-    return orthogonalise(ahead), {"muon_exp_avg": averages}
-
-
-def _sign(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
-    """The sign of the running mean of the gradients (Signum, arXiv 1802.04434): Adam's step with half of its state."""
-    beta1, _ = config.adam_betas
-    averages = arithmetic.lerp_(buffers["sign_exp_avg"], grads, 1 - beta1)
-    return arithmetic.sign(averages), {"sign_exp_avg": averages}
-
-
 # The paper's main runs mix Adam and SGD (figs. 4 and 5). An entry here is all that another direction needs.
 DIRECTIONS: dict[str, Direction] = {
     "adam": Direction(("adam_exp_avg", "adam_exp_avg_sq"), _adam),
     "sgd": Direction((), _sgd),
-    "momentum": Direction(("momentum_exp_avg",), _momentum),
-    "rmsprop": Direction(("rmsprop_exp_avg_sq",), _rmsprop),
     "muon": Direction(("muon_exp_avg",), _muon),
-    "sign": Direction(("sign_exp_avg",), _sign),
-    "adabelief": Direction(("adabelief_exp_avg", "adabelief_exp_avg_sq"), _adabelief),
 }

@@ -28,8 +28,8 @@ _KINDS = {
 }
 FITTING = tuple(_KINDS)[:4]
 
-# References whose steps carry over between widths, so that a role is all that need be known of a layer.
-CARRIES_OVER = ("relative", "fan_in")
+# The reference whose steps carry over between widths, so that a role is all that need be known of a layer.
+CARRIES_OVER = "relative"
 
 
 class LayerFit(NamedTuple):
@@ -128,7 +128,7 @@ def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
     """
     weights, rules = match_layers(layers, config.layers)
     sources = weights.argmax(dim=1).tolist()
-    carries_over = config.step_reference in CARRIES_OVER
+    carries_over = config.step_reference == CARRIES_OVER
     by_role: dict[str, list[LayerSpec]] = {}
     for known in config.layers:
         if not known.name.startswith(ROLE_PREFIX):  # of a role alone, no width is known

@@ -252,9 +252,6 @@ def _unique_index(known: Sequence[LayerSpec], key: Callable[[LayerSpec], object]
 # Columns of the feature group "structure" (ours), each roughly within ±1.
 STRUCTURE_NAMES = ("log_fan_in", "log_fan_out", "is_matrix", "depth")
 
-# The fan-in at which the references "fan_in" and "rms" agree; that of the middle of small models.
-REFERENCE_FAN_IN = 64
-
 
 def is_matrix(shape: Sequence[int]) -> bool:
     """Whether a parameter multiplies activations: matrices and kernels, but no biases, scales and added embeddings."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from hf_l3rs.optimizer.config import LONG_RUN
 from hf_l3rs.optimizer.fit import Fit
@@ -63,13 +64,17 @@ class StepMonitor:
             )
         return skipped
 
-    def warn_without_loss(self) -> None:
-        """Warns that no loss is seen."""
-        self._warn(
-            "loss",
-            "L3RS takes steps without seeing the training loss, which it was meta-trained with; call "
-            "optimizer.step(loss), or let the model compute the loss from its labels.",
-        )
+    def warn_without_loss(self, model: nn.Module | None) -> None:
+        """
+        Warns that no loss is seen.
+
+        Args:
+            model (`nn.Module`, *optional*): The model that is trained, if it is known.
+        """
+        why = "call optimizer.step(loss), or let the model compute the loss from its labels."
+        if model is not None and not model.training:
+            why = "the model is in evaluation mode, in which its loss is not read; call model.train()."
+        self._warn("loss", "L3RS was meta-trained with the training loss but takes steps without it: %s", why)
 
     def warn_of_plan(self, groups: Sequence[dict[str, Any]], trained_steps: int | None) -> None:
         """
@@ -136,11 +141,6 @@ class StepMonitor:
                 "by L3RS(..., float32_copy=True), or train float32 parameters under autocast.",
                 low.pop().removeprefix("torch."),
             )
-
-    def warn_of_plain_steps(self, reasons: Iterable[str | None]) -> None:
-        """Warns where fused steps were asked for, but are not to be had."""
-        for reason in filter(None, reasons):
-            self._warn("fused", "%s", reason)
 
     def _warn(self, kind: str, message: str, *args: Any) -> None:
         if kind not in self._warned and not self.quiet:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from hf_l3rs.errors import ArtifactError, ConfigError
-from hf_l3rs.optimizer.config import CHOICES, STRUCTURE, L3RSConfig
+from hf_l3rs.optimizer.config import STRUCTURE, L3RSConfig
 from hf_l3rs.optimizer.features import num_features
 from hf_l3rs.optimizer.layers import STRUCTURE_NAMES, describe_layers
 from hf_l3rs.validation import short
@@ -30,8 +30,7 @@ def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
         ConfigError: If they are too many to be meant.
     """
     inputs = num_features(config) + config.embedding_size + len(STRUCTURE_NAMES) * (STRUCTURE in config.features)
-    outputs = len(config.directions) + 1 + 2 * config.averaging
-    sizes = (inputs, *config.hidden_sizes, outputs)
+    sizes = (inputs, *config.hidden_sizes, len(config.directions) + 1)
     shapes: dict[str, tuple[int, ...]] = {"embeddings": (len(config.layers), config.embedding_size)}
     shapes |= {f"weights.{i}": (fan_out, fan_in) for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes))}
     shapes |= {f"biases.{i}": (fan_out,) for i, fan_out in enumerate(sizes[1:])}
@@ -77,57 +76,50 @@ class Choice(NamedTuple):
     Args:
         mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ; its rows sum to one.
         factor (`torch.Tensor` of shape `(num_layers,)`): On the reference step.
-        averaging (`torch.Tensor` of shape `(num_layers, 2)`):
-            For [`~hf_l3rs.optimizer.averaging.averaging_weights`]; without averaging of shape `(num_layers, 0)`.
     """
 
     mixture: torch.Tensor
     factor: torch.Tensor
-    averaging: torch.Tensor
 
 
-class MetaWeights(NamedTuple):
+class LayersNetwork(NamedTuple):
     """
-    The meta-parameters ψ as tensors.
+    The network with what tells a model's layers apart put in, as a step calls it.
 
     Args:
-        embeddings (`torch.Tensor` of shape `(num_known_layers, embedding_size)`): One a layer.
         linear (`list[tuple[torch.Tensor, torch.Tensor]]`): Weight `(fan_out, fan_in)` and bias of the MLP's layers.
-        num_directions (`int`): How many of the MLP's outputs mix directions.
+        identity (`torch.Tensor` of shape `(num_layers, embedding_size)` or wider):
+            The layers' embeddings, with the columns of the feature group `"structure"`, if there, beside them.
     """
 
-    embeddings: torch.Tensor
     linear: list[tuple[torch.Tensor, torch.Tensor]]
-    num_directions: int
+    identity: torch.Tensor
 
-    def embed(self, weights: torch.Tensor) -> torch.Tensor:
-        """Returns the embeddings, in float64, of layers that are given as weights over the known ones."""
-        return weights.to(self.embeddings).double() @ self.embeddings.double()
-
-    def decider(self, identity: torch.Tensor, like: torch.Tensor) -> Callable[[torch.Tensor], Choice]:
+    def __call__(self, features: torch.Tensor) -> Choice:
         """
-        Returns the network as a step calls it, with what tells a model's layers apart put in.
+        Decides what to do with every layer.
 
         Args:
-            identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
-                From [`~hf_l3rs.optimizer.layers.identify_layers`].
-            like (`torch.Tensor`): Has the device and the type of the features.
+            features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.optimizer.features`].
 
         Returns:
-            `Callable`: Features of shape `(num_layers, num_features)` -> [`Choice`].
+            [`Choice`]
         """
-        weights, structure = identity.to(self.embeddings.device).tensor_split([len(self.embeddings)], dim=1)
-        embeddings = torch.cat((self.embed(weights).to(like), structure.to(like)), dim=1)
-        linear = [(weight.to(like), bias.to(like)) for weight, bias in self.linear]
-        kind = like.device.type
+        kind = features.device.type
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+            return self._choose(features)
+        with torch.autocast(kind, enabled=False):  # a step does not depend on where it is called
+            return self._choose(features)
 
-        def decide(features: torch.Tensor) -> Choice:
-            if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-                return _decide(linear, features, embeddings, self.num_directions)
-            with torch.autocast(kind, enabled=False):  # a step does not depend on where it is called
-                return _decide(linear, features, embeddings, self.num_directions)
-
-        return decide
+    def _choose(self, features: torch.Tensor) -> Choice:
+        *inner, (last_weight, last_bias) = self.linear
+        hidden = torch.cat((features, self.identity), dim=1)
+        for weight, bias in inner:
+            hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
+        output = torch.addmm(last_bias, hidden, last_weight.t())
+        logits, log_factor = output[:, :-1], output[:, -1]
+        factor = torch.exp(log_factor.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+        return Choice(torch.softmax(logits, dim=1), factor)
 
 
 class L3RSNetwork(nn.Module):
@@ -135,14 +127,14 @@ class L3RSNetwork(nn.Module):
     Maps what is seen of each layer to how its base directions are mixed and how large its update is.
 
     The output layer starts at zero, so that an untrained network mixes all directions equally and takes the
-    configuration's reference step (ours).
+    configuration's reference step.
 
     Args:
         config ([`L3RSConfig`]): Layers, directions, features and sizes.
         seed (`int`, *optional*, defaults to `0`): Seed of the initial weights.
 
     Reference:
-        Paper, fig. 2. Sizes, activation (SiLU) and initialisation are ours.
+        Paper, fig. 2, which leaves sizes, activation and initialisation open.
     """
 
     def __init__(self, config: L3RSConfig, seed: int = 0) -> None:
@@ -165,39 +157,27 @@ class L3RSNetwork(nn.Module):
             self.weights.append(nn.Parameter(weight, requires_grad=False))
             self.biases.append(nn.Parameter(torch.zeros(fan_out), requires_grad=False))
 
-    def forward(self, features: torch.Tensor, embeddings: torch.Tensor) -> Choice:
+    def for_layers(
+        self, identity: torch.Tensor, like: torch.Tensor, vector: torch.Tensor | None = None
+    ) -> LayersNetwork:
         """
+        Returns the network as a step of certain layers calls it.
+
         Args:
-            features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.optimizer.features`].
-            embeddings (`torch.Tensor` of shape `(num_layers, embedding_size)`):
-                The layers' embeddings, with the columns of the feature group `"structure"`, if there, beside them.
-
-        Returns:
-            [`Choice`]
+            identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
+                From [`~hf_l3rs.optimizer.layers.identify_layers`].
+            like (`torch.Tensor`): Has the device and the type of the features.
+            vector (`torch.Tensor` of shape `(num_meta_parameters,)`, *optional*):
+                Other meta-parameters, as [`~L3RSNetwork.to_vector`] orders them; gradients go through to it.
         """
-        return _decide(self.meta_weights().linear, features, embeddings, len(self.config.directions))
-
-    def meta_weights(self, vector: torch.Tensor | None = None) -> MetaWeights:
-        """
-        Returns the meta-parameters ψ, or what another vector of them, as [`~L3RSNetwork.to_vector`] orders it, stands
-        for: views of it, through which gradients and `torch.func.vmap` go.
-        """
-        tensors: Sequence[torch.Tensor] = list(self.parameters())
+        own: Sequence[torch.Tensor] = list(self.parameters())
         if vector is not None:
-            chunks = vector.split([parameter.numel() for parameter in tensors])
-            tensors = [chunk.view(parameter.shape) for chunk, parameter in zip(chunks, tensors)]
-        count = len(self.weights)
-        *hidden, last = tensors[1 : count + 1]
-        if self.config.constant:  # of what is constant only the bias is left
-            last = last * torch.tensor(self._reads_features()).to(last)[:, None]
-        linear = list(zip([*hidden, last], tensors[count + 1 :]))
-        return MetaWeights(tensors[0], linear, len(self.config.directions))
-
-    def _reads_features(self) -> list[float]:
-        """Returns for each output 1, or 0 if it is constant."""
-        of_mixture, of_step = (float(choice not in self.config.constant) for choice in CHOICES)
-        others = len(self.biases[-1]) - len(self.config.directions) - 1
-        return [of_mixture] * len(self.config.directions) + [of_step] + [1.0] * others
+            own = [part.view_as(each) for part, each in zip(vector.split([each.numel() for each in own]), own)]
+        embeddings, count = own[0], len(self.weights)
+        weights, structure = identity.to(embeddings.device).tensor_split([len(embeddings)], dim=1)
+        embedded = torch.cat((embed(weights, embeddings).to(like), structure.to(like)), dim=1)
+        linear = zip(own[1 : count + 1], own[count + 1 :])
+        return LayersNetwork([(weight.to(like), bias.to(like)) for weight, bias in linear], embedded)
 
     @property
     def num_meta_parameters(self) -> int:
@@ -255,21 +235,9 @@ class L3RSNetwork(nn.Module):
         return digest.hexdigest()[:16]
 
 
-def _decide(
-    linear: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    features: torch.Tensor,
-    embeddings: torch.Tensor,
-    num_directions: int,
-) -> Choice:
-    """The MLP. The columns of its output are the directions' logits, the logarithm of the factor, and the rest."""
-    *inner, (last_weight, last_bias) = linear
-    hidden = torch.cat((features, embeddings), dim=1)
-    for weight, bias in inner:
-        hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
-    output = torch.addmm(last_bias, hidden, last_weight.t())
-    logits, log_factor, averaging = output.tensor_split((num_directions, num_directions + 1), dim=1)
-    factor = torch.exp(log_factor[:, 0].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
-    return Choice(torch.softmax(logits, dim=1), factor, averaging)
+def embed(weights: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    """Returns the embeddings, in float64, of layers that are given as weights over the known ones."""
+    return weights.to(embeddings).double() @ embeddings.double()
 
 
 def choose_network(

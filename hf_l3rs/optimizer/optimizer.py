@@ -1,9 +1,10 @@
-"""L3RS as its users meet it: loaded from a folder or the Hub, and known to the stock Trainer."""
+"""L3RS as its users meet it: a torch optimizer, loaded from a folder or the Hub, and known to the stock Trainer."""
 
 from __future__ import annotations
 
 import copy
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,31 +13,33 @@ from torch import nn
 
 from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.batch_norm import batch_norms, set_momentum
-from hf_l3rs.optimizer.binding import Bindings
 from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, Fit, check_minimum_fit, measure_fit, refuse_misfit
-from hf_l3rs.optimizer.layers import identify_layers
+from hf_l3rs.optimizer.layers import canonical_name, describe_layers, identify_layers, named_trainable_parameters
 from hf_l3rs.optimizer.loss import LossObserver
 from hf_l3rs.optimizer.monitor import StepMonitor
 from hf_l3rs.optimizer.network import L3RSNetwork, choose_network
 from hf_l3rs.optimizer.parameters import (
-    LateBoundOptimizer,
     NamedParameters,
     all_named,
     check_lr,
+    check_names,
     check_num_training_steps,
-    check_switches,
+    check_switch,
     named_groups,
     planned_steps,
+    refuse_sharding,
+    refuse_sparse_modules,
 )
 from hf_l3rs.optimizer.saved_state import check_groups, check_state_dict, exact_state
+from hf_l3rs.optimizer.step import Bindings
 
 
-# Beside torch's own; what else there is is derived, or belongs to one process.
+# What copies and pickles keep beside torch's own; the rest is derived, or belongs to one process.
 _KEPT_IN_COPIES = (
     "network",
+    "commit_hash",
     "float32_copy",
-    "fused",
     "minimum_fit",
     "quiet",
     "_identity",
@@ -44,22 +47,54 @@ _KEPT_IN_COPIES = (
     "_waiting_state",
 )
 
-_UNBOUND = (
-    "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) on the L3RS itself, with "
-    "Accelerate before accelerator.prepare, whose wrapper has no bind."
-)
 
-
-class LearnedOptimizer(LateBoundOptimizer):
+class L3RS(torch.optim.Optimizer):
     """
-    [`~hf_l3rs.L3RS`] without Hub and Trainer: a torch optimizer that is given its meta-weights.
+    Learned Layer-wise Learning Rate Scheduler: mixes the directions of base optimizers, layer by layer, as a small
+    network decides that was meta-trained for one pretrained model (paper, eq. 1 and fig. 2).
+
+    A step changes layer l by −lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖.
 
     Args:
-        params, config, network, lr, num_training_steps, synchronize_loss, float32_copy, fused, minimum_fit:
-            As of [`~hf_l3rs.L3RS`].
+        params (`nn.Module`, or an iterable of named parameters or of groups of them, *optional*):
+            What to train. Without it the optimizer waits for [`~L3RS.bind`]; `transformers.Trainer` calls that itself.
+        config ([`L3RSConfig`], *optional*): Makes an untrained L3RS of this configuration.
+        network ([`L3RSNetwork`], *optional*): The meta-weights, in place of `config`. With neither, an untrained
+            L3RS is made for the layers of `params`.
+        lr (`float`, *optional*, defaults to `1.0`):
+            Multiplier on the learned step, without unit: 1.0 is as meta-trained, 0.0 changes nothing.
+        num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps; the Trainer tells it.
+        synchronize_loss (`bool`, *optional*, defaults to `True`):
+            Whether the training loss is averaged over processes where `torch.distributed` is initialised.
+        float32_copy (`bool`, *optional*, defaults to `False`):
+            Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
+            updates smaller than their rounding are lost.
+        minimum_fit (`float`, *optional*, defaults to `0.5`):
+            The least share of the trained parameters, in [0, 1], that must be in layers that the meta-weights are
+            made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model, as
+            an untrained L3RS does.
         quiet (`bool`, *optional*, defaults to `False`):
-            Whether to warn of nothing and to train any model, as in meta-training, where many candidates are bad.
+            Whether to warn of nothing, to train any model and to leave the Trainer alone, as in meta-training, where
+            many candidates are bad.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+        BindingError: If the parameters have no names, or the meta-weights are another model's.
+
+    Example:
+
+    ```python
+    model.train()
+    optimizer = L3RS.from_pretrained("l3rs-resnet-tiny-fashion").bind(model, num_training_steps=100)
+    for batch in batches:
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()  # models that return no loss: optimizer.step(loss)
+        optimizer.zero_grad()
+    ```
     """
+
+    commit_hash: str | None = None
 
     def __init__(
         self,
@@ -71,32 +106,101 @@ class LearnedOptimizer(LateBoundOptimizer):
         num_training_steps: int | None = None,
         synchronize_loss: bool = True,
         float32_copy: bool = False,
-        fused: bool = False,
         minimum_fit: float = MINIMUM_FIT,
         quiet: bool = False,
     ) -> None:
         check_lr(lr)
         check_num_training_steps(num_training_steps)
         check_minimum_fit(minimum_fit)
-        check_switches(float32_copy=float32_copy, fused=fused)
+        check_switch("float32_copy", float32_copy)
         groups = named_groups(params)
-        self.minimum_fit = 0.0 if network is None else minimum_fit  # an untrained one has learned no model's ways
+        # an untrained network has learned no model's ways
+        self.minimum_fit = 0.0 if network is None or quiet else minimum_fit
         self.network = network = choose_network(network, config, all_named(groups))
         self.loss_observer = LossObserver(synchronize_loss)
-        self.float32_copy, self.fused, self.quiet = float32_copy, fused, quiet
+        self.float32_copy, self.quiet = float32_copy, quiet
         self._init_transient()
-        defaults = {"step": 0, "num_training_steps": num_training_steps, "fingerprint": network.fingerprint()}
-        super().__init__(groups, params if isinstance(params, nn.Module) else None, {"lr": lr, **defaults})
+        run = {"step": 0, "num_training_steps": num_training_steps, "fingerprint": network.fingerprint()}
+        super().__init__(groups or [{"params": [], "param_names": []}], {"lr": lr, **run})
+        model = params if isinstance(params, nn.Module) else None
+        if groups:
+            self._take_layers(self._checked_layers(model, groups))
+        if model is not None:
+            self._follow(model)
+        self._meet_trainer()
 
     def _init_transient(self) -> None:
         """Everything that is derived from `param_groups`, `state` and the network, or belongs to one process."""
-        super()._init_transient()
+        self._model: weakref.ref[nn.Module] | None = None
         self._identity: dict[str, torch.Tensor] = {}
         self._layers: tuple[LayerSpec, ...] = ()
-        self._bindings = Bindings(self.network, self.float32_copy, self.fused)
+        self._bindings = Bindings(self.network, self.float32_copy)
         self.monitor = StepMonitor(self.quiet)
         self._waiting_state: dict[str, Any] | None = None
         self.was_restored = False  # whether the state is a loaded one, with which no step was taken yet
+
+    def _meet_trainer(self) -> None:
+        """
+        Makes every Trainer that is built from now on connect itself to this optimizer. An optimizer with parameters of
+        its own may need no Trainer, whose import takes seconds.
+        """
+        if not self.quiet and (not self.is_bound or "transformers.trainer" in sys.modules):
+            from hf_l3rs.trainer.callback import register
+
+            register()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *,
+        params: Any = None,
+        lr: float = 1.0,
+        num_training_steps: int | None = None,
+        float32_copy: bool = False,
+        minimum_fit: float = MINIMUM_FIT,
+        **kwargs: Any,
+    ) -> L3RS:
+        """
+        Loads a meta-trained L3RS. Its `commit_hash` is the commit that was loaded.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or the id of a Hub repository.
+            params, lr, num_training_steps, float32_copy, minimum_fit: As of [`L3RS`].
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as of
+                [`~hf_l3rs.L3RSArtifact.from_pretrained`].
+
+        Raises:
+            ArtifactError: If it cannot be had, or is not a readable L3RS.
+            ConfigError: If its config is of a newer format or has an invalid value.
+            BindingError: If it is another model's than that of `params`.
+        """
+        from hf_l3rs.hub.pretrained import L3RSArtifact
+
+        artifact = L3RSArtifact.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        optimizer = cls(
+            params,
+            network=artifact.network,
+            lr=lr,
+            num_training_steps=num_training_steps,
+            float32_copy=float32_copy,
+            minimum_fit=minimum_fit,
+        )
+        optimizer.commit_hash = artifact.commit_hash
+        return optimizer
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> str | None:
+        """Saves the meta-weights, not the state of the run; see [`~hf_l3rs.L3RSArtifact.save_pretrained`]."""
+        return self._artifact().save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Uploads the meta-weights; see [`~hf_l3rs.L3RSArtifact.push_to_hub`]."""
+        return self._artifact().push_to_hub(repo_id, **kwargs)
+
+    def _artifact(self) -> Any:
+        from hf_l3rs.hub.pretrained import L3RSArtifact
+
+        return L3RSArtifact(self.network, self.commit_hash)
 
     @property
     def config(self) -> L3RSConfig:
@@ -104,11 +208,21 @@ class LearnedOptimizer(LateBoundOptimizer):
         return self.network.config
 
     @property
+    def is_bound(self) -> bool:
+        """Whether the optimizer has parameters to train."""
+        return any(group["params"] for group in self.param_groups)
+
+    @property
+    def follows_model(self) -> bool:
+        """Whether the optimizer trains whatever is trainable in its model. It does not if it was given parameters."""
+        return self._model is not None and len(self.param_groups) == 1
+
+    @property
     def fit(self) -> Fit | None:
         """How well the meta-weights fit what is trained; `None` while the optimizer is not bound."""
         return measure_fit(self._layers or self._current_layers(), self.config) if self.is_bound else None
 
-    def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> LearnedOptimizer:
+    def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> L3RS:
         """
         Gives the optimizer the parameters to train, and starts to read the loss from the model's output. From a model,
         not from parameters alone, batch norm is looked after, too: `config.batch_norm_momentum` is set in it for good.
@@ -120,7 +234,7 @@ class LearnedOptimizer(LateBoundOptimizer):
             num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps.
 
         Returns:
-            [`LearnedOptimizer`]: The optimizer itself.
+            [`L3RS`]: The optimizer itself.
 
         Raises:
             BindingError: If there is nothing to train, names are missing, or the L3RS is another model's.
@@ -136,19 +250,68 @@ class LearnedOptimizer(LateBoundOptimizer):
                 group["num_training_steps"] = num_training_steps
         return self
 
+    def _bind_parameters(self, model: nn.Module | NamedParameters) -> None:
+        """Takes what is trainable in `model`, and drops the state if that is not what was trained before."""
+        module = model if isinstance(model, nn.Module) else None
+        refuse_sharding()
+        if module is not None:
+            refuse_sparse_modules(module)
+        groups = named_groups(model)
+        if len(groups) != 1:
+            got = f"{len(groups)} groups" if groups else "None"
+            raise BindingError(
+                f"L3RS is bound to a model or its named parameters, got {got}; pass one of those, or build the "
+                "optimizer with the groups."
+            )
+        names, params = groups[0]["param_names"], groups[0]["params"]
+        if not params:
+            raise BindingError("Every parameter of the model is frozen, so there is nothing to train; unfreeze some.")
+        check_names(names)
+        current = [param for group in self.param_groups for param in group["params"]]
+        if len(current) != len(params) or any(old is not new for old, new in zip(current, params)):
+            if len(self.param_groups) != 1:
+                raise BindingError("An optimizer with several parameter groups cannot be bound anew; build another.")
+            layers = self._checked_layers(module, groups)
+            self.state.clear()
+            self.param_groups[0].update(params=params, param_names=names)
+            self._take_layers(layers)
+        if module is not None:
+            self._follow(module)
+
     def _follow(self, model: nn.Module) -> None:
-        super()._follow(model)
+        """Remembers the model, so that layers that are frozen or unfrozen later are noticed, and looks after it."""
+        self._model = weakref.ref(model)
         self.loss_observer.watch(model)
         set_momentum(batch_norms(model), self.config.batch_norm_momentum)
 
-    def reset(self) -> None:
-        """Forgets everything about the run: the next step is a first step. Parameters and plan stay."""
-        self.state.clear()
+    def _layers_of(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
+        """Describes the layers in the groups; what is frozen in `model`, if known, helps to tell their roles."""
+        trained = dict(all_named(groups))
+        of_model = {} if model is None else {canonical_name(name): param for name, param in model.named_parameters()}
+        layers = describe_layers({**of_model, **trained}.items())  # a group may be of something beside the model
+        return tuple(layer for layer in layers if layer.name in trained)
+
+    def _checked_layers(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
+        """Describes the layers in the groups; raises, before anything is changed, if they fit too little."""
+        layers = self._layers_of(model, groups)
+        refuse_misfit(measure_fit(layers, self.config), self.minimum_fit)
+        return layers
+
+    def _current_model(self) -> nn.Module | None:
+        return self._model() if self._model is not None else None
+
+    def _current_layers(self) -> tuple[LayerSpec, ...]:
+        return self._layers_of(self._current_model(), self.param_groups)
+
+    def _take_layers(self, layers: tuple[LayerSpec, ...]) -> None:
+        """Finds the embedding of every layer, because others are trained than before."""
         self._bindings.clear()
-        self.loss_observer.clear()
         self.was_restored = False
-        for group in self.param_groups:
-            group["step"] = 0
+        self._layers = layers
+        self._identity = {layer.name: row for layer, row in zip(layers, identify_layers(layers, self.config))}
+        self.monitor.warn_of_misfit(measure_fit(layers, self.config))
+        if not self.float32_copy:
+            self.monitor.warn_of_rounding(param for _, param in all_named(self.param_groups))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """
@@ -171,23 +334,23 @@ class LearnedOptimizer(LateBoundOptimizer):
             param_group = {"step": run["step"], "num_training_steps": run["num_training_steps"], **param_group}
         check_lr(param_group.get("lr", self.defaults["lr"]))
         check_num_training_steps(param_group.get("num_training_steps"))
-        super().add_param_group(param_group)
+        if "param_names" in param_group:
+            param_group = {**param_group, "params": list(zip(param_group["param_names"], param_group["params"]))}
+        (param_group,) = named_groups([param_group])
+        names, params = param_group["param_names"], param_group["params"]
+        check_names([*(name for name, _ in all_named(self.param_groups)), *names])
+        super().add_param_group({**param_group, "params": list(zip(names, params))})
+        self.param_groups[-1]["param_names"] = names
         self._identity, self._layers = {}, ()  # found anew, or refused, when all groups are known
 
-    def _check_layers(self, layers: Sequence[LayerSpec]) -> None:
-        if not self.quiet:
-            refuse_misfit(measure_fit(layers, self.config), self.minimum_fit)
-
-    def _take_layers(self, layers: tuple[LayerSpec, ...]) -> None:
-        """Finds the embedding of every layer."""
+    def reset(self) -> None:
+        """Forgets everything about the run: the next step is a first step. Parameters and plan stay."""
+        self.state.clear()
         self._bindings.clear()
+        self.loss_observer.clear()
         self.was_restored = False
-        self._layers = layers
-        self._identity = {layer.name: row for layer, row in zip(layers, identify_layers(layers, self.config))}
-        if not self.quiet:
-            self.monitor.warn_of_misfit(measure_fit(layers, self.config))
-        if not self.float32_copy:
-            self.monitor.warn_of_rounding(param for _, param in all_named(self.param_groups))
+        for group in self.param_groups:
+            group["step"] = 0
 
     def observe_loss(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
         """
@@ -216,9 +379,13 @@ class LearnedOptimizer(LateBoundOptimizer):
             BindingError: If it is not bound, was not told the number of steps, or added groups fit it too little.
         """
         if not self.is_bound:
-            raise BindingError(_UNBOUND)
-        plans = [planned_steps(group) for group in self.param_groups]
-        self.monitor.warn_of_plan(self.param_groups, self.config.num_training_steps)
+            raise BindingError(
+                "L3RS has no parameters yet; call optimizer.bind(model, num_training_steps=...) on the L3RS itself, "
+                "with Accelerate before accelerator.prepare, whose wrapper has no bind."
+            )
+        groups = self.param_groups
+        plans = [planned_steps(group) for group in groups]
+        self.monitor.warn_of_plan(groups, self.config.num_training_steps)
         result: Any = closure
         if callable(closure):
             with torch.enable_grad():
@@ -228,20 +395,17 @@ class LearnedOptimizer(LateBoundOptimizer):
             self.loss_observer.add(result)
         self._refresh_network()
         if not self._identity:
-            self._check_layers(layers := self._current_layers())
-            self._take_layers(layers)
+            self._take_layers(self._checked_layers(self._current_model(), groups))
         # all bindings are made, or refused, before the first parameter moves
-        of_group, groups = self._bindings.of_group, self.param_groups
-        bindings = [of_group(index, group, self._identity, self.state) for index, group in enumerate(groups)]
-        loss = self.loss_observer.take(next(p for group in self.param_groups for p in group["params"]).device)
-        if loss is None and "loss" in self.config.features and any(group["lr"] != 0 for group in self.param_groups):
-            self.monitor.warn_without_loss()
+        bindings = self._bindings.of_groups(groups, self._identity, self.state)
+        loss = self.loss_observer.take(next(param for group in groups for param in group["params"]).device)
+        if loss is None and "loss" in self.config.features and any(group["lr"] != 0 for group in groups):
+            self.monitor.warn_without_loss(self._current_model())
         self.was_restored = False
         decisions = []
         for group, planned, bound in zip(groups, plans, bindings):
             group["step"] += 1
             decisions += [binding.step(group, planned, loss) for binding in bound]
-        self.monitor.warn_of_plain_steps(binding.plain_because for bound in bindings for binding in bound)
         self.monitor.observe(decisions)
         return result
 
@@ -286,148 +450,41 @@ class LearnedOptimizer(LateBoundOptimizer):
         self._bindings.clear()
         self.state.update(exact_state(state_dict, self.param_groups))
 
+    def _rebind_to(self, saved_names: Sequence[list[str] | None]) -> None:
+        """Makes sure that the layers are those of a state: some may have been frozen or unfrozen since the binding."""
+        own = [group["param_names"] for group in self.param_groups]
+        if saved_names == own:
+            return
+        model = self._current_model()
+        if model is not None:
+            trainable = [canonical_name(name) for name, _ in named_trainable_parameters(model)]
+            if saved_names == [trainable]:
+                self._bind_parameters(model)
+                return
+        raise BindingError(
+            f"The checkpoint is of {sum(len(names or ()) for names in saved_names)} layers, but the optimizer has "
+            f"{sum(map(len, own))}, or they have other names; freeze and unfreeze the same layers as in the run that "
+            "made it."
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: getattr(self, name) for name in _KEPT_IN_COPIES}
         return {**super().__getstate__(), **kept, "synchronize_loss": self.loss_observer.synchronize}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        if "network" in state:  # torch's own load_state_dict comes here too, with state and param_groups only
-            self.network = state["network"]
-            self.float32_copy, self.fused, self.quiet = state["float32_copy"], state["fused"], state["quiet"]
+        is_copy = "network" in state  # torch's own load_state_dict comes here too, with state and param_groups only
+        if is_copy:
+            self.network, self.float32_copy, self.quiet = state["network"], state["float32_copy"], state["quiet"]
             self.loss_observer = LossObserver(state.pop("synchronize_loss"))
             self._init_transient()
         super().__setstate__(state)
         self._bindings.clear()
-
-
-class L3RS(LearnedOptimizer):
-    """
-    Learned Layer-wise Learning Rate Scheduler: mixes the directions of base optimizers, layer by layer, as a small
-    network decides that was meta-trained for one pretrained model (paper, eq. 1 and fig. 2).
-
-    A step changes layer l by −lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖.
-
-    Args:
-        params (`nn.Module`, or an iterable of named parameters or of groups of them, *optional*):
-            What to train. Without it the optimizer waits for [`~L3RS.bind`], which `transformers.Trainer` needs no
-            help for.
-        config ([`L3RSConfig`], *optional*): Makes an untrained L3RS of this configuration.
-        network ([`L3RSNetwork`], *optional*): The meta-weights, in place of `config`. With neither, an untrained
-            L3RS is made for the layers of `params`.
-        lr (`float`, *optional*, defaults to `1.0`):
-            Multiplier on the learned step, without unit: 1.0 is as meta-trained, 0.0 changes nothing.
-        num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps; the Trainer tells it.
-        synchronize_loss (`bool`, *optional*, defaults to `True`):
-            Whether the training loss is averaged over processes where `torch.distributed` is initialised.
-        float32_copy (`bool`, *optional*, defaults to `False`):
-            Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
-            updates smaller than their rounding are lost.
-        fused (`bool`, *optional*, defaults to `False`):
-            Whether steps of float32 parameters on the CPU go through memory twice only, in kernels that a C compiler
-            makes at the first step; equal to the plain step but for rounding. Where that cannot be, a warning says
-            why, and steps are plain.
-        minimum_fit (`float`, *optional*, defaults to `0.5`):
-            The least share of the trained parameters, in [0, 1], that must be in layers that the meta-weights are
-            made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model, as
-            an untrained L3RS does.
-
-    Raises:
-        ConfigError: If a value is out of its range.
-        BindingError: If the parameters have no names, or the meta-weights are another model's.
-
-    Example:
-
-    ```python
-    optimizer = L3RS.from_pretrained("l3rs-resnet-tiny-fashion").bind(model, num_training_steps=100)
-    for batch in batches:
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()  # models that return no loss: optimizer.step(loss)
-        optimizer.zero_grad()
-    ```
-    """
-
-    commit_hash: str | None = None
-
-    def __init__(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__(params, *args, **kwargs)
-        self._meet_trainer()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: Any,
-        *,
-        params: Any = None,
-        lr: float = 1.0,
-        num_training_steps: int | None = None,
-        float32_copy: bool = False,
-        fused: bool = False,
-        minimum_fit: float = MINIMUM_FIT,
-        **kwargs: Any,
-    ) -> L3RS:
-        """
-        Loads a meta-trained L3RS. Its `commit_hash` is the commit that was loaded.
-
-        Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or the id of a Hub repository.
-            params (`nn.Module` or an iterable of named parameters, *optional*): What to train.
-            lr (`float`, *optional*, defaults to `1.0`): Multiplier on the learned step, without unit.
-            num_training_steps (`int`, *optional*): Planned length of the run in optimizer steps.
-            float32_copy (`bool`, *optional*, defaults to `False`): Whether low precision keeps float32 copies.
-            fused (`bool`, *optional*, defaults to `False`): Whether steps are compiled, see above.
-            minimum_fit (`float`, *optional*, defaults to `0.5`): What fits a model less is refused; 0 trains any.
-            kwargs: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as of
-                [`~hf_l3rs.L3RSArtifact.from_pretrained`].
-
-        Raises:
-            ArtifactError: If it cannot be had, or is not a readable L3RS.
-            ConfigError: If its config is of a newer format or has an invalid value.
-            BindingError: If it is another model's than that of `params`.
-        """
-        from hf_l3rs.hub.pretrained import L3RSArtifact
-
-        artifact = L3RSArtifact.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        optimizer = cls(
-            params,
-            network=artifact.network,
-            lr=lr,
-            num_training_steps=num_training_steps,
-            float32_copy=float32_copy,
-            fused=fused,
-            minimum_fit=minimum_fit,
-        )
-        optimizer.commit_hash = artifact.commit_hash
-        return optimizer
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> str | None:
-        """Saves the meta-weights, not the state of the run; see [`~hf_l3rs.L3RSArtifact.save_pretrained`]."""
-        return self._artifact().save_pretrained(save_directory, **kwargs)
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Uploads the meta-weights; see [`~hf_l3rs.L3RSArtifact.push_to_hub`]."""
-        return self._artifact().push_to_hub(repo_id, **kwargs)
-
-    def _artifact(self) -> Any:
-        from hf_l3rs.hub.pretrained import L3RSArtifact
-
-        return L3RSArtifact(self.network, self.commit_hash)
-
-    def _meet_trainer(self) -> None:
-        """
-        Makes every Trainer that is built from now on connect itself to this optimizer. An optimizer with parameters of
-        its own may need no Trainer, whose import takes seconds.
-        """
-        if not self.is_bound or "transformers.trainer" in sys.modules:
-            from hf_l3rs.trainer.callback import register
-
-            register()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "commit_hash": self.commit_hash}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "network" in state:  # a copy, which may be the first L3RS of a fresh process
+        if is_copy:  # it may be the first L3RS of a fresh process
             self._meet_trainer()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> L3RS:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from hf_l3rs.errors import BindingError
-from hf_l3rs.optimizer.binding import FLOAT32
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.features import EMA_CHANNELS
 from hf_l3rs.optimizer.parameters import all_named, check_lr, check_num_training_steps
-from hf_l3rs.optimizer.step import buffer_names
+from hf_l3rs.optimizer.step import FLOAT32, buffer_names
 from hf_l3rs.validation import short
 
 

@@ -1,16 +1,18 @@
-"""The update of all layers at once: eq. 1, in place for training, or as a pure function of state and meta-weights."""
+"""
+The step of all layers at once, eq. 1: as a function of parameters, gradients and state ([`LayerStack`]), and on the
+parameters and the state of an optimizer ([`Binding`]).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+import operator
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-from hf_l3rs.optimizer.arithmetic import Arithmetic, Tensors
-from hf_l3rs.optimizer.averaging import AVERAGE, FAST, average_iterates, averaging_weights
 from hf_l3rs.optimizer.config import LONG_RUN, L3RSConfig
-from hf_l3rs.optimizer.directions import DIRECTIONS
+from hf_l3rs.optimizer.directions import DIRECTIONS, IN_PLACE, Arithmetic, Tensors
 from hf_l3rs.optimizer.features import (
     EMA_CHANNELS,
     Features,
@@ -19,8 +21,9 @@ from hf_l3rs.optimizer.features import (
     stack_features,
     time_coefficients,
 )
-from hf_l3rs.optimizer.layers import REFERENCE_FAN_IN, fan_in, is_matrix
-from hf_l3rs.optimizer.network import Choice
+from hf_l3rs.optimizer.layers import fan_in
+from hf_l3rs.optimizer.network import L3RSNetwork, LayersNetwork
+from hf_l3rs.optimizer.parameters import refuse_sharded, refuse_sparse_gradients
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
@@ -29,13 +32,11 @@ TINY = 1e-12
 # Under the reference "relative", a parameter counts as no smaller than this per element: one that is zero moves, too.
 LEAST_RMS = 0.02
 
-# Features of shape `(num_layers, num_features)` -> what the network decides. It knows the layers' embeddings.
-Decide = Callable[[torch.Tensor], Choice]
+# The fan-in of a matrix, and the number of trained parameters, above which the config's exponents shrink steps.
+REFERENCE_FAN_IN, REFERENCE_SIZE = 64, 100_000
 
-
-def state_dtype(parameter: torch.Tensor) -> torch.dtype:
-    """The type that a parameter's state and update are computed in: float64 stays, everything else is float32."""
-    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+# Key in `optimizer.state[p]` of the float32 copy of a low-precision parameter, where one is kept.
+FLOAT32 = "float32"
 
 
 class LayerState(NamedTuple):
@@ -45,7 +46,7 @@ class LayerState(NamedTuple):
     Args:
         steps (`torch.Tensor` of shape `(num_layers,)`, on the CPU): Updates that each layer has had.
         ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The averages of eq. 2, channels as EMA_CHANNELS.
-        buffers (`Mapping[str, list[torch.Tensor]]`): See [`initial_buffers`], by their keys, one tensor a layer.
+        buffers (`Mapping[str, list[torch.Tensor]]`): Those of the directions, by their keys, one tensor a layer.
     """
 
     steps: torch.Tensor
@@ -71,23 +72,6 @@ class Decision(NamedTuple):
     is_usable: torch.Tensor | None
 
 
-class Outcome(NamedTuple):
-    """
-    What [`LayerStack.decide`] returns.
-
-    Args:
-        ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The state's, brought up to date.
-        decision ([`Decision`]): For who wants to know.
-        shares (`torch.Tensor` of shape `(num_layers, num_directions)`): μ(l)_p / ‖d_p(l)‖.
-        averaging (`torch.Tensor` of shape `(num_layers, 2)` or `(num_layers, 0)`): As the network's [`Choice`] has it.
-    """
-
-    ema: torch.Tensor
-    decision: Decision
-    shares: torch.Tensor
-    averaging: torch.Tensor
-
-
 class LayerStack:
     """
     The layers that one step updates, all on one device. Holds what does not change from step to step.
@@ -95,9 +79,11 @@ class LayerStack:
     Args:
         config ([`L3RSConfig`]): Directions, features and their constants.
         layers (`Sequence[torch.Tensor]`): The layers' parameters; only their shapes, types and device are used.
+        num_trained (`int`, *optional*):
+            Trained parameters of the whole run, for `config.size_exponent`; by default those of `layers`.
     """
 
-    def __init__(self, config: L3RSConfig, layers: Sequence[torch.Tensor]) -> None:
+    def __init__(self, config: L3RSConfig, layers: Sequence[torch.Tensor], num_trained: int | None = None) -> None:
         self.config = config
         self.device = layers[0].device
         self.dtypes = [state_dtype(layer) for layer in layers]
@@ -106,33 +92,39 @@ class LayerStack:
         self.max_norm = torch.finfo(self.dtype).max ** 0.5
         numel = torch.tensor([max(layer.numel(), 1) for layer in layers], dtype=self.dtype)
         self.sqrt_numel = numel.sqrt().to(self.device)
-        self.reference_norm = config.base_step * self._reference_sizes([layer.shape for layer in layers])
+        self.reference = config.base_step * self._reference_factors(layers, num_trained)
         gains = 1 - torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
         self.gains = gains.expand(len(layers), len(EMA_CHANNELS), -1)
         self._time_coefficients: dict[int, torch.Tensor] = {}
 
-    def _reference_sizes(self, shapes: Sequence[Sequence[int]]) -> torch.Tensor:
-        """What the reference step is a multiple of, as far as it is known beforehand."""
-        if self.config.step_reference == "rms":
-            return self.sqrt_numel
-        if self.config.step_reference == "fan_in":
-            widths = [REFERENCE_FAN_IN / fan_in(shape) if is_matrix(shape) else 1.0 for shape in shapes]
-            return self.sqrt_numel * self.sqrt_numel.new_tensor(widths)
-        return torch.ones_like(self.sqrt_numel)
+    def _reference_factors(self, layers: Sequence[torch.Tensor], num_trained: int | None) -> torch.Tensor:
+        """What the base step is multiplied by in the reference step, as far as it is known beforehand."""
+        is_relative = self.config.step_reference == "relative"
+        factors = torch.ones_like(self.sqrt_numel) if is_relative else self.sqrt_numel
+        if self.config.width_exponent:
+            widths = [fan_in(layer.shape) if layer.ndim == 2 else 1 for layer in layers]
+            shares = [min(1.0, REFERENCE_FAN_IN / width) ** self.config.width_exponent for width in widths]
+            factors = factors * factors.new_tensor(shares)
+        if self.config.size_exponent:
+            size = num_trained if num_trained is not None else sum(layer.numel() for layer in layers)
+            factors = factors * min(1.0, REFERENCE_SIZE / max(size, 1)) ** self.config.size_exponent
+        return factors
 
     def initial_state(self, params: Sequence[torch.Tensor]) -> LayerState:
-        """Returns the state before the first step of layers with these parameters."""
-        ema, steps = self.initial_averages()
-        each = [initial_buffers(self.config, param, dtype) for param, dtype in zip(params, self.dtypes)]
-        return LayerState(steps, ema, {name: [own[name] for own in each] for name in buffer_names(self.config)})
+        """Returns the state before the first step of layers with these parameters: zeros."""
+        each = list(zip(params, self.dtypes))
+        buffers = {
+            name: [torch.zeros_like(param, dtype=dtype) for param, dtype in each] for name in buffer_names(self.config)
+        }
+        return LayerState(*self.initial_averages(), buffers)
 
     def initial_averages(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns `ema` and `steps` of the state before the first step."""
-        return torch.zeros(self.gains.shape, dtype=self.dtype, device=self.device), torch.zeros(len(self.gains))
+        """Returns `steps` and `ema` of the state before the first step."""
+        return torch.zeros(len(self.gains)), torch.zeros(self.gains.shape, dtype=self.dtype, device=self.device)
 
     def step(
         self,
-        decide: Decide,
+        network: LayersNetwork,
         params: Tensors,
         grads: Tensors,
         state: LayerState,
@@ -148,16 +140,16 @@ class LayerStack:
         Takes one step: θ(l) ← θ(l) − lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖ (paper, eq. 1).
 
         Args:
-            decide (`Callable`): The network with the layers' embeddings, see [`~hf_l3rs.L3RSNetwork.decider`].
+            network ([`LayersNetwork`]): The meta-weights, from [`~hf_l3rs.L3RSNetwork.for_layers`].
             params (`list[torch.Tensor]`): θ, in the types of the state.
             grads (`list[torch.Tensor]`): Their gradients; never written.
             state ([`LayerState`]): Of the step before, or [`~LayerStack.initial_state`].
             loss (`torch.Tensor`, *optional*): Training loss, 0-dimensional; neutral if absent or not a number.
             k (`int`): Steps of the run, this one included, from 1.
             num_training_steps (`int`): The planned length K of the run.
-            arithmetic ([`~hf_l3rs.optimizer.arithmetic.Arithmetic`]):
-                `IN_PLACE` writes parameters and state where they are; `FUNCTIONAL` returns new ones, works under
-                `torch.func.vmap`, and lets gradients through.
+            arithmetic ([`~hf_l3rs.optimizer.directions.Arithmetic`]):
+                `IN_PLACE` writes parameters and state where they are; `FUNCTIONAL` returns new ones, and lets
+                gradients through.
             lr (`float`, *optional*, defaults to `1.0`): Multiplier on λ.
             feature_gradient (`bool`, *optional*, defaults to `True`):
                 Whether gradients flow through what the network sees, or only through what it decides.
@@ -165,9 +157,8 @@ class LayerStack:
         Returns:
             `tuple[list[torch.Tensor], LayerState, Decision]`: Parameters and state after the step, and the decision.
         """
-        config = self.config
         grad_norms = self._norms(grads, arithmetic)
-        is_usable = self.usable(grad_norms, arithmetic)
+        is_usable = self._usable(grad_norms)
         if is_usable is not None:  # a layer whose gradient is not a number takes it as zero
             grads = [torch.where(flag, grad, 0.0) for flag, grad in zip(is_usable.unbind(), grads)]
             grad_norms = torch.where(is_usable, grad_norms, 0.0)
@@ -175,110 +166,234 @@ class LayerStack:
 
         norms = [grad_norms, self._norms(params, arithmetic)]
         directions, buffers = [], dict[str, Tensors]()
-        for name in config.directions:  # d_p(l), and ‖d_p(l)‖
-            direction, own = DIRECTIONS[name].update(config, grads, state.buffers, steps.double(), arithmetic)
+        for name in self.config.directions:  # d_p(l), and ‖d_p(l)‖
+            direction, own = DIRECTIONS[name].update(self.config, grads, state.buffers, steps.double(), arithmetic)
             directions.append(direction)
             norms.append(grad_norms if direction is grads else self._norms(direction, arithmetic))
             buffers.update(own)
 
-        ema, decision, shares, averaging = self.decide(
-            decide, torch.stack(norms, dim=1), is_usable, state.ema, loss=loss, k=k,
-            num_training_steps=num_training_steps, arithmetic=arithmetic, lr=lr, feature_gradient=feature_gradient,
-        )  # fmt: skip
-        if config.normalize_mixture:
-            directions, shares = self._unit_mixture(directions, shares, arithmetic)
-        coefficients = -decision.update_norms[:, None] * shares
-        moved = state.buffers[FAST] if config.averaging else params
-        for direction, column in zip(directions, coefficients.unbind(1)):
-            moved = arithmetic.addcmul_(moved, direction, list(column.unbind()))  # θ ← θ − lr λ Σ_p μ_p d_p/‖d_p‖
-        if not config.averaging:
-            return moved, LayerState(steps, ema, buffers), decision
-        weights = averaging_weights(averaging, steps)
-        params, own = average_iterates(params, moved, state.buffers[AVERAGE], weights, is_usable, arithmetic)
-        return params, LayerState(steps, ema, {**buffers, **own}), decision
-
-    def usable(self, grad_norms: torch.Tensor, arithmetic: Arithmetic) -> torch.Tensor | None:
-        """Returns which layers' gradients are numbers, and not too large to be squared; `None` if all are known to."""
-        is_usable = grad_norms <= self.max_norm
-        return None if arithmetic.are_all_set(is_usable) else is_usable
-
-    def decide(
-        self,
-        decide: Decide,
-        measured: torch.Tensor,
-        is_usable: torch.Tensor | None,
-        ema: torch.Tensor,
-        *,
-        loss: torch.Tensor | None,
-        k: int,
-        num_training_steps: int,
-        arithmetic: Arithmetic,
-        lr: float = 1.0,
-        feature_gradient: bool = True,
-    ) -> Outcome:
-        """
-        Asks the network what to do with layers of which everything was measured; other arguments as of `step`.
-
-        Args:
-            measured (`torch.Tensor` of shape `(num_layers, 2 + num_directions)`): ‖g(l)‖, ‖θ(l)‖ and ‖d_p(l)‖.
-            is_usable (`torch.Tensor` of shape `(num_layers,)`, *optional*): The layers that move; the others stay.
-            ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): Of the state.
-        """
-        lr = lr * self.annealing(k, num_training_steps)
-        lam, gains = lr * self.reference_norm, self.gains  # lr × reference of λ(l), 1 − γ
-        if is_usable is not None:  # the others keep their parameter and averages
-            lam, gains = torch.where(is_usable, lam, 0.0), torch.where(is_usable[:, None, None], gains, 0.0)
-        if self.config.step_reference == "relative":
-            lam = lam * torch.hypot(measured[:, 1], LEAST_RMS * self.sqrt_numel).detach()
+        measured = torch.stack(norms, dim=1)
         measures = log_measures(loss, measured, self.sqrt_numel)
         if not feature_gradient:
             measures = measures.detach()
-        inputs = ema_inputs(measures)[:, :, None].expand_as(ema)  # ξ
-        (ema,) = arithmetic.lerp_([ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
-        times = self.time_coefficients(num_training_steps)
-        mixture, factor, averaging = decide(stack_features(self.config, Features(k, times, ema, measures)))
-        shares = mixture / measured[:, 2:].clamp_min(TINY)  # μ(l)_p / ‖d_p(l)‖
-        return Outcome(ema, Decision(mixture, lam * factor, self.sqrt_numel, is_usable), shares, averaging)
+        gains = self.gains if is_usable is None else torch.where(is_usable[:, None, None], self.gains, 0.0)
+        inputs = ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
+        (ema,) = arithmetic.lerp_([state.ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
+        times = self._times(num_training_steps)
+        mixture, factor = network(stack_features(self.config, Features(k, times, ema, measures)))
 
-    def annealing(self, k: int, num_training_steps: int) -> float:
-        """Returns what λ is multiplied by at step k: in long runs steps must vanish, as those of SGD do."""
+        reference = self._reference_steps(measured[:, 1], k, num_training_steps, lr)
+        update_norms = (reference if is_usable is None else torch.where(is_usable, reference, 0.0)) * factor
+        coefficients = -update_norms[:, None] * (mixture / measured[:, 2:].clamp_min(TINY))  # − lr λ μ_p/‖d_p‖
+        for direction, column in zip(directions, coefficients.unbind(1)):
+            params = arithmetic.addcmul_(params, direction, list(column.unbind()))
+        return params, LayerState(steps, ema, buffers), Decision(mixture, update_norms, self.sqrt_numel, is_usable)
+
+    def _norms(self, tensors: Tensors, arithmetic: Arithmetic) -> torch.Tensor:
+        return arithmetic.norms(tensors).to(self.dtype)
+
+    def _usable(self, grad_norms: torch.Tensor) -> torch.Tensor | None:
+        """Which layers' gradients are numbers that can be squared; `None` if all are known to, which only a CPU is
+        asked: a GPU would have to be waited for."""
+        is_usable = grad_norms <= self.max_norm
+        return None if is_usable.device.type == "cpu" and bool(is_usable.all()) else is_usable
+
+    def _reference_steps(self, param_norms: torch.Tensor, k: int, num_training_steps: int, lr: float) -> torch.Tensor:
+        """lr times what the network's factor multiplies to give λ."""
         trained = self.config.num_training_steps
-        if not self.config.anneal_long_runs or trained is None or num_training_steps <= LONG_RUN * trained:
-            return 1.0
-        return min(1.0, trained / k)
+        if self.config.anneal_long_runs and trained is not None and num_training_steps > LONG_RUN * trained:
+            lr *= min(1.0, trained / k)  # in long runs steps must vanish, as those of SGD do
+        reference = lr * self.reference
+        if self.config.step_reference == "relative":
+            reference = reference * torch.hypot(param_norms, LEAST_RMS * self.sqrt_numel).detach()
+        return reference
 
-    def time_coefficients(self, num_training_steps: int) -> torch.Tensor:
-        """Returns [`~hf_l3rs.optimizer.features.time_coefficients`], made anew only when the plan changes."""
+    def _times(self, num_training_steps: int) -> torch.Tensor:
+        """The coefficients of the time features, made anew only when the plan changes."""
         if num_training_steps not in self._time_coefficients:
             coefficients = time_coefficients(self.config, num_training_steps, self.sqrt_numel)
             self._time_coefficients = {num_training_steps: coefficients}
         return self._time_coefficients[num_training_steps]
 
-    def _norms(self, tensors: Tensors, arithmetic: Arithmetic) -> torch.Tensor:
-        return arithmetic.norms(tensors).to(self.dtype)
 
-    def _unit_mixture(
-        self, directions: list[Tensors], shares: torch.Tensor, arithmetic: Arithmetic
-    ) -> tuple[list[Tensors], torch.Tensor]:
-        """
-        Mixes the directions into one, and returns it with the shares, of shape `(num_layers, 1)`, that bring its norm
-        to one; shares of the directions are of shape `(num_layers, num_directions)`.
-        """
-        mixed = [torch.zeros_like(tensor) for tensor in directions[0]]
-        for direction, column in zip(directions, shares.unbind(1)):
-            mixed = arithmetic.addcmul_(mixed, direction, list(column.unbind()))
-        return [mixed], self._norms(mixed, arithmetic).clamp_min(TINY).reciprocal()[:, None]
+def state_dtype(parameter: torch.Tensor) -> torch.dtype:
+    """The type that a parameter's state and update are computed in: float64 stays, everything else is float32."""
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
 
 
 def buffer_names(config: L3RSConfig) -> list[str]:
     """Returns the keys of all buffers that a layer has."""
-    own = [name for direction in config.directions for name in DIRECTIONS[direction].buffers]
-    return [*own, FAST, AVERAGE] if config.averaging else own
+    return [name for direction in config.directions for name in DIRECTIONS[direction].buffers]
 
 
-def initial_buffers(config: L3RSConfig, param: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Returns the buffers of a layer before its first step: zeros, but for the iterates, which are the parameter."""
-    return {
-        name: param.detach().to(dtype, copy=True) if name in (FAST, AVERAGE) else torch.zeros_like(param, dtype=dtype)
-        for name in buffer_names(config)
-    }
+class Binding:
+    """
+    The parameters of one group that have a gradient, on one device.
+
+    The truth stays in `optimizer.state[p]`: the small per-layer tensors in it are rows of the binding's, so that a
+    checkpoint sees every update, and a binding can be dropped and made anew from the state at any time.
+
+    Args:
+        params (`list[torch.Tensor]`): The layers' parameters.
+        network ([`L3RSNetwork`]): The meta-weights.
+        identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
+            From [`~hf_l3rs.optimizer.layers.identify_layers`].
+        state (`dict`): The optimizer's state; entries are created for parameters that have none.
+        num_trained (`int`): Parameters that the optimizer trains.
+        float32_copy (`bool`): Whether parameters of low precision get a float32 copy in the state.
+
+    Raises:
+        UnsupportedSetupError: If a parameter is sharded.
+    """
+
+    def __init__(
+        self,
+        params: Tensors,
+        network: L3RSNetwork,
+        identity: torch.Tensor,
+        state: MutableMapping[torch.Tensor, dict[str, Any]],
+        num_trained: int,
+        float32_copy: bool,
+    ) -> None:
+        refuse_sharded(params)  # swapped in after the optimizer was bound, as FSDP2 does
+        self.params = params
+        self.param_dtypes = [param.dtype for param in params]
+        self.stack = LayerStack(network.config, params, num_trained)
+        self.network = network.for_layers(identity, self.stack.sqrt_numel)
+        self.is_low_precision = self.param_dtypes != self.stack.dtypes
+        entries = [state[param] for param in params]
+        self.state = self._stacked_state(entries)
+        self._copies = [_float32_copy(*pair) for pair in zip(params, entries)] if float32_copy else None
+
+    def _stacked_state(self, entries: Sequence[dict[str, Any]]) -> LayerState:
+        """Stacks the state, as it is where the parameters are now, and leaves the rows in it."""
+        steps, ema = self.stack.initial_averages()
+        names = buffer_names(self.stack.config)
+        rows = zip(self.params, self.stack.dtypes, entries, steps.unbind(), ema.unbind())
+        for param, dtype, entry, step_row, ema_row in rows:
+            if entry:
+                step_row.copy_(entry["step"])
+                ema_row.copy_(entry["ema"])
+                own = {name: entry[name].to(param.device, dtype) for name in names}
+            else:
+                own = {name: torch.zeros_like(param, dtype=dtype) for name in names}
+            entry.update(own, step=step_row, ema=ema_row)
+        return LayerState(steps, ema, {name: [entry[name] for entry in entries] for name in names})
+
+    def holds(self, params: Tensors) -> bool:
+        """Whether the binding is of exactly these parameters, as and where they are now."""
+        same = len(params) == len(self.params) and all(map(operator.is_, params, self.params))
+        return same and params[0].device == self.stack.device and [p.dtype for p in params] == self.param_dtypes
+
+    def step(self, group: Mapping[str, Any], num_training_steps: int, loss: torch.Tensor | None) -> Decision:
+        """Takes one step of all layers, in place; see [`LayerStack.step`]."""
+        targets, grads = self.params, [param.grad for param in self.params]
+        if self.is_low_precision:
+            targets = self._targets()
+            grads = [grad.to(dtype) for grad, dtype in zip(grads, self.stack.dtypes)]  # type: ignore[union-attr]
+        _, _, decision = self.stack.step(
+            self.network,
+            targets,
+            grads,  # type: ignore[arg-type]
+            self.state,
+            loss=loss,
+            k=group["step"],
+            num_training_steps=num_training_steps,
+            arithmetic=IN_PLACE,
+            lr=group["lr"],
+        )
+        if self.is_low_precision:
+            torch._foreach_copy_(self.params, targets)
+        return decision
+
+    def _targets(self) -> Tensors:
+        """What the update is added to: the parameters in the types of the state, or their float32 copies."""
+        exact = [param.to(dtype) for param, dtype in zip(self.params, self.stack.dtypes)]
+        if self._copies is None:
+            return exact
+        trios = zip(self._copies, self.params, exact)
+        return [own if copy is None else _refreshed(copy, param, own) for copy, param, own in trios]
+
+
+def _float32_copy(param: torch.Tensor, entry: dict[str, Any]) -> torch.Tensor | None:
+    """The copy in the state, made if there is none; `None` where the parameter needs none."""
+    if param.dtype in (torch.float32, torch.float64):
+        return None
+    copy = entry.get(FLOAT32)
+    entry[FLOAT32] = param.detach().float() if copy is None else copy.to(param.device)
+    return entry[FLOAT32]
+
+
+def _refreshed(copy: torch.Tensor, param: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Brings the copy up to date where somebody else has changed the parameter since: where it rounds to another."""
+    return copy.copy_(torch.where(copy.to(param.dtype) == param, copy, exact))
+
+
+class Bindings:
+    """
+    The bindings of an optimizer, made when a step needs them and kept while they hold.
+
+    Args:
+        network ([`L3RSNetwork`]): The meta-weights; bindings are made anew when they change.
+        float32_copy (`bool`): See [`Binding`].
+    """
+
+    def __init__(self, network: L3RSNetwork, float32_copy: bool) -> None:
+        self.network, self.float32_copy = network, float32_copy
+        self._made: dict[tuple[int, torch.device], Binding] = {}
+        self._version = self._network_version()
+
+    def of_groups(
+        self,
+        groups: Sequence[dict[str, Any]],
+        identity: Mapping[str, torch.Tensor],
+        state: MutableMapping[torch.Tensor, dict[str, Any]],
+    ) -> list[list[Binding]]:
+        """
+        Returns for each group the bindings of its parameters that have a gradient, device by device.
+
+        Args:
+            groups (`list[dict]`): The optimizer's `param_groups`.
+            identity (`Mapping[str, torch.Tensor]`): Its rows by name.
+            state (`dict`): The optimizer's state.
+
+        Raises:
+            UnsupportedSetupError: If a gradient is sparse or a parameter is sharded.
+        """
+        return [self._of_group(index, groups, identity, state) for index in range(len(groups))]
+
+    def _of_group(
+        self, index: int, groups: Sequence[dict[str, Any]], identity: Mapping[str, torch.Tensor], state: Any
+    ) -> list[Binding]:
+        group = groups[index]
+        by_device: dict[torch.device, Tensors] = {}
+        for param in group["params"]:
+            if param.grad is not None:
+                by_device.setdefault(param.device, []).append(param)
+        bindings = []
+        for device, params in by_device.items():
+            refuse_sparse_gradients(params)
+            binding = self._made.get((index, device))
+            if binding is None or not binding.holds(params):
+                rows = {id(param): identity[name] for name, param in zip(group["param_names"], group["params"])}
+                known = torch.stack([rows[id(param)] for param in params])
+                num_trained = sum(param.numel() for each in groups for param in each["params"])
+                binding = Binding(params, self.network, known, state, num_trained, self.float32_copy)
+                self._made[index, device] = binding
+            bindings.append(binding)
+        return bindings
+
+    def clear(self) -> None:
+        """Drops all bindings, because state or parameters were replaced."""
+        self._made.clear()
+
+    def notice_new_meta_weights(self) -> bool:
+        """Drops all bindings if the network's weights were changed, and says whether they were."""
+        version = self._network_version()
+        is_new, self._version = version != self._version, version
+        if is_new:
+            self._made.clear()
+        return is_new
+
+    def _network_version(self) -> int:
+        return sum(parameter._version for parameter in self.network.parameters())

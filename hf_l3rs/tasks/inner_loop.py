@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
-from hf_l3rs.optimizer.arithmetic import FUNCTIONAL, Tensors
 from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
+from hf_l3rs.optimizer.directions import FUNCTIONAL, Tensors
 from hf_l3rs.optimizer.layers import named_trainable_parameters
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.optimizer.optimizer import LearnedOptimizer
+from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
@@ -149,7 +149,7 @@ class ModelLearner:
         self.device, self.autocast, self.max_grad_norm = torch.device(device), autocast, max_grad_norm
         self._params = list(model.parameters())
         self._norms = batch_norms(model)
-        learned = optimizer if isinstance(optimizer, LearnedOptimizer) else None
+        learned = optimizer if isinstance(optimizer, L3RS) else None
         self._batch_norm_momentum = learned.config.batch_norm_momentum if learned else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
 
@@ -175,7 +175,7 @@ class ModelLearner:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._params, self.max_grad_norm)
         # L3RS takes the loss where torch's optimizers take a closure
-        arguments: tuple[Any, ...] = (loss,) if isinstance(self.optimizer, LearnedOptimizer) else ()
+        arguments: tuple[Any, ...] = (loss,) if isinstance(self.optimizer, L3RS) else ()
         self.scaler.step(self.optimizer, *arguments)
         self.scaler.update()
         self._forget_gradients()
@@ -207,7 +207,7 @@ def _is_float16(device: torch.device, autocast: Autocast) -> bool:
         return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
 
 
-def inner_optimizer(model: nn.Module, network: L3RSNetwork, num_training_steps: int) -> LearnedOptimizer:
+def inner_optimizer(model: nn.Module, network: L3RSNetwork, num_training_steps: int) -> L3RS:
     """
     Returns an L3RS for an inner loop: its loss is one process's own, and it warns of nothing.
 
@@ -216,7 +216,7 @@ def inner_optimizer(model: nn.Module, network: L3RSNetwork, num_training_steps: 
         network ([`L3RSNetwork`]): The meta-weights.
         num_training_steps (`int`): The planned length K of the run.
     """
-    return LearnedOptimizer(
+    return L3RS(
         named_trainable_parameters(model),
         network=network,
         num_training_steps=num_training_steps,

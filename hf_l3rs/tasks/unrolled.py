@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hf_l3rs.optimizer.arithmetic import ALL_AT_ONCE, Tensors
 from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
+from hf_l3rs.optimizer.directions import FUNCTIONAL, Tensors
 from hf_l3rs.optimizer.layers import describe_trainable_layers, identify_layers, named_trainable_parameters
-from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.optimizer.step import Decide, LayerStack, LayerState
+from hf_l3rs.optimizer.network import L3RSNetwork, LayersNetwork
+from hf_l3rs.optimizer.step import LayerStack, LayerState
 from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, clip_to_norm
 from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
@@ -88,7 +88,7 @@ class UnrolledLearner:
         self.fixed: dict[str, torch.Tensor]
         self.k: int
         self.random_state: torch.Tensor
-        self.decide: Decide
+        self.decider: LayersNetwork
         self.losses: list[torch.Tensor] = []
         self.evaluation_losses: list[torch.Tensor] = []
 
@@ -113,14 +113,14 @@ class UnrolledLearner:
         self.random_state = torch.get_rng_state()
         with torch.set_grad_enabled(self.keep_graph):
             self.params, self.state, _ = self.stack.step(
-                self.decide,
+                self.decider,
                 self.params,
                 clip_to_norm(list(grads), self.network.config.max_grad_norm),
                 self.state,
                 loss=loss,
                 k=self.k,
                 num_training_steps=self.num_training_steps,
-                arithmetic=ALL_AT_ONCE,
+                arithmetic=FUNCTIONAL,
                 feature_gradient=self.feature_gradient,
             )
         if not self.keep_graph:
@@ -160,8 +160,7 @@ class UnrolledLearner:
         buffers = {name: [tensor.detach().requires_grad_() for tensor in own] for name, own in state.buffers.items()}
         self.state = LayerState(state.steps, state.ema.detach().requires_grad_(), buffers)
         self.fixed = {name: tensor.clone() for name, tensor in fixed.items()}
-        weights = self.network.meta_weights(self.vector)
-        self.decide = weights.decider(self.identity, self.stack.sqrt_numel)
+        self.decider = self.network.for_layers(self.identity, self.stack.sqrt_numel, self.vector)
         self.losses, self.evaluation_losses = [], []
 
     def carried(self) -> Tensors:

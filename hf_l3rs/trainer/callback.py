@@ -18,15 +18,15 @@ from transformers import SchedulerType, Trainer, TrainerCallback, TrainerState, 
 from transformers.optimization import GreedyLR
 
 from hf_l3rs.errors import BindingError, UnsupportedSetupError
-from hf_l3rs.optimizer.optimizer import LearnedOptimizer
+from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.optimizer.parameters import all_named, refuse_sharding, refuse_sparse_modules
 
 
-def unwrap_optimizer(optimizer: Any) -> LearnedOptimizer | None:
+def unwrap_optimizer(optimizer: Any) -> L3RS | None:
     """Returns the [`L3RS`] inside whatever Accelerate wrapped around it, or `None` if it is another optimizer."""
     while isinstance(optimizer, AcceleratedOptimizer):
         optimizer = optimizer.optimizer
-    return optimizer if isinstance(optimizer, LearnedOptimizer) else None
+    return optimizer if isinstance(optimizer, L3RS) else None
 
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def tell_clipping(args: TrainingArguments, trained_with: float | None) -> None:
 
 # Optimizers that a Trainer bound to its model, so that another Trainer may bind them to its own; what a user bound
 # elsewhere is a mistake there.
-_bound_by_trainer: weakref.WeakSet[LearnedOptimizer] = weakref.WeakSet()
+_bound_by_trainer: weakref.WeakSet[L3RS] = weakref.WeakSet()
 
 
 def register() -> None:
@@ -247,7 +247,7 @@ class L3RSCallback(TrainerCallback):
             own.loss_observer.unwatch()
             own.loss_observer.clear()
 
-    def _watch(self, optimizer: LearnedOptimizer, model: Any, args: TrainingArguments) -> None:
+    def _watch(self, optimizer: L3RS, model: Any, args: TrainingArguments) -> None:
         """Installs the hooks, in place of any before: train() may begin again without having ended."""
         observer = optimizer.loss_observer
         observer.clear()
@@ -259,11 +259,11 @@ class L3RSCallback(TrainerCallback):
             observer.probe(model, self._report_inflation)
 
 
-def _needs_loss(optimizer: LearnedOptimizer) -> bool:
+def _needs_loss(optimizer: L3RS) -> bool:
     return "loss" in optimizer.config.features
 
 
-def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
+def _bind(optimizer: L3RS, model: Any) -> None:
     """Binds the optimizer to what is trainable in the model now, unless the user chose what it trains."""
     refuse_sparse_modules(model)
     own = set(model.parameters())
@@ -279,7 +279,7 @@ def _bind(optimizer: LearnedOptimizer, model: Any) -> None:
         )
 
 
-def _begin_run(optimizer: LearnedOptimizer, model: Any, state: TrainerState) -> None:
+def _begin_run(optimizer: L3RS, model: Any, state: TrainerState) -> None:
     """Starts the optimizer over, or checks that it goes on where the run does."""
     if not optimizer.is_bound:  # which also restores what was loaded while the optimizer was unbound
         _bind(optimizer, model)

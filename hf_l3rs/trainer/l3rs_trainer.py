@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.optimizer.optimizer import L3RS, LearnedOptimizer
+from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.trainer.callback import L3RSCallback, refuse_engines, register, unwrap_optimizer
 
 
@@ -48,7 +48,7 @@ class L3RSFactory:
     ```
     """
 
-    def __call__(self, model: nn.Module, l3rs: Any = None, **kwargs: Any) -> LearnedOptimizer:
+    def __call__(self, model: nn.Module, l3rs: Any = None, **kwargs: Any) -> L3RS:
         """
         Returns an L3RS that is bound to `model`; the Trainer tells it the rest.
 
@@ -61,7 +61,7 @@ class L3RSFactory:
         return own_optimizer(as_optimizer(l3rs, kwargs)).bind(model)
 
 
-def as_optimizer(l3rs: Any, kwargs: dict[str, Any] | None = None) -> LearnedOptimizer:
+def as_optimizer(l3rs: Any, kwargs: dict[str, Any] | None = None) -> L3RS:
     """
     Returns the learned optimizer that `l3rs` names or holds.
 
@@ -79,7 +79,7 @@ def as_optimizer(l3rs: Any, kwargs: dict[str, Any] | None = None) -> LearnedOpti
             f"The options {', '.join(kwargs)} are for loading a Hub id or a folder, but l3rs is "
             f"{type(l3rs).__name__}; leave them out."
         )
-    if isinstance(l3rs, LearnedOptimizer):
+    if isinstance(l3rs, L3RS):
         return l3rs
     if isinstance(l3rs, L3RSNetwork):
         l3rs = L3RSArtifact(l3rs)
@@ -93,14 +93,13 @@ def as_optimizer(l3rs: Any, kwargs: dict[str, Any] | None = None) -> LearnedOpti
     )
 
 
-def own_optimizer(template: LearnedOptimizer) -> L3RS:
+def own_optimizer(template: L3RS) -> L3RS:
     """Returns an unbound L3RS with the meta-weights and settings of another, which stays as it is."""
     optimizer = L3RS(
         network=template.network,
         lr=template.param_groups[0]["lr"],
         synchronize_loss=template.loss_observer.synchronize,
         float32_copy=template.float32_copy,
-        fused=template.fused,
         minimum_fit=template.minimum_fit,
     )
     optimizer.commit_hash = getattr(template, "commit_hash", None)
@@ -141,7 +140,7 @@ class L3RSTrainer(Trainer):
         model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         *,
-        l3rs: str | os.PathLike[str] | LearnedOptimizer | L3RSArtifact | L3RSNetwork | None = None,
+        l3rs: str | os.PathLike[str] | L3RS | L3RSArtifact | L3RSNetwork | None = None,
         l3rs_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -193,7 +192,7 @@ def _check_choice(l3rs: Any, optimizer: Any, factory: Any) -> None:
     """Raises unless there is exactly one learned optimizer."""
     if l3rs is not None and (optimizer is not None or factory is not None):
         raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
-    if l3rs is None and not isinstance(optimizer, LearnedOptimizer):
+    if l3rs is None and not isinstance(optimizer, L3RS):
         raise ConfigError(
             "L3RSTrainer got no learned optimizer; pass l3rs= with a Hub id, a folder or an L3RS, or use Trainer."
         )

@@ -13,9 +13,9 @@ from torch import nn
 
 from hf_l3rs.errors import DataError
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.optimizer.trajectory import LayerDecision, TrajectoryRecorder
 from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.inner_loop import fine_tune, inner_optimizer
+from recipes.evidence.trajectory import LayerDecision, TrajectoryRecorder
 
 
 COLUMNS = ("step", "num_training_steps", "layer", "role", "depth", "relative_step")

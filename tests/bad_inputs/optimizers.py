@@ -154,7 +154,7 @@ BUILDING = [
     Row("L3RS: half a step", build(make_model(), num_training_steps=0.5), "num_training_steps must be .*got 0.5"),
     Row("L3RS: steps in words", build(make_model(), num_training_steps="all"), "num_training_steps must be .*'all'"),
     *(Row(f"L3RS: {name} in words", build(make_model(), **{name: "no"}), f"{name} must be True or False, got 'no'")
-      for name in ("float32_copy", "fused")),
+      for name in ("float32_copy",)),
     *(Row(f"L3RS: minimum_fit of {value!r}", build(make_model(), minimum_fit=value),
           rf"minimum_fit is a share .*\[0, 1\], got {value!r}")
       for value in (-0.1, 1.1, float("nan"), "auto", None, True)),
@@ -251,8 +251,8 @@ CONFIGS = [
     Row("L3RSConfig: an unknown field of a file",
         python(lambda place: L3RSConfig.from_dict({**make_network().config.to_dict(), "x": 1})), "Unknown fields"),
     Row("L3RSConfig: a file's content that is no mapping", python(lambda place: L3RSConfig.from_dict([1])), "mapping"),
-    Row("L3RSConfig: momentum of 1",
-        python(lambda place: make_network().config.replace(momentum=1.0)), r"momentum must be in \[0, 1\), got 1"),
+    Row("L3RSConfig: a negative exponent",
+        python(lambda place: make_network().config.replace(size_exponent=-1)), r"size_exponent must be .*got -1"),
 ]  # fmt: skip
 
 ROWS = [*BUILDING, *BINDING, *STEPS, *STATES, *CONFIGS]

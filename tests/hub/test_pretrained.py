@@ -84,7 +84,7 @@ def artifact():
 
 
 def test_no_optimizer_is_built_to_save(tmp_path, monkeypatch, artifact):
-    monkeypatch.setattr("hf_l3rs.optimizer.optimizer.LearnedOptimizer.__init__", None)
+    monkeypatch.setattr("hf_l3rs.optimizer.optimizer.L3RS.__init__", None)
     assert artifact.save_pretrained(tmp_path) is None
     loaded = L3RSArtifact.from_pretrained(tmp_path)
     assert loaded.network.fingerprint() == artifact.network.fingerprint()

@@ -28,7 +28,6 @@ from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
         {"max_grad_norm": "none"},
         {"layers_by": "block"},
         {"layers_by": None},
-        {"average_iterates": "perhaps"},
         {"initial_l3rs": 3},
         {"output_dir": None},
         {"task_per_pair": "perhaps"},

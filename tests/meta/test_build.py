@@ -34,14 +34,12 @@ def test_an_untrained_l3rs_is_for_the_trainable_layers():
 
 
 def test_an_untrained_l3rs_sees_and_decides_what_is_asked_for():
-    network = build_network(
-        tiny_resnet(), L3RSArguments(features=["loss"], constant=["mixture"], embedding_size=0), MODEL, TASKS, seed=0
-    )
-    assert (network.config.features, network.config.constant) == (("loss",), ("mixture",))
+    network = build_network(tiny_resnet(), L3RSArguments(features=["loss"], embedding_size=0), MODEL, TASKS, seed=0)
+    assert network.config.features == ("loss",)
     by_role = build_network(
-        tiny_resnet(), L3RSArguments(layers_by="role", step_reference="fan_in"), MODEL, TASKS, seed=0
+        tiny_resnet(), L3RSArguments(layers_by="role", step_reference="relative"), MODEL, TASKS, seed=0
     )
-    assert (by_role.config.features, by_role.config.constant) == ((*FEATURES, STRUCTURE), ())
+    assert by_role.config.features == (*FEATURES, STRUCTURE)
 
 
 def test_a_start_that_is_not_there_is_named():
@@ -71,7 +69,7 @@ def first_step(model, network):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def by_role(*models, step_reference="fan_in"):
+def by_role(*models, step_reference="relative"):
     layers = [layer for model in models for layer in describe_layers(model.named_parameters())]
     return trained_network(
         models[0], layers=role_layers(layers), features=(*FEATURES, STRUCTURE), step_reference=step_reference
@@ -145,21 +143,21 @@ def test_how_well_a_start_fits_is_told(tmp_path, caplog):
 
 
 def test_an_l3rs_of_roles_knows_those_of_all_models():
-    arguments = L3RSArguments(layers_by="role", step_reference="relative", average_iterates=True)
+    arguments = L3RSArguments(layers_by="role", step_reference="relative")
     network = build_network([tiny_resnet(), tiny_vit()], arguments, MODEL, TASKS, seed=0)
     config = network.config
     assert config.layers == layers_to_know([tiny_resnet(), tiny_vit()], "role")
     assert {layer.name for layer in config.layers} >= {"role:conv.weight", "role:query.weight", "role:head.bias"}
-    assert (config.features, config.averaging) == ((*FEATURES, STRUCTURE), True)
+    assert config.features == (*FEATURES, STRUCTURE)
     assert (config.model_type, config.base_model_revision) == (None, None)
     for model in (tiny_resnet(), tiny_vit()):
         assert L3RS(model, network=network).fit.counts.keys() == {"role"}
 
 
 def test_what_cannot_be_known_by_role_or_by_name_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="'role' needs a step_reference .*one of relative, fan_in, got 'rms'; set"):
+    with pytest.raises(ConfigError, match="'role' needs step_reference 'relative'.*got 'rms'; set"):
         L3RSArguments(layers_by="role")
-    with pytest.raises(ConfigError, match="'role' needs a step_reference"):
+    with pytest.raises(ConfigError, match="'role' needs step_reference"):
         go_on(tmp_path, trained_network(tiny_vit()), tiny_vit(), layers_by="role")
     with pytest.raises(ConfigError, match="'name' is for one model, got 2; set it to 'role'"):
         build_network([nn.Linear(2, 2), nn.Linear(2, 2)], L3RSArguments(), MODEL, TASKS, seed=0)
@@ -167,8 +165,7 @@ def test_what_cannot_be_known_by_role_or_by_name_is_refused(tmp_path):
 
 def test_a_run_that_is_older_than_an_option_goes_on():
     settings = run_settings(L3RSArguments(), MODEL, TASKS, 0)["l3rs"]
-    assert not {"layers_by", "average_iterates", "batch_norm_momentum", "anneal_long_runs"} & settings.keys()
-    assert run_settings(L3RSArguments(average_iterates=True), MODEL, TASKS, 0)["l3rs"]["average_iterates"] is True
+    assert not {"layers_by", "batch_norm_momentum", "anneal_long_runs"} & settings.keys()
 
 
 def test_several_models_are_known_by_their_commits():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hf_l3rs.optimizer.arithmetic import FUNCTIONAL, IN_PLACE
-from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
-from hf_l3rs.optimizer.directions import DIRECTIONS
+from hf_l3rs import L3RS, L3RSConfig, LayerSpec, describe_layers
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.optimizer.directions import DIRECTIONS, FUNCTIONAL, IN_PLACE, Direction, orthogonalise
 
 
 CONFIG = L3RSConfig(
@@ -13,7 +13,6 @@ CONFIG = L3RSConfig(
     directions=tuple(DIRECTIONS),
     adam_betas=(0.8, 0.95),
     adam_eps=1e-3,
-    momentum=0.7,
 )
 SHAPES = [(3, 4), (5,), (), (1,), (0, 2), (4, 3), (2, 3, 2, 1)]
 
@@ -61,52 +60,11 @@ def singular_values_near_one(matrix):
     return (left @ values.diag() @ right).view_as(matrix)
 
 
-class Signum(torch.optim.Optimizer):
-    """Of arXiv 1802.04434, algorithm 2; torch has none."""
-
-    def __init__(self, params, beta):
-        super().__init__(params, {"beta": beta})
-
-    @torch.no_grad()
-    def step(self):
-        for param in self.param_groups[0]["params"]:
-            beta, m = self.defaults["beta"], self.state[param].get("m", torch.zeros_like(param))
-            self.state[param]["m"] = m = beta * m + (1 - beta) * param.grad
-            param.sub_(m.sign())
-
-
-class AdaBelief(torch.optim.Optimizer):
-    """Of arXiv 2010.07468, algorithm 2, without the ε within s; torch has none."""
-
-    def __init__(self, params, betas, eps):
-        super().__init__(params, {"betas": betas, "eps": eps})
-
-    @torch.no_grad()
-    def step(self):
-        beta1, beta2 = self.defaults["betas"]
-        for param in self.param_groups[0]["params"]:
-            g, state = param.grad, self.state[param]
-            t, m, s = state.get("own", (0, torch.zeros_like(g), torch.zeros_like(g)))
-            t, m = t + 1, beta1 * m + (1 - beta1) * g
-            s = beta2 * s + (1 - beta2) * (g - m) ** 2
-            state["own"] = t, m, s
-            param.sub_(m / (1 - beta1**t) / ((s / (1 - beta2**t)).sqrt() + self.defaults["eps"]))
-
-
 TORCH_OPTIMIZERS = {
-    "sign": lambda params: Signum(params, beta=0.8),
-    "adabelief": lambda params: AdaBelief(params, betas=(0.8, 0.95), eps=1e-3),
     "muon": lambda params: Muon(params, beta=0.8),
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.8, 0.95), eps=1e-3),
     "sgd": lambda params: torch.optim.SGD(params, lr=1.0),
-    "rmsprop": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.0, 0.95), eps=1e-3),
-    # torch adds the gradients up where the direction averages them: a factor that the normalisation removes
-    "momentum": lambda params: torch.optim.SGD(params, lr=1 - 0.7, momentum=0.7),
 }
-
-
-def test_every_direction_has_an_oracle():
-    assert TORCH_OPTIMIZERS.keys() == DIRECTIONS.keys()
 
 
 @pytest.mark.parametrize("arithmetic", [IN_PLACE, FUNCTIONAL], ids=["in place", "functional"])
@@ -161,3 +119,111 @@ def test_each_layer_has_its_own_bias_correction():
     steps = torch.tensor([1.0, 1e6], dtype=torch.float64)  # a layer's first update, and one long after
     (first, late), _ = DIRECTIONS["adam"].update(CONFIG, ones, buffers, steps, IN_PLACE)
     torch.testing.assert_close(first, late, rtol=1e-12, atol=1e-12)
+
+
+def lists(count=3):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3), (4,), ()]
+    return [[torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes] for _ in range(count)]
+
+
+CASES = {
+    "add_": lambda form, x, y, z: form.add_(x, 2.0),
+    "add_ one a layer": lambda form, x, y, z: form.add_(x, [1.0, 2.0, 3.0]),
+    "mul_": lambda form, x, y, z: form.mul_(x, y),
+    "lerp_": lambda form, x, y, z: form.lerp_(x, y, 0.3),
+    "lerp_ with tensors": lambda form, x, y, z: form.lerp_(x, y, z),
+    "addcmul_": lambda form, x, y, z: form.addcmul_(x, y, z, value=-0.5),
+    "reciprocal_": lambda form, x, y, z: form.reciprocal_(x),
+    "sqrt": lambda form, x, y, z: form.sqrt(x),
+    "norms": lambda form, x, y, z: list(form.norms(x)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_forms_agree(name):
+    for one, two in zip(CASES[name](IN_PLACE, *lists()), CASES[name](FUNCTIONAL, *lists())):
+        torch.testing.assert_close(one, two, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_functional_writes_nothing(name):
+    given = lists()
+    CASES[name](FUNCTIONAL, *given)
+    assert all(torch.equal(x, y) for one, two in zip(given, lists()) for x, y in zip(one, two))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_square_roots_and_norms_have_derivatives_at_zero(dtype):
+    """Of √(x²), as Adam's second moment has it, and of a norm."""
+    x = torch.zeros(3, dtype=dtype, requires_grad=True)
+    total = FUNCTIONAL.sqrt([x * x])[0].sum() + FUNCTIONAL.norms([x]).sum()
+    (gradient,) = torch.autograd.grad(total, x)
+    assert torch.equal(gradient, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 30), (30, 4), (6, 3, 3, 3)], ids=str)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_singular_values_come_near_one(shape, scale):
+    matrix = scale * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (result,) = orthogonalise([matrix])
+    values = torch.linalg.svdvals(result.flatten(1))
+    assert result.shape == matrix.shape and values.min() > 0.5 and values.max() < 1.3
+
+
+def test_what_is_no_matrix_stays_and_zero_stays_zero():
+    vector, zeros = torch.arange(3.0), torch.zeros(4, 2)
+    same, still = orthogonalise([vector, zeros])
+    assert same is vector and torch.equal(still, zeros)
+
+
+def test_shapes_do_not_mix():
+    """Matrices of one shape share the iteration, and a kernel may be of a matrix's."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator) for shape in ((3, 4), (2, 5), (3, 2, 2), (3, 4))]
+    for together, tensor in zip(orthogonalise(tensors), tensors):
+        torch.testing.assert_close(together, orthogonalise([tensor])[0])
+
+
+def test_gradients_go_through_zero_too():
+    matrices = torch.stack([torch.zeros(2, 3), torch.ones(2, 3)]).requires_grad_()
+    total = sum(tensor.square().sum() for tensor in orthogonalise(list(matrices)))
+    (gradient,) = torch.autograd.grad(total, matrices)
+    assert bool(torch.isfinite(gradient).all())
+
+
+def lion(config, grads, buffers, steps, arithmetic):
+    """Of arXiv 2302.06675, as the documentation has it."""
+    beta1, beta2 = config.adam_betas
+    ahead = arithmetic.lerp(buffers["lion_exp_avg"], grads, 1 - beta1)
+    averages = arithmetic.lerp_(buffers["lion_exp_avg"], grads, 1 - beta2)
+    return [x.sign() for x in ahead], {"lion_exp_avg": averages}
+
+
+def test_a_direction_of_ones_own(monkeypatch, tmp_path):
+    """It trains, is saved and resumed, and is unknown where nobody has registered it."""
+    model, twin = (torch.nn.Linear(4, 3).double() for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    layers = describe_layers(model.named_parameters())
+    with pytest.raises(ConfigError, match="one of adam, sgd, muon, got 'lion'"):
+        L3RSConfig(layers, directions=("lion",))
+    monkeypatch.setitem(DIRECTIONS, "lion", Direction(("lion_exp_avg",), lion))
+    config = L3RSConfig(layers, directions=("lion",), adam_betas=(0.9, 0.99), base_step=1e-2)
+    optimizer = L3RS(model, config, num_training_steps=6)
+    average = {name: torch.zeros_like(param) for name, param in twin.named_parameters()}
+    for k in range(6):
+        if k == 3:
+            optimizer.save_pretrained(tmp_path)
+            state = optimizer.state_dict()
+            optimizer = L3RS.from_pretrained(tmp_path).bind(model, num_training_steps=6)
+            optimizer.load_state_dict(state)
+        for (name, param), own in zip(model.named_parameters(), twin.parameters()):
+            param.grad = torch.randn(param.shape, generator=torch.Generator().manual_seed(k), dtype=param.dtype)
+            own.data -= 1e-2 * (0.9 * average[name] + 0.1 * param.grad).sign()
+            average[name].lerp_(param.grad, 0.01)
+        optimizer.step(1.0)
+        torch.testing.assert_close(list(model.parameters()), list(twin.parameters()), rtol=1e-12, atol=1e-12)
+    assert "lion_exp_avg" in optimizer.state[model.weight] and "mixture_lion" in optimizer.statistics()
+    monkeypatch.delitem(DIRECTIONS, "lion")
+    with pytest.raises(ConfigError, match="lion"):
+        L3RS.from_pretrained(tmp_path)

@@ -23,7 +23,7 @@ from hf_l3rs.optimizer.features import (
 
 
 LAYER = LayerSpec("weight", (2, 3), "linear_down.weight", "")
-CONFIG = L3RSConfig((LAYER,), directions=("adam", "sgd", "momentum"))
+CONFIG = L3RSConfig((LAYER,), directions=("adam", "sgd", "muon"))
 
 
 def raw_features(config=CONFIG, step=3, planned=10, num_layers=4, dtype=torch.float64):

@@ -14,7 +14,6 @@ from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.config import STRUCTURE
 from hf_l3rs.optimizer.fit import Fit, measure_fit
 from hf_l3rs.optimizer.layers import role_layers
-from hf_l3rs.optimizer.optimizer import LearnedOptimizer
 from tests.tiny import RandomImages, assert_same, tiny_resnet, tiny_vit, trained_network, training_arguments
 
 
@@ -122,7 +121,7 @@ def test_shares_are_not_rounded_up():
     assert L3RS([("weight", nn.Parameter(torch.empty(0)))]).fit.share == 1, "what holds no number fits, too"
 
 
-@pytest.mark.parametrize("step_reference", ["relative", "fan_in"])
+@pytest.mark.parametrize("step_reference", ["relative"])
 def test_known_by_role_every_model_of_these_roles_fits(step_reference):
     network = by_role(tiny_vit(), step_reference, features=("grad_norm", STRUCTURE))
     other = nn.Sequential(nn.Linear(40, 40), nn.LayerNorm(40))
@@ -165,7 +164,7 @@ def test_released_ones_refuse_other_models(name):
         with pytest.raises(BindingError, match="minimum_fit=0 to go on"):
             L3RS.from_pretrained(name, params=make())
         assert L3RS.from_pretrained(name, params=make(), minimum_fit=0).fit.share < 0.1
-        assert LearnedOptimizer(make().named_parameters(), network=network, quiet=True).is_bound
+        assert L3RS(make().named_parameters(), network=network, quiet=True).is_bound
 
 
 def test_a_refusal_changes_nothing(caplog):
@@ -194,7 +193,7 @@ def test_one_sentence_names_three_examples(caplog):
         (record,) = caplog.records
         assert record.getMessage().startswith("This L3RS fits 24 of 28 layers (99")
         assert record.getMessage().endswith("; what does not fit is 1.weight, 1.bias, 2.weight and 1 more.")
-        LearnedOptimizer(network=network, quiet=True).bind(named)
+        L3RS(network=network, quiet=True).bind(named)
     assert len(caplog.records) == 1
 
 

@@ -7,19 +7,23 @@ import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, LayerSpec
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.optimizer.config import CHOICES, FORMAT_VERSION
+from hf_l3rs.optimizer.config import FORMAT_VERSION
 from hf_l3rs.optimizer.features import num_features
 from hf_l3rs.optimizer.network import LOG_SCALE_LIMIT
 
 
 LAYERS = (LayerSpec("a.weight", (2, 3), "linear_down.weight", ""), LayerSpec("a.bias", (2,), "linear_down.bias", ""))
-CONFIG = L3RSConfig(LAYERS, directions=("adam", "sgd", "momentum"), base_model="org/model", num_training_steps=20)
+CONFIG = L3RSConfig(LAYERS, directions=("adam", "sgd", "muon"), base_model="org/model", num_training_steps=20)
 
 
 def inputs(network, num_layers=5, scale=1.0):
     generator = torch.Generator().manual_seed(0)
-    features = scale * torch.randn(num_layers, num_features(network.config), generator=generator)
-    return features, torch.randn(num_layers, network.config.embedding_size, generator=generator)
+    identity = torch.rand(num_layers, len(network.config.layers), generator=generator, dtype=torch.float64)
+    return scale * torch.randn(num_layers, num_features(network.config), generator=generator), identity
+
+
+def decide(network, features, identity):
+    return network.for_layers(identity, features)(features)
 
 
 def filled(config=CONFIG, value=0.1):
@@ -31,14 +35,14 @@ def filled(config=CONFIG, value=0.1):
 
 def test_untrained_is_the_uniform_mixture_and_the_reference_step():
     network = L3RSNetwork(CONFIG)
-    mixture, scale, _ = network(*inputs(network))
+    mixture, scale = decide(network, *inputs(network))
     assert torch.equal(mixture, torch.full((5, 3), 1 / 3))
     assert torch.equal(scale, torch.ones(5))
 
 
 def test_outputs_stay_finite():
     network = filled(value=100.0)
-    mixture, scale, _ = network(*inputs(network, scale=100.0))
+    mixture, scale = decide(network, *inputs(network, scale=100.0))
     torch.testing.assert_close(mixture.sum(1), torch.ones(5))
     assert scale.min() >= math.exp(-LOG_SCALE_LIMIT) * 0.999 and scale.max() <= math.exp(LOG_SCALE_LIMIT) * 1.001
 
@@ -46,10 +50,10 @@ def test_outputs_stay_finite():
 def test_layers_are_independent():
     """Paper, fig. 2: one MLP is applied to every layer."""
     network = filled().double()
-    features, embeddings = (value.double() for value in inputs(network))
-    together = network(features, embeddings)
+    features, identity = (value.double() for value in inputs(network))
+    together = decide(network, features, identity)
     for row in range(5):
-        alone = network(features[row : row + 1], embeddings[row : row + 1])
+        alone = decide(network, features[row : row + 1], identity[row : row + 1])
         torch.testing.assert_close(
             tuple(alone), tuple(each[row : row + 1] for each in together), rtol=1e-12, atol=1e-12
         )
@@ -126,19 +130,19 @@ def test_fingerprint_changes_with_every_weight():
 
 STEP_SETTINGS = {
     "layers": (LAYERS[0], LayerSpec("b.bias", (2,), "linear_down.bias", "")),
-    "directions": ("sgd", "adam", "momentum"),
+    "directions": ("sgd", "adam", "muon"),
     "features": ("loss", "grad_norm"),
     "embedding_size": 4,
     "hidden_sizes": (8,),
     "ema_decays": (0.5, 0.9, 0.98),
     "relative_times": (0.0, 1.0),
     "absolute_times": (1.0,),
-    "step_reference": "absolute",
+    "step_reference": "relative",
+    "width_exponent": 0.5,
+    "size_exponent": 0.5,
     "base_step": 2e-3,
-    "normalize_mixture": True,
     "adam_betas": (0.9, 0.999),
     "adam_eps": 1e-7,
-    "momentum": 0.8,
 }
 
 
@@ -158,21 +162,13 @@ def test_fingerprint_ignores_provenance(changes):
     assert CONFIG.format_version == FORMAT_VERSION
 
 
-@pytest.mark.parametrize("constant", [("mixture",), ("step",), CHOICES], ids=str)
-def test_constant_choices_are_those_of_the_bias_alone(constant):
-    """Whatever is seen; the other choices are as without, also where candidates are mapped over."""
-    free, network = filled(), filled(CONFIG.replace(constant=constant))
-    features, embeddings = inputs(network)
-    chosen, before = network(features, embeddings), free(features, embeddings)
-    bias = network.biases[-1]
-    expected = {"mixture": torch.softmax(bias[:3], 0).expand(5, 3), "step": bias[3].exp().expand(5)}
-    for name, value, freely in (("mixture", chosen.mixture, before.mixture), ("step", chosen.factor, before.factor)):
-        torch.testing.assert_close(value, expected[name] if name in constant else freely)
-        assert (value[0] == value[1]).all() == (name in constant)
-
-    def mixture_of(vector):
-        return network.meta_weights(vector).decider(torch.eye(2), features)(features[:2]).mixture
-
-    vectors = torch.stack([network.to_vector(), 2 * network.to_vector()])
-    torch.testing.assert_close(torch.func.vmap(mixture_of)(vectors)[1], mixture_of(vectors[1]))
-    assert network.num_meta_parameters == free.num_meta_parameters and network.fingerprint() != free.fingerprint()
+def test_other_meta_weights_decide_otherwise_and_get_gradients():
+    network = filled()
+    features, identity = inputs(network)
+    vector = (2 * network.to_vector()).requires_grad_()
+    choice = network.for_layers(identity, features, vector)(features)
+    twin = filled()
+    twin.load_vector(vector.detach())
+    torch.testing.assert_close(choice.mixture, decide(twin, features, identity).mixture)
+    (gradient,) = torch.autograd.grad(choice.factor.sum(), vector)
+    assert gradient.abs().sum() > 0

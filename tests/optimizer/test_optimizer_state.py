@@ -33,7 +33,7 @@ def make_model(dtype=torch.float32, num_labels=3):
 
 
 def make_network():
-    return trained_network(make_model(), directions=tuple(DIRECTIONS), averaging=True)
+    return trained_network(make_model(), directions=tuple(DIRECTIONS))
 
 
 def bound(model):

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.optimizer.config import CHOICES, FEATURES, STEP_REFERENCES, STRUCTURE
+from hf_l3rs.optimizer.config import FEATURES, STEP_REFERENCES, STRUCTURE
 from hf_l3rs.optimizer.directions import DIRECTIONS
 from hf_l3rs.optimizer.features import CEILING, EMA_CHANNELS, FLOOR
-from hf_l3rs.optimizer.reference import ReferenceL3RS
+from tests.reference import ReferenceL3RS
 from tests.tiny import trained_network
 
 
@@ -60,14 +60,7 @@ def compare(optimizer, reference, dtype, scale):
         moments = {
             "adam_exp_avg": (layer.m, scale),
             "adam_exp_avg_sq": (layer.v, scale**2),
-            "momentum_exp_avg": (layer.b, scale),
-            "rmsprop_exp_avg_sq": (layer.s, scale**2),
             "muon_exp_avg": (layer.u, scale),
-            "sign_exp_avg": (layer.w, scale),
-            "adabelief_exp_avg": (layer.q, scale),
-            "adabelief_exp_avg_sq": (layer.r, scale**2),
-            "fast": (layer.z, 1.0),
-            "average": (layer.x, 1.0),
         }
         for name, (value, size) in moments.items():
             if name in state:  # gradients of both signs cancel, which leaves errors of their own size
@@ -98,21 +91,31 @@ DIRECTION_SETS = [directions for size in (1, 2) for directions in itertools.comb
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("normalize_mixture", [False, True])
-@pytest.mark.parametrize("step_reference", ["rms", "absolute"])
+@pytest.mark.parametrize("step_reference", STEP_REFERENCES)
 @pytest.mark.parametrize("directions", DIRECTION_SETS, ids="-".join)
-def test_equals_the_reference(directions, step_reference, normalize_mixture, dtype):
+def test_equals_the_reference(directions, step_reference, dtype):
     """Invariant 3: parameters and state are the reference's to 1e-6, and to 1e-12 in float64."""
-    start, model = run_both(
-        dtype, directions=directions, step_reference=step_reference, normalize_mixture=normalize_mixture
-    )
-    assert all((theta - old).abs().max() > 1e-3 for theta, old in zip(model.parameters(), start))
+    start, model = run_both(dtype, directions=directions, step_reference=step_reference)
+    assert all((theta - old).abs().max() > 1e-4 for theta, old in zip(model.parameters(), start))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("step_reference", STEP_REFERENCES)
 def test_equals_the_reference_with_structure(step_reference, dtype):
     run_both(dtype, step_reference=step_reference, features=(*FEATURES, STRUCTURE))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("step_reference", STEP_REFERENCES)
+@pytest.mark.parametrize("exponents", [(0.75, 0.0), (0.0, 0.15), (0.75, 0.15)], ids=str)
+def test_equals_the_reference_with_steps_that_shrink_with_size(exponents, step_reference, dtype, monkeypatch):
+    """The model has a matrix of 12 inputs and 115 parameters; with the constants as they are it would be small."""
+    monkeypatch.setattr("hf_l3rs.optimizer.step.REFERENCE_FAN_IN", 4)
+    monkeypatch.setattr("hf_l3rs.optimizer.step.REFERENCE_SIZE", 20)
+    monkeypatch.setattr("tests.reference.FAN_IN", 4)
+    monkeypatch.setattr("tests.reference.SIZE", 20)
+    width, size = exponents
+    run_both(dtype, step_reference=step_reference, width_exponent=width, size_exponent=size)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -123,23 +126,10 @@ def test_equals_the_reference_where_gradients_are_absent(pattern, dtype):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
-@pytest.mark.parametrize("step_reference", STEP_REFERENCES)
-def test_equals_the_reference_with_averaging(step_reference, pattern, dtype):
-    run_both(dtype, pattern, step_reference=step_reference, directions=("rmsprop", "sgd"), averaging=True)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("constant", [("mixture",), ("step",), CHOICES], ids=str)
-def test_equals_the_reference_with_constant_choices(constant, dtype):
-    run_both(dtype, directions=("rmsprop", "sgd"), averaging=True, constant=constant)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("trained_steps", [4, 5])
 def test_equals_the_reference_in_a_run_far_beyond_those_of_meta_training(trained_steps, dtype):
     """The run is planned for 25 steps: more than five times 4, but not more than five times 5."""
-    run_both(dtype, directions=("rmsprop", "sgd"), anneal_long_runs=True, num_training_steps=trained_steps)
+    run_both(dtype, directions=("muon", "sgd"), anneal_long_runs=True, num_training_steps=trained_steps)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6])
@@ -175,11 +165,10 @@ def test_equals_the_reference_without_loss(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("normalize_mixture", [False, True])
-def test_equals_the_reference_in_low_precision(dtype, normalize_mixture):
+def test_equals_the_reference_in_low_precision(dtype):
     """Invariants 3 and 4: state and update are float32, and only the new parameter is rounded."""
     models = make_model(dtype), make_model(dtype)
-    network = trained_network(models[0], normalize_mixture=normalize_mixture)
+    network = trained_network(models[0])
     optimizer = L3RS(models[0], network=network, num_training_steps=NUM_STEPS)
     reference = ReferenceL3RS(models[1].named_parameters(), network, NUM_STEPS)
     differing = total = 0
@@ -207,9 +196,9 @@ def test_reference_reads_gradients_only():
 
 def constant_network(model, direction):
     """μ one-hot and λ constant, by the biases of the output layer."""
-    names = ("adam", "sgd", "momentum")
+    names = ("adam", "sgd", "muon")
     layers = describe_layers(model.named_parameters())
-    network = L3RSNetwork(L3RSConfig(layers=layers, directions=names, adam_betas=(0.9, 0.999), momentum=0.9))
+    network = L3RSNetwork(L3RSConfig(layers=layers, directions=names, adam_betas=(0.9, 0.999)))
     bias = torch.tensor([200.0 * (name == direction) for name in names] + [math.log(2.0)])
     network.biases[-1].data.copy_(bias)
     return network
@@ -218,7 +207,6 @@ def constant_network(model, direction):
 TORCH_OPTIMIZERS = {
     "adam": lambda params: torch.optim.Adam(params, lr=1.0, betas=(0.9, 0.999), eps=1e-8),
     "sgd": lambda params: torch.optim.SGD(params, lr=1.0),
-    "momentum": lambda params: torch.optim.SGD(params, lr=1.0, momentum=0.9),
 }
 
 

@@ -1,13 +1,12 @@
-"""One step in two forms: in place, and as a function that can be mapped over candidates and differentiated."""
+"""One step in two forms: in place, and as a function that can be differentiated."""
 
 import pytest
 import torch
 from torch import nn
 
-from hf_l3rs.optimizer.arithmetic import FUNCTIONAL, IN_PLACE
-from hf_l3rs.optimizer.directions import DIRECTIONS
+from hf_l3rs.optimizer.directions import DIRECTIONS, FUNCTIONAL, IN_PLACE
 from hf_l3rs.optimizer.layers import describe_layers, match_layers
-from hf_l3rs.optimizer.step import LayerStack, LayerState
+from hf_l3rs.optimizer.step import LayerStack
 from tests.tiny import trained_network
 
 
@@ -38,10 +37,10 @@ class Run:
         self.state = self.stack.initial_state(self.params)
 
     def step(self, k, grads, loss=1.0, vector=None):
-        decide = self.network.meta_weights(vector).decider(self.weights, self.stack.sqrt_numel)
+        network = self.network.for_layers(self.weights, self.stack.sqrt_numel, vector)
         loss = None if loss is None else torch.as_tensor(loss)
         self.params, self.state, self.decision = self.stack.step(
-            decide,
+            network,
             self.params,
             grads,
             self.state,
@@ -52,11 +51,10 @@ class Run:
         )
 
 
-@pytest.mark.parametrize("normalize_mixture", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_functional_equals_in_place(dtype, normalize_mixture):
+def test_functional_equals_in_place(dtype):
     """Invariant 3: parameters and state, to 1e-6 and in float64 to 1e-12; zero and broken gradients included."""
-    runs = [Run(form, dtype, normalize_mixture=normalize_mixture) for form in (IN_PLACE, FUNCTIONAL)]
+    runs = [Run(form, dtype) for form in (IN_PLACE, FUNCTIONAL)]
     for k in range(1, NUM_STEPS + 1):
         grads = make_gradients(runs[0].params, k, is_zero=(1,) if k < 4 else ())
         if k == 6:
@@ -101,25 +99,6 @@ def test_in_place_writes_the_memory_that_is_there():
     run.step(1, make_gradients(run.params, 1))
     now = [*run.params, run.state.ema, run.state.steps, *run.state.buffers["adam_exp_avg"]]
     assert all(one is two for one, two in zip(kept, now))
-
-
-def test_functional_maps_over_candidates():
-    """Under vmap each candidate takes the step that it takes alone."""
-    run = Run(FUNCTIONAL)
-    vectors = run.network.to_vector() + 0.1 * torch.randn(3, run.network.num_meta_parameters, dtype=torch.float64)
-    grads, state, params = make_gradients(run.params, 1), run.state, run.params
-
-    def step(vector):
-        decide = run.network.meta_weights(vector).decider(run.weights, run.stack.sqrt_numel)
-        options = {"loss": torch.tensor(0.5), "k": 1, "num_training_steps": NUM_STEPS, "arithmetic": FUNCTIONAL}
-        new, state_after, _ = run.stack.step(decide, params, grads, state, **options)
-        return new, state_after
-
-    mapped, states = torch.func.vmap(step, out_dims=(0, LayerState(None, None, None)))(vectors)
-    assert torch.equal(states.steps, torch.ones(len(params)))
-    for candidate, vector in enumerate(vectors):
-        for one, many in zip(step(vector)[0], mapped):
-            torch.testing.assert_close(one, many[candidate], rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_of_a_run_are_those_of_finite_differences():

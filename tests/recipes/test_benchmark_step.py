@@ -14,7 +14,6 @@ def test_smoke(capsys):
         "Adam (fused)",
         "SGD momentum (foreach)",
         "L3RS",
-        "L3RS (fused)",
         "L3RS with Muon",
     }
     assert costs["Adam (foreach)"].ratio == 1

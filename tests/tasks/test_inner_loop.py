@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_l3rs.optimizer.layers import named_trainable_parameters
-from hf_l3rs.optimizer.optimizer import LearnedOptimizer
+from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, run
 from tests.meta.problems import make_model, make_network, make_tasks
@@ -22,7 +22,7 @@ def adam(model):
 
 
 def learned(model, network, task, **options):
-    optimizer = LearnedOptimizer(
+    optimizer = L3RS(
         named_trainable_parameters(model),
         network=network,
         num_training_steps=task.num_training_steps,

@@ -3,11 +3,7 @@
 import pytest
 import torch
 
-from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
 from hf_l3rs.meta.candidates import rollout
-from hf_l3rs.optimizer.arithmetic import ALL_AT_ONCE, FUNCTIONAL
-from hf_l3rs.optimizer.directions import DIRECTIONS
-from hf_l3rs.optimizer.step import LayerStack
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.pools import Batch
@@ -106,29 +102,6 @@ def test_a_run_without_a_graph_is_the_same_run():
         ends.append((run(learner, task), learner.params))
         assert (learner.params[0].grad_fn is not None) == learner.losses[-1].requires_grad == keep_graph
     assert ends[0][0] == ends[1][0] and all(torch.equal(one, two) for one, two in zip(ends[0][1], ends[1][1]))
-
-
-@pytest.mark.parametrize("options", [{}, {"averaging": True}, {"normalize_mixture": True}], ids=str)
-def test_all_layers_at_once_is_one_after_another(options):
-    """Values and gradients, also where a layer's gradient is zero or not a number."""
-    generator, results = torch.Generator().manual_seed(0), []
-    params = [torch.randn(shape, generator=generator) for shape in ((3, 2), (4,), (5,))]
-    grads = [torch.randn(3, 2, generator=generator), torch.zeros(4), torch.full((5,), torch.nan)]
-    directions = tuple(DIRECTIONS)
-    network = L3RSNetwork(L3RSConfig(describe_layers(list(zip("abc", params))), directions=directions, **options))
-    for arithmetic in (FUNCTIONAL, ALL_AT_ONCE):
-        stack, leaves = LayerStack(network.config, params), [tensor.clone().requires_grad_() for tensor in grads[:2]]
-        vector = network.to_vector().requires_grad_()
-        decide = network.meta_weights(vector).decider(torch.eye(3), stack.sqrt_numel)
-        moved, state = params, stack.initial_state(params)
-        for k in (1, 2):
-            how = {"loss": torch.ones(()), "k": k, "num_training_steps": 5, "arithmetic": arithmetic}
-            moved, state, _ = stack.step(decide, moved, [*leaves, grads[2]], state, **how)
-        total = sum((tensor * tensor.detach().cos()).sum() for tensor in moved)
-        results.append([*moved, state.ema, *torch.autograd.grad(total, [vector, *leaves])])
-    for one, two in zip(*results):
-        torch.testing.assert_close(one, two)
-        assert bool(torch.isfinite(two).all())
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from hf_l3rs.evaluation.plots import is_picture_of
-from hf_l3rs.optimizer.trajectory import LayerDecision
 from recipes.evidence.behaviour import describe_behaviour, name_of
 from recipes.evidence.trajectories import read_trajectory, to_csv, to_table
+from recipes.evidence.trajectory import LayerDecision
 
 
 STEPS = 20

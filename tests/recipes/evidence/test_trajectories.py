@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.optimizer.trajectory import LayerDecision
 from recipes.evidence.trajectories import directions_of, read_trajectory, record_trajectory, to_csv, to_table
+from recipes.evidence.trajectory import LayerDecision
 from tests.evaluation.images import image_task
 from tests.tiny import tiny_resnet, trained_network
 

@@ -7,17 +7,20 @@ from collections.abc import Iterable
 
 import torch
 
-from hf_l3rs.optimizer.layers import canonical_name, describe_layers, fan_in, identify_layers, is_matrix
+from hf_l3rs.optimizer.layers import canonical_name, describe_layers, identify_layers
 from hf_l3rs.optimizer.network import L3RSNetwork
+
+
+# The fan-in and the number of trained parameters above which steps shrink, where the config says so.
+FAN_IN, SIZE = 64, 100_000
 
 
 class ReferenceL3RS:
     """
     [`L3RS`] as a loop over layers that follows the paper's formulas term by term.
 
-    It exists so that the fast optimizer has something to be compared with: it shares no code with it but the
-    meta-weights and the choice of each layer's embedding, keeps no more state than the formulas name, and trades speed
-    for being readable. Train with [`L3RS`].
+    The fast optimizer is compared with it. It shares no code with it but the meta-weights and the choice of each
+    layer's embedding.
 
     Args:
         named_parameters (`Iterable[tuple[str, torch.Tensor]]`): What to train, such as `model.named_parameters()`.
@@ -44,7 +47,8 @@ class ReferenceL3RS:
         identity = identify_layers(describe_layers(named), network.config)
         weights, structure = identity.tensor_split([len(network.embeddings)], dim=1)
         embeddings = torch.cat((weights @ network.embeddings.detach().double(), structure), dim=1)
-        self.layers = [_Layer(theta, embedding, network) for (_, theta), embedding in zip(named, embeddings)]
+        N = sum(theta.numel() for _, theta in named)
+        self.layers = [_Layer(theta, embedding, network, N) for (_, theta), embedding in zip(named, embeddings)]
 
     @torch.no_grad()
     def step(self, loss: torch.Tensor | float | None = None) -> None:
@@ -58,8 +62,9 @@ class ReferenceL3RS:
 class _Layer:
     """θ(l) and all that belongs to it. Numbers of which a layer has one are Python floats, that is float64."""
 
-    def __init__(self, theta: torch.Tensor, embedding: torch.Tensor, psi: L3RSNetwork) -> None:
+    def __init__(self, theta: torch.Tensor, embedding: torch.Tensor, psi: L3RSNetwork, N: int) -> None:
         self.theta = theta
+        self.N = N  # trained parameters of the run
         self.dtype = torch.float64 if theta.dtype == torch.float64 else torch.float32
         self.embedding = embedding.to(self.dtype)
         self.psi = psi
@@ -67,13 +72,7 @@ class _Layer:
         self.t = 0  # updates of this layer, which has none where it has no gradient
         self.m = torch.zeros_like(theta, dtype=self.dtype)  # Adam's first moment
         self.v = torch.zeros_like(theta, dtype=self.dtype)  # Adam's second moment
-        self.b = torch.zeros_like(theta, dtype=self.dtype)  # momentum
-        self.s = torch.zeros_like(theta, dtype=self.dtype)  # RMSprop's second moment
         self.u = torch.zeros_like(theta, dtype=self.dtype)  # Muon's momentum
-        self.w = torch.zeros_like(theta, dtype=self.dtype)  # what the direction sign is the sign of
-        self.q = torch.zeros_like(theta, dtype=self.dtype)  # AdaBelief's first moment
-        self.r = torch.zeros_like(theta, dtype=self.dtype)  # AdaBelief's variance around it
-        self.z = self.x = theta.to(self.dtype, copy=True)  # the fast iterate, and the average
         # a_i of eq. 2, one for each decay γ_i; "weight" averages the constant 1, for the bias correction.
         self.a = {name: [0.0] * len(self.config.ema_decays) for name in ("loss", "grad_norm", "param_norm", "weight")}
 
@@ -88,35 +87,22 @@ class _Layer:
         if not is_usable:  # the parameter and its averages are left alone
             return
         self._update_averages(loss, _norm(g) / math.sqrt(n), _norm(theta) / math.sqrt(n))
-        mu, o, averaging = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
+        mu, o = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
         reference = {
             "rms": math.sqrt(n),
-            "absolute": 1.0,
             "relative": math.hypot(_norm(theta), 0.02 * math.sqrt(n)),
-            "fan_in": math.sqrt(n) * (64 / fan_in(theta.shape) if is_matrix(theta.shape) else 1.0),
         }[self.config.step_reference]
+        if theta.ndim == 2:
+            reference *= min(1.0, FAN_IN / max(theta.shape[1], 1)) ** self.config.width_exponent
+        reference *= min(1.0, SIZE / self.N) ** self.config.size_exponent
         lam = lr * math.exp(min(max(o, -12.0), 12.0)) * self.config.base_step * reference * self._annealing(k, K)
         d_hat = [d_p / max(_norm(d_p), 1e-12) for d_p in d]
         mixture = sum((mu_p * d_hat_p for mu_p, d_hat_p in zip(mu, d_hat)), torch.zeros_like(theta))
-        if self.config.normalize_mixture:
-            mixture = mixture / max(_norm(mixture), 1e-12)
-        if self.config.averaging:
-            theta = self._average(lam * mixture, *averaging)
-        else:
-            theta = theta - lam * mixture
-        self.theta.copy_(theta)  # the only rounding, if θ is of low precision
+        self.theta.copy_(theta - lam * mixture)  # the only rounding, if θ is of low precision
 
     def _annealing(self, k: int, K: int) -> float:
         T = self.config.num_training_steps
         return min(1.0, T / k) if self.config.anneal_long_runs and T is not None and K > 5 * T else 1.0
-
-    def _average(self, update: torch.Tensor, power: float, nearness: float) -> torch.Tensor:
-        """Schedule-free learning (arXiv 2405.15682, eqs. 3 to 5), with the network's c and a."""
-        p = math.exp(min(max(power, -6.0), 6.0))
-        c, a = p / (p + self.t - 1), 1 / (1 + math.exp(-nearness - 2.2))
-        self.z = self.z - update
-        self.x = (1 - c) * self.x + c * self.z
-        return (1 - a) * self.z + a * self.x
 
     def _direction(self, name: str, g: torch.Tensor) -> torch.Tensor:
         beta1, beta2 = self.config.adam_betas
@@ -128,24 +114,9 @@ class _Layer:
             return m_hat / (v_hat.sqrt() + self.config.adam_eps)
         if name == "sgd":
             return g
-        if name == "momentum":
-            self.b = self.config.momentum * self.b + (1 - self.config.momentum) * g
-            return self.b
         if name == "muon":
             self.u = beta1 * self.u + (1 - beta1) * g
             return _orthogonalised(beta1 * self.u + (1 - beta1) * g)
-        if name == "sign":
-            self.w = beta1 * self.w + (1 - beta1) * g
-            return self.w.sign()
-        if name == "adabelief":
-            self.q = beta1 * self.q + (1 - beta1) * g
-            self.r = beta2 * self.r + (1 - beta2) * (g - self.q) ** 2
-            m_hat = self.q / (1 - beta1**self.t)
-            s_hat = self.r / (1 - beta2**self.t)
-            return m_hat / (s_hat.sqrt() + self.config.adam_eps)
-        if name == "rmsprop":
-            self.s = beta2 * self.s + (1 - beta2) * g**2
-            return g / ((self.s / (1 - beta2**self.t)).sqrt() + self.config.adam_eps)
         raise NotImplementedError(f"The reference has no direction {name!r}; write it down here.")
 
     def _update_averages(self, loss: torch.Tensor | float | None, grad_rms: float, param_rms: float) -> None:
@@ -171,23 +142,17 @@ class _Layer:
             groups[name] = [a / weight for a, weight in zip(self.a[name], self.a["weight"])]
         return [value for group in self.config.features if group != "structure" for value in groups[group]]
 
-    def _mlp(self, features: list[float]) -> tuple[list[float], float, list[float]]:
-        """Fig. 2. Returns μ, the logarithm of what multiplies the reference step to give λ, and what averages."""
+    def _mlp(self, features: list[float]) -> tuple[list[float], float]:
+        """Fig. 2. Returns μ, and the logarithm of what multiplies the reference step to give λ."""
         h = torch.cat((torch.tensor(features, dtype=self.dtype), self.embedding))
         *hidden, output = zip(self.psi.weights, self.psi.biases)
         for W, b in hidden:
             h = W.to(h) @ h + b.to(h)
             h = h / (1 + torch.exp(-h))  # SiLU
         W, b = output
-        outputs, biases = (W.to(h) @ h + b.to(h)).tolist(), b.tolist()
-        count = len(self.config.directions)
-        if "mixture" in self.config.constant:
-            outputs[:count] = biases[:count]
-        if "step" in self.config.constant:
-            outputs[count] = biases[count]
-        logits, o, averaging = outputs[:count], outputs[count], outputs[count + 1 :]
+        *logits, o = (W.to(h) @ h + b.to(h)).tolist()
         exponentials = [math.exp(logit - max(logits)) for logit in logits]
-        return [value / sum(exponentials) for value in exponentials], o, averaging
+        return [value / sum(exponentials) for value in exponentials], o
 
 
 def _orthogonalised(x: torch.Tensor) -> torch.Tensor:

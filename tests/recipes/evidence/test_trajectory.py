@@ -5,7 +5,7 @@ import torch
 from transformers import Trainer
 
 from hf_l3rs import L3RS
-from hf_l3rs.optimizer.trajectory import TrajectoryRecorder
+from recipes.evidence.trajectory import TrajectoryRecorder
 from tests.tiny import RandomImages, learned_optimizer, parameters, tiny_resnet, training_arguments
 
 

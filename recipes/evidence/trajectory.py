@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_l3rs.optimizer.layers import describe_layers
-from hf_l3rs.optimizer.optimizer import LearnedOptimizer
+from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.optimizer.parameters import all_named
 
 
@@ -40,7 +40,7 @@ class TrajectoryRecorder:
     Keeps what an L3RS decides while it trains, in any loop and in the Trainer. Each step waits for the device.
 
     Args:
-        optimizer ([`~hf_l3rs.optimizer.optimizer.LearnedOptimizer`]): Whose steps are recorded; all on one device.
+        optimizer ([`~hf_l3rs.optimizer.optimizer.L3RS`]): Whose steps are recorded; all on one device.
 
     Example:
 
@@ -51,7 +51,7 @@ class TrajectoryRecorder:
     ```
     """
 
-    def __init__(self, optimizer: LearnedOptimizer) -> None:
+    def __init__(self, optimizer: L3RS) -> None:
         self.optimizer = optimizer
         self.decisions: list[LayerDecision] = []
         self._handle: Any = None

@@ -1,6 +1,5 @@
 """The artefact in a folder: what is saved is what is loaded, and what cannot be loaded is explained."""
 
-import json
 import math
 import time
 from pathlib import Path

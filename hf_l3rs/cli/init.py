@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_l3rs.cli.shell import Answer, add_json_option, table
 from hf_l3rs.errors import ConfigError, StorageError
@@ -15,11 +16,24 @@ from hf_l3rs.markdown import duration
 
 if TYPE_CHECKING:
     from hf_l3rs.cli.survey import DataSurvey, ModelSurvey
-    from hf_l3rs.meta.forecast import Forecast, StepCosts
+    from hf_l3rs.meta.forecast import StepCosts
     from hf_l3rs.tasks.task_arguments import TaskArguments
 
-# Generations where no time is given, and the range of them where one is: fewer teach nothing, more little.
-_GENERATIONS, _FEWEST, _MOST = 40, 5, 60
+# Every made L3RS starts from this released one, of other models.
+START = "l3rs-universal-start"
+
+
+class Plan(NamedTuple):
+    """How much is done in a meta-training."""
+
+    num_generations: int = 40
+    num_tasks: int = 8
+    num_validation_tasks: int = 16
+
+
+# With a time to keep to: as many generations as fit, 5 to 60, with fewer tasks where not even 5 fit.
+_FEWEST, _MOST = 5, 60
+_PLANS = (Plan(), Plan(num_validation_tasks=8), Plan(num_tasks=4, num_validation_tasks=4))
 
 
 def add_to(commands: Any) -> None:
@@ -42,7 +56,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--batch_size", "--batch-size", type=int, default=32, help="of your fine-tuning runs (default: 32)"
     )
-    parser.add_argument("--minutes", type=float, help="time for meta-training, by which its length is chosen")
+    parser.add_argument("--minutes", type=float, help="time for meta-training, which its length is chosen by")
     parser.add_argument(
         "--no_estimate", "--no-estimate", action="store_true", help="write the settings without measuring any step"
     )
@@ -56,6 +70,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
     model_name = _asked(arguments.model, "--model", "Pretrained model (Hub id or folder): ")
     data_name = _asked(arguments.data, "--data", "Images (Hub id, folder or parquet file): ")
     files = _files(arguments)
+    _check_minutes(arguments)
     from hf_l3rs.cli.survey import survey_data, survey_model
 
     model = survey_model(model_name)
@@ -63,28 +78,43 @@ def _run(arguments: argparse.Namespace) -> Answer:
         data_name, model_name, name=arguments.name, split=arguments.split, test_split=arguments.test_split
     )
     task_args = _task_args(arguments, data)
-    settings = _settings(task_args, files, model, data) | _of_length(_GENERATIONS)
-    costs, expected = (None, None) if arguments.no_estimate else _measure(_training(settings, files))
-    num_generations = _num_generations(expected, arguments.minutes)
-    settings |= _of_length(num_generations)
+    settings = _settings(task_args, files, model, data)
     rows: dict[str, Any] = {"model": model.describe(), "data": data.describe()}
-    if costs is not None and expected is not None:
-        settings["forecast"] = rows["meta-training"] = (
-            f"{duration(expected.seconds(num_generations))} for {num_generations} generations, and "
-            f"{expected.num_bytes / 1e9:.2g} GB for the graph of the longest run"
-        )
-        if data.unseen is not None:
-            rows["evaluation"] = duration(evaluation_seconds(costs, _evaluation(settings, files, data.unseen)))
-    written = _write(settings, files, data, rows.get("evaluation"))
+    plan, costs = Plan(), None
+    if not arguments.no_estimate:
+        costs = _measure(_rendered("meta_train.yaml", settings))
+        plan = choose_plan(costs, task_args, arguments.minutes)
+        settings |= plan._asdict() | {"forecast": describe_plan(costs, task_args, plan)}
+        rows["meta-training"] = settings["forecast"]
+    contents = {files[0].name: _rendered("meta_train.yaml", settings)}
+    if data.unseen is not None:
+        text = _rendered("evaluate.yaml", settings)
+        if costs is not None:
+            rows["evaluation"] = duration(evaluation_seconds(costs, text))
+            text = _rendered("evaluate.yaml", {**settings, "evaluation_forecast": rows["evaluation"]})
+        contents[files[1].name] = text
+    return _write(files, contents, settings, rows, plan)
+
+
+def _write(
+    files: list[Path], contents: dict[str, bytes], settings: dict[str, Any], rows: dict[str, Any], plan: Plan
+) -> Answer:
+    from hf_l3rs.files import write_files
+
+    write_files(files[0].parent, contents)
+    written = [str(file) for file in files[: len(contents)]]
     steps = [f"hf-l3rs meta-train {written[0]}", *(f"hf-l3rs evaluate {file}" for file in written[1:])]
     steps.append(f"hf-l3rs push {settings['output_dir']} user/name")
     text = table({**rows, "written": ", ".join(written), "next": "; ".join(steps)})
-    return Answer(text, {**rows, "files": written, "num_generations": num_generations, "next": steps})
+    return Answer(text, {**rows, "files": written, **plan._asdict(), "next": steps})
 
 
 def _asked(value: str | None, option: str, question: str) -> str:
-    if value is None and sys.stdin.isatty():
-        value = input(question).strip()
+    if value is None and sys.stdin is not None and sys.stdin.isatty():
+        try:
+            value = input(question).strip()
+        except EOFError:  # Ctrl-D
+            value = None
     if not value:
         raise ConfigError(f"init needs {option}; give it, or run init at a terminal, where it asks.")
     return value
@@ -102,12 +132,19 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
     return files
 
 
+def _check_minutes(arguments: argparse.Namespace) -> None:
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        raise ConfigError(f"--minutes must be more than 0, got {arguments.minutes:g}; leave it out for the usual.")
+    if arguments.minutes is not None and arguments.no_estimate:
+        raise ConfigError("--minutes needs the estimate that --no_estimate leaves out; leave out one of the two.")
+
+
 def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments:
     """The tasks of meta-training; checks what came from the command line."""
     from hf_l3rs.tasks.task_arguments import DatasetArguments, TaskArguments
 
     low, high = arguments.steps
-    task_args = TaskArguments(
+    return TaskArguments(
         datasets=[DatasetArguments(**data.training)],
         num_classes=data.num_classes,
         batch_size=arguments.batch_size,
@@ -115,35 +152,39 @@ def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments
         max_steps=high,
         evaluation_size=data.evaluation_size,
     )
-    if arguments.minutes is not None and not arguments.minutes > 0:
-        raise ConfigError(f"--minutes must be more than 0, got {arguments.minutes:g}; leave it out for the usual.")
-    return task_args
 
 
 def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, data: DataSurvey) -> dict[str, Any]:
-    """What the templates say, but for the length of the run."""
+    """What the templates say, with the usual plan."""
     low, high = task_args.min_steps, task_args.longest_horizon
     names = ("num_classes", "batch_size", "evaluation_size", "min_steps", "max_steps")
     return {
         **{name: getattr(task_args, name) for name in names},
+        **Plan()._asdict(),
+        "training_file": files[0],
+        "evaluation_file": files[1],
         "model": model.name,
         "model_is": model.describe(),
         "data_is": data.describe(),
         "training": data.training,
-        "has_batch_norm": model.has_batch_norm,
+        "unseen": data.unseen,
+        "start": START,
         "segment_steps": max(2, round(high**0.5)),
         "horizons": sorted({low, high}),
+        "evaluate_every": max(1, low // 2),
         "output_dir": f"outputs/{files[0].stem}",
+        "title": f"{Path(model.name).name}, fine-tuned",
         "forecast": None,
+        "evaluation_forecast": None,
     }
 
 
-def _measure(training: bytes) -> tuple[StepCosts, Forecast]:
+def _measure(training: bytes) -> StepCosts:
     """Takes a few steps as meta-training will with these settings."""
     import torch
 
     from hf_l3rs.cli.meta_train import ARGUMENTS
-    from hf_l3rs.meta.forecast import forecast, measure_steps
+    from hf_l3rs.meta.forecast import measure_steps
     from hf_l3rs.meta.meta_build import build_network
     from hf_l3rs.meta.meta_trainer import make_accelerator
     from hf_l3rs.tasks.distribution import build_tasks
@@ -154,26 +195,53 @@ def _measure(training: bytes) -> tuple[StepCosts, Forecast]:
     try:
         _, tasks, _ = build_tasks(model_args, task_args, es.seed)
         network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
-        costs = measure_steps(tasks, network, windows.of_whole_runs(), make_accelerator())
+        return measure_steps(tasks, network, windows.of_whole_runs(), make_accelerator())
     finally:
         torch.set_num_threads(num_threads)
-    return costs, forecast(costs, task_args, windows.num_tasks, args.validation_interval)
 
 
-def _num_generations(expected: Forecast | None, minutes: float | None) -> int:
-    if expected is None or minutes is None:
-        return _GENERATIONS
-    affordable = (count for count in range(_MOST, _FEWEST, -1) if expected.seconds(count) <= 60 * minutes)
-    return next(affordable, _FEWEST)
+def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | None) -> Plan:
+    """
+    Returns the longest meta-training that keeps to a time.
+
+    Args:
+        costs ([`~hf_l3rs.meta.forecast.StepCosts`]): As measured.
+        task_args ([`~hf_l3rs.TaskArguments`]): The tasks.
+        minutes (`float`, *optional*): The time in one process; the usual plan by default.
+
+    Raises:
+        ConfigError: If even the shortest takes longer.
+    """
+    if minutes is None:
+        return Plan()
+    for plan in _PLANS:
+        for count in range(_MOST, _FEWEST - 1, -1):
+            chosen = plan._replace(num_generations=count)
+            if _seconds(costs, task_args, chosen) <= 60 * minutes:
+                return chosen
+    least = _seconds(costs, task_args, _PLANS[-1]._replace(num_generations=_FEWEST)) / 60
+    raise ConfigError(
+        f"The shortest meta-training takes {least:.2g} minutes on this machine, got --minutes {minutes:g}; give more, "
+        "or shorter --steps or a smaller --batch_size."
+    )
 
 
-def _of_length(num_generations: int) -> dict[str, Any]:
-    """The settings that go with the length of a run: a short one has no time for long averages."""
-    return {
-        "num_generations": num_generations,
-        "warmup_generations": max(1, num_generations // 4),
-        "averaging": 0.9 if num_generations >= _GENERATIONS // 2 else 0.6,
-    }
+def describe_plan(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> str:
+    """Returns what a meta-training takes, in words."""
+    num_bytes = costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes
+    return (
+        f"{duration(_seconds(costs, task_args, plan))} for {plan.num_generations} generations, and "
+        f"{num_bytes / 1e9:.2g} GB for the graph of the longest run"
+    )
+
+
+def _seconds(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> float:
+    from hf_l3rs.meta.forecast import forecast
+    from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
+
+    task_args = replace(task_args, num_validation_tasks=plan.num_validation_tasks)
+    expected = forecast(costs, task_args, plan.num_tasks, MetaTrainingArguments().validation_interval)
+    return expected.seconds(plan.num_generations)
 
 
 def evaluation_seconds(costs: StepCosts, evaluation: bytes) -> float:
@@ -192,49 +260,12 @@ def evaluation_seconds(costs: StepCosts, evaluation: bytes) -> float:
 
     *_, args = _parsed((ModelArguments, TaskArguments, EvaluationArguments), evaluation)
     baselines, seconds = select_baselines(args.baselines), 0.0
-    num_compared = args.num_tasks * (len(baselines) + 1 + args.include_untrained)
+    num_compared = args.num_tasks * (len(baselines) + 2)  # an L3RS, and one untrained
     for steps in args.horizons:
         num_searched = len(search_runs(baselines, args.num_search_tasks, [steps]))
         num_evaluations = num_searched + num_compared * -(-steps // (args.evaluate_every or steps))
         seconds += (num_searched + num_compared) * steps * costs.plain + num_evaluations * costs.evaluation
     return seconds
-
-
-def _evaluate_every(horizons: list[int]) -> int:
-    return max(1, horizons[0] // 2)
-
-
-def _write(settings: dict[str, Any], files: list[Path], data: DataSurvey, forecast: str | None) -> list[str]:
-    """Writes the files, the second only where there are images for it; returns those that were."""
-    from hf_l3rs.files import write_files
-
-    contents = {files[0].name: _training(settings, files)}
-    if data.unseen is not None:
-        contents[files[1].name] = _evaluation(settings, files, data.unseen, forecast)
-    write_files(files[0].parent, contents)
-    return [str(file) for file in files[: len(contents)]]
-
-
-def _training(settings: dict[str, Any], files: list[Path]) -> bytes:
-    return _rendered("meta_train.yaml", settings, file=files[0])
-
-
-def _evaluation(
-    settings: dict[str, Any], files: list[Path], unseen: dict[str, Any], forecast: str | None = None
-) -> bytes:
-    run_dir = settings["output_dir"]
-    return _rendered(
-        "evaluate.yaml",
-        {**settings, "forecast": forecast},
-        file=files[1],
-        training_file=files[0],
-        run_dir=run_dir,
-        l3rs=f"{run_dir}/l3rs",
-        unseen=unseen,
-        evaluate_every=_evaluate_every(settings["horizons"]),
-        output_dir=f"{run_dir}/evaluation",
-        title=f"{Path(settings['model']).name}, fine-tuned",
-    )
 
 
 def _parsed(kinds: Sequence[type], text: bytes) -> tuple:
@@ -246,7 +277,7 @@ def _parsed(kinds: Sequence[type], text: bytes) -> tuple:
     return parse_settings(kinds, yaml.safe_load(text))
 
 
-def _rendered(template: str, settings: dict[str, Any], **more: Any) -> bytes:
+def _rendered(template: str, settings: dict[str, Any]) -> bytes:
     import yaml
     from jinja2 import Environment, StrictUndefined
 
@@ -258,4 +289,4 @@ def _rendered(template: str, settings: dict[str, Any], **more: Any) -> bytes:
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["yaml"] = as_yaml
     text = (Path(__file__).parent / "templates" / template).read_text(encoding="utf-8")
-    return environment.from_string(text).render({**settings, **more}).encode()
+    return environment.from_string(text).render(settings).encode()

@@ -22,6 +22,7 @@ FINGERPRINTS = {
     "l3rs-mobilenet-v2-fashion-last": "0951a0462d41503d",
     "l3rs-resnet-tiny-fashion": "89e35ee4db47f56c",
     "l3rs-universal-start": "371a5d7a5b15d7b0",
+    "l3rs-vision": "590b27f9c8c2f4dc",
     "l3rs-vit-tiny-fashion": "e57178e56e0f5c21",
     "l3rs-vit-tiny-fashion-lora": "bceca164d016f07f",
 }
@@ -36,22 +37,23 @@ def test_released_artefacts_and_their_cards_are_written_again_byte_by_byte(folde
     artifact = L3RSArtifact.from_pretrained(folder.name)
     assert artifact.network.fingerprint() == FINGERPRINTS[folder.name]
     save_network(artifact.network, tmp_path / folder.name)
-    write_results(read_results(RELEASED / folder.name / RESULTS_NAME), tmp_path / folder.name / RESULTS_NAME)
+    if (RELEASED / folder.name / RESULTS_NAME).is_file():
+        write_results(read_results(RELEASED / folder.name / RESULTS_NAME), tmp_path / folder.name / RESULTS_NAME)
     assert contents(tmp_path / folder.name) == contents(RELEASED / folder.name)
     shutil.copytree(folder, tmp_path / "cards" / folder.name)
     release.main([folder.name], tmp_path, tmp_path / "cards")
     assert contents(tmp_path / "cards" / folder.name) == contents(folder), "run recipes/release.py"
-    assert contents(folder).keys() == {README, PICTURE_NAME}
+    assert {README} <= contents(folder).keys() <= {README, PICTURE_NAME}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_cards_name_no_folder_of_this_machine(folder):
     card = read_card(folder / README)
     assert card.data.datasets == ["zalando-datasets/fashion_mnist"]
-    names = {each.dataset_type for each in card.data.eval_results}
+    names = {each.dataset_type for each in card.data.eval_results or ()}
     assert names <= {"zalando-datasets/fashion_mnist", "digits"}
     assert card.data.base_model is None
-    assert card.data.model_name == folder.name and f'from_pretrained("{folder.name}")' in card.text
+    assert card.data.model_name in (folder.name, None) and f'from_pretrained("{folder.name}")' in card.text
     prose = [line for line in card.text.splitlines() if not line.startswith("python ")]
     assert not any("outputs/" in line or "recipes/" in line for line in prose)
 

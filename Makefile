@@ -10,7 +10,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two single-threaded processes are the fastest way to use two cores; with GPUs, `accelerate launch` takes their place.
 TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
-META_TRAIN := $(TORCHRUN) recipes/meta_train.py
+EVALUATE := $(TORCHRUN) -m recipes.evaluate
+META_TRAIN := $(TORCHRUN) -m recipes.meta_train
 SOURCES := hf_l3rs recipes tests
 # For `make test-versions`. Of pyenv's Pythons the floor is taken even where it is not the active one.
 LOWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
@@ -23,7 +24,7 @@ FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
 .PHONY: install test test-slow test-gpu test-versions test-lowest test-newest quality style demo space docs data \
-	pretrain meta-train evaluate figure3 ablations readme benchmark clean
+	pretrain meta-train evaluate ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -90,10 +91,8 @@ pretrain: $(VENV)/.installed
 	$(BIN)/python recipes/pretrain.py --architecture vit --output_dir recipes/base_models/vit-tiny-fashion
 
 meta-train: $(VENV)/.installed
-	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_gradient.yaml
-	$(META_TRAIN) recipes/configs/resnet_tiny_fashion_polish.yaml
-	$(META_TRAIN) recipes/configs/vit_tiny_fashion_gradient.yaml
-	$(META_TRAIN) recipes/configs/vit_tiny_fashion_polish.yaml
+	$(META_TRAIN) recipes/configs/resnet_tiny_fashion.yaml
+	$(META_TRAIN) recipes/configs/vit_tiny_fashion.yaml
 	$(BIN)/python recipes/base_models/build_zoo.py --only trained
 	$(META_TRAIN) recipes/configs/universal_start.yaml
 
@@ -101,24 +100,12 @@ meta-train: $(VENV)/.installed
 evaluate: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[rivals]"
 	$(BIN)/python recipes/data/build_digits.py outputs/digits
-	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_fashion.yaml
-	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_resnet_tiny_digits.yaml
-	$(TORCHRUN) recipes/meta_evaluate.py recipes/configs/evaluate_vit_tiny_fashion.yaml
-
-# The paper's figure 3 for the two embedded models' optimizers, settings A to F; many hours on two cores.
-figure3: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e ".[rivals]"
-	$(BIN)/python recipes/data/build_digits.py outputs/digits
-	test -e outputs/glyphs/README.md || $(BIN)/python recipes/data/build_glyphs.py outputs/glyphs
-	for name in resnet vit; do \
-		test -e outputs/$$name-tiny-fashion-seed1/model.safetensors || $(BIN)/python recipes/pretrain.py \
-			--architecture $$name --seed 1 --output_dir outputs/$$name-tiny-fashion-seed1 || exit 1; \
-		$(TORCHRUN) recipes/figure3.py recipes/configs/figure3_$${name}_tiny_fashion.yaml || exit 1; \
-	done
+	$(EVALUATE) recipes/configs/resnet_tiny_fashion.yaml --only in_domain other_domain
+	$(EVALUATE) recipes/configs/vit_tiny_fashion.yaml --only in_domain
 
 # What each part of an L3RS brings: two dozen short meta-trainings; interrupted, it goes on where it was.
 ablations: $(VENV)/.installed
-	$(TORCHRUN) -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml
+	$(TORCHRUN) -m recipes.ablations recipes/configs/ablations.yaml
 
 # README's table and the pictures, from the rows that recipes/results holds.
 readme: $(VENV)/.installed

@@ -2,13 +2,12 @@
 Says what each part of an L3RS brings: meta-trains variations of one that differ in a setting, with the same tasks,
 budget and seed, and scores them on the same validation tasks.
 
-    python -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml
-    python -m recipes.ablations recipes/configs/ablations_resnet_tiny_fashion.yaml --only base "Adam alone"
+    python -m recipes.ablations recipes/configs/ablations.yaml
+    python -m recipes.ablations recipes/configs/ablations.yaml --only base "Adam alone"
 
 The YAML file has settings of recipes/meta_train.py and, under `variations`, by name, what differs; the first is what
-the others are compared with. OUTPUT_DIR/NAME has the L3RS and the rows of each, OUTPUT_DIR itself rows.csv, summary.md
-and ablations.png of all that are there. What is there is not made again: after an interruption the same command goes
-on.
+the others are compared with. OUTPUT_DIR/NAME has the L3RS and the rows of each, OUTPUT_DIR itself rows.csv and
+summary.md of all that are there. What is there is not made again: after an interruption the same command goes on.
 """
 
 from __future__ import annotations
@@ -40,10 +39,8 @@ from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
-from recipes.evidence.ablation import compared, plot_ablation, to_table
-
-
-logger = logging.getLogger("ablations")
+from recipes.evidence.ablation import variations_table
+from recipes.evidence.experiment import split_path
 
 
 @dataclass
@@ -62,7 +59,6 @@ class AblationArguments:
         check_fields(self, {**rules, "scoring_seed": Range(low=0)})
 
 
-PICTURE_NAME = "ablations.png"
 TYPES = (*ARGUMENTS, AblationArguments)
 
 
@@ -83,18 +79,14 @@ class Ablation(NamedTuple):
     output_dir: Path
 
 
-def read_ablation(args: Sequence[str]) -> Ablation:
+def read_ablation(argv: Sequence[str] | None) -> Ablation:
     """
     Reads a YAML file, the first argument, and options that override it for every variation.
 
     Raises:
         ConfigError: If there is no file, it has no variations, or a setting of one of them is not allowed.
     """
-    args = list(args)
-    if not args or not args[0].endswith((".yaml", ".yml")):
-        parse_settings(TYPES, {}, args, description=__doc__)  # --help, or a message on what is missing
-        raise ConfigError("Ablations need a YAML file with variations, such as recipes/configs/ablations_*.yaml.")
-    path = args.pop(0)
+    path, args = split_path(argv, TYPES, __doc__)
     common = read_yaml(path)
     changes = common.pop("variations", None)
     if not _are_variations(changes):
@@ -150,21 +142,14 @@ def report(ablation: Ablation) -> str:
     if base not in there:
         return ""
     rows = [row for folder in there.values() for row in read_rows(folder / ROWS_NAME)]
-    costs = {
-        name: L3RSArtifact.from_pretrained(str(folder / "l3rs")).config.meta_training for name, folder in there.items()
-    }
-    table = to_table(compared(rows, base), costs, base)
+    table = variations_table(rows)
     write_files(ablation.output_dir, {ROWS_NAME: to_csv(rows).encode(), "summary.md": f"{table}\n".encode()})
-    try:
-        plot_ablation(rows, ablation.output_dir / PICTURE_NAME)
-    except ImportError as error:  # everything that was measured is written, and the picture can follow
-        logger.warning("There is no picture: %s", error)
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> str | None:
     """Returns the table, or `None` if training was interrupted."""
-    ablation = read_ablation(sys.argv[1:] if argv is None else argv)
+    ablation = read_ablation(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     names = ablation.args.only or list(ablation.variations)
     accelerator = make_accelerator()

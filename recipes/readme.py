@@ -30,7 +30,8 @@ from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.settings import OptionParser
-from recipes.evidence.grid import SETTINGS
+from recipes.evidence.ablation import variations_table
+from recipes.evidence.experiment import SETTINGS
 from recipes.evidence.grid_plots import grid_data, plot_grid
 from recipes.evidence.stored import RESULTS, read_stored
 
@@ -147,25 +148,6 @@ def rivals_table(rows: Sequence[Row], steps: int) -> str:
         (name for name in each.losses if name in (OPTIMIZER_NAME, *rivals_in(rows))), key=each.losses.mean().get
     )
     return markdown_table(("optimizer", "loss"), [(name, each.loss(name)) for name in names], ("left", "right"))
-
-
-def variations_table(rows: Sequence[Row]) -> str:
-    """Returns a line for each variation of an L3RS: its loss, and in brackets how far it is above the first's."""
-    finals = final_rows(rows)
-    lengths = sorted(finals.num_training_steps.unique())
-    losses = {
-        steps: finals[finals.num_training_steps == steps].pivot(index="task", columns="optimizer", values="loss")
-        for steps in lengths
-    }
-    base, *others = finals.optimizer.unique()
-    lines = [(base, *(f"{losses[steps][base].mean():.3f}" for steps in lengths))]
-    for name in others:
-        above = [losses[steps][name] - losses[steps][base] for steps in lengths]
-        means = [f"{losses[steps][name].mean():.3f}" for steps in lengths]
-        lines.append((name, *(f"{own} ({a.mean():+.3f} ± {a.sem():.3f})" for own, a in zip(means, above))))
-    return markdown_table(
-        ("variation", *(f"{steps} steps" for steps in lengths)), lines, ("left", *["right"] * len(lengths))
-    )
 
 
 def warm_starts_table(table: Mapping[str, Sequence[Row]]) -> str:

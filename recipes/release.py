@@ -3,7 +3,7 @@ Releases an L3RS with the package, and writes the cards of those that are releas
 
     python recipes/release.py
     python recipes/release.py l3rs-resnet-tiny-fashion --l3rs outputs/resnet_tiny_fashion/l3rs \\
-        --results outputs/evaluate_resnet_tiny_fashion/results.json
+        --results outputs/results/l3rs-resnet-tiny-fashion/in_domain/results.json
 
 hf_l3rs/released/NAME has what is loaded, and what was measured; model_cards/NAME has the card, which is made from
 these, and its picture. Without an argument the cards of all are made anew. What a person wrote into a card is kept.

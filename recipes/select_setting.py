@@ -3,10 +3,8 @@ Tries values of a setting of an L3RS, and its own, on validation tasks, and save
 that meta-training, which only moves the network's weights, cannot reach: the decays of the direction adam, and the
 momentum of batch norm's statistics.
 
-    python recipes/select_setting.py recipes/configs/evaluate_resnet_tiny_fashion.yaml --select adam_betas \\
-        --l3rs outputs/resnet_tiny_fashion_short/l3rs --output_dir outputs/resnet_tiny_fashion_betas
-    python recipes/select_setting.py recipes/configs/evaluate_mobilenet_v2_fashion.yaml --lengths 10 20 \\
-        --select batch_norm_momentum --l3rs outputs/mobilenet_v2_fashion_polish/l3rs --output_dir outputs/mobilenet_v2
+    python -m recipes.select_setting recipes/configs/mobilenet_v2_fashion.yaml --select batch_norm_momentum \\
+        --lengths 10 20 --l3rs outputs/mobilenet_v2_fashion/second/l3rs --output_dir outputs/selected
 
 OUTPUT_DIR gets SELECT.csv (raw rows) and l3rs.
 """
@@ -27,7 +25,6 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.report import mean_and_stderr
 from hf_l3rs.evaluation.rows import Run, final_rows, ranked
@@ -38,10 +35,9 @@ from hf_l3rs.meta.meta_build import warm_start
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.meta.summary import with_earlier_cost
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.distribution import build_tasks
-from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
+from recipes.evidence.experiment import own_settings
 
 
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -73,9 +69,7 @@ def with_cost(network: L3RSNetwork, runs: Sequence[Run]) -> L3RSNetwork:
 
 def main(argv: list[str] | None = None) -> Any:
     """Returns the chosen value."""
-    model_args, task_args, args, selection = parse_arguments(
-        (ModelArguments, TaskArguments, EvaluationArguments, SelectionArguments), argv, description=__doc__
-    )
+    model_args, task_args, args, selection = own_settings(argv, SelectionArguments, __doc__)
     if model_args.more_base_models:
         raise ConfigError("A setting is chosen on one base model; leave out more_base_models.")
     torch.set_num_threads(1)

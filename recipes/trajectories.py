@@ -1,8 +1,7 @@
 """
 Shows what an L3RS does with every layer over a run on a validation task (the paper's figures 4 and 5).
 
-    python recipes/trajectories.py recipes/configs/evaluate_resnet_tiny_fashion.yaml \\
-        --output_dir outputs/trajectories_resnet_tiny_fashion
+    python -m recipes.trajectories recipes/configs/resnet_tiny_fashion.yaml --output_dir outputs/trajectories
 
 OUTPUT_DIR gets trajectories.csv (step and mixture of every layer at every step), trajectories.png and behaviour.json,
 two sentences on what the L3RS learned that recipes/release.py puts on the card. The run is as long as the longest that
@@ -21,20 +20,18 @@ from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.benchmark import draw_task
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.provenance import last_part
 from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.meta.meta_trainer import make_accelerator
-from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.distribution import build_tasks
-from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # recipes is not installed
 
 from recipes.evidence.behaviour import describe_behaviour
+from recipes.evidence.experiment import own_settings
 from recipes.evidence.trajectories import record_trajectory, to_csv
 from recipes.evidence.trajectory_plots import TRAJECTORIES_NAME, plot_trajectories
 
@@ -52,9 +49,7 @@ class RunArguments:
 
 def main(argv: list[str] | None = None) -> str:
     """Returns the two sentences."""
-    model_args, task_args, args, run = parse_arguments(
-        (ModelArguments, TaskArguments, EvaluationArguments, RunArguments), argv, description=__doc__
-    )
+    model_args, task_args, args, run = own_settings(argv, RunArguments, __doc__)
     if model_args.more_base_models:
         raise ConfigError("A trajectory is of one base model; leave out more_base_models.")
     torch.set_num_threads(1)

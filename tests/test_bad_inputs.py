@@ -37,7 +37,7 @@ def test_there_are_many_and_each_is_another():
     ("command", "says"),
     [
         (["-m", "hf_l3rs.cli.main", "info", "./absent"], "hf-l3rs: './absent' is neither a local folder nor a Hub id"),
-        (["recipes/meta_train.py", "<own>/bad.yaml"], "error: TaskArguments.datasets must be a list"),
+        (["-m", "recipes.meta_train", "<own>/bad.yaml"], "error: TaskArguments.datasets must be a list"),
     ],
 )
 def test_the_shell_sees_one_line_and_a_failure(command, says, tmp_path):

@@ -11,7 +11,7 @@ from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figur
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
 from hf_l3rs.evaluation.rows import Row, to_csv
 from hf_l3rs.hub.results import OPTIMIZER_NAME
-from recipes.evidence.grid import LETTERS, SETTINGS
+from recipes.evidence.experiment import LETTERS, SETTINGS
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from tests.bad_inputs.doors import meta_train as train
 
 
 def dataset(path="<images>", prepare=lambda place: None, **changes):
-    """`meta_train.py` with one data set, which would do but for `path` and `changes`."""
+    """`hf-l3rs meta-train` with one data set, which would do but for `path` and `changes`."""
     return train(datasets=[{"path": path, **changes}], prepare=prepare)
 
 

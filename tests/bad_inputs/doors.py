@@ -174,28 +174,28 @@ _EVALUATION = {
 def with_settings(
     name: str, changes: dict[str, Any], *argv: str, prepare: Prepare = lambda place: None, base: Any = _SETTINGS
 ) -> Door:
-    """A recipe with a settings file, which would run but for `changes`."""
+    """A command with a settings file, which would run but for `changes`."""
 
     def write(place: Place) -> None:
         (place / "settings.yaml").write_text(yaml.safe_dump(place.fill({**base, **changes})))
         prepare(place)
 
-    return recipe(name, "<own>/settings.yaml", *argv, prepare=write)
+    return command(name, "<own>/settings.yaml", *argv, prepare=write)
 
 
 def meta_train(*argv: str, prepare: Prepare = lambda place: None, **changes: Any) -> Door:
-    return with_settings("meta_train", changes, *argv, prepare=prepare)
+    return with_settings("meta-train", changes, *argv, prepare=prepare)
 
 
 def meta_evaluate(prepare: Prepare = lambda place: None, **changes: Any) -> Door:
-    return with_settings("meta_evaluate", changes, prepare=prepare, base=_EVALUATION)
+    return with_settings("evaluate", changes, prepare=prepare, base=_EVALUATION)
 
 
 def text_settings(text: str | bytes) -> Door:
-    """`meta_train.py` with a settings file of this content."""
+    """`hf-l3rs meta-train` with a settings file of this content."""
     content = text if isinstance(text, bytes) else text.encode()
-    return recipe(
-        "meta_train", "<own>/settings.yaml", prepare=lambda place: (place / "settings.yaml").write_bytes(content)
+    return command(
+        "meta-train", "<own>/settings.yaml", prepare=lambda place: (place / "settings.yaml").write_bytes(content)
     )
 
 

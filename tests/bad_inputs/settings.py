@@ -1,18 +1,19 @@
 """Settings files and options of recipes: what cannot be read, is unknown, of a wrong type or out of its range."""
 
-from recipes import benchmark_meta_training, benchmark_step, meta_train, pretrain, release
-from tests.bad_inputs.doors import Row, recipe, text_settings, usage
+from hf_l3rs.cli.meta_train import meta_train
+from recipes import benchmark_meta_training, benchmark_step, pretrain, release
+from tests.bad_inputs.doors import Row, command, text_settings, usage
 from tests.bad_inputs.doors import meta_evaluate as evaluate
 from tests.bad_inputs.doors import meta_train as train
 
 
 FILES = [
-    Row("settings file: absent", recipe("meta_train", "<own>/absent.yaml"),
+    Row("settings file: absent", command("meta-train", "<own>/absent.yaml"),
         "There is no settings file .*absent.yaml; give one in YAML that is there, or let `hf-l3rs init` write one"),
-    Row("settings file: another kind", recipe("meta_train", "<own>/a.json"),
+    Row("settings file: another kind", command("meta-train", "<own>/a.json"),
         "A settings file must end in .yaml or .yml, got '.*a.json'; rename it"),
     Row("settings file: a folder",
-        recipe("meta_train", "<own>/a.yaml", prepare=lambda place: (place / "a.yaml").mkdir()),
+        command("meta-train", "<own>/a.yaml", prepare=lambda place: (place / "a.yaml").mkdir()),
         "a.yaml cannot be read.*directory"),
     Row("settings file: not UTF-8", text_settings(b"base_model: \xff\xfe"), "cannot be read as YAML in UTF-8"),
     Row("settings file: a tab", text_settings("base_model:\n\t- a"), "cannot be read as YAML.*tab|cannot be read"),
@@ -27,17 +28,17 @@ FILES = [
     Row("unknown setting", train(num_pears=3), "num_pears.*num_pairs"),
     Row("unknown setting, far from all", train(zzz=3), "zzz"),
     Row("unknown setting of an evaluation", evaluate(horizon=[5]), "horizon.*horizons"),
-    Row("no base_model", usage(meta_train.main, "--datasets", "<images>"), "required: --base_model"),
-    Row("no datasets", usage(meta_train.main, "--base_model", "<model>"), "required: --datasets"),
-    Row("unknown option", usage(meta_train.main, "--num_pears", "3"), "num_pears|required"),
-    Row("abbreviated option", usage(meta_train.main, "--base_model", "a", "--datasets", "b", "--num_gen", "3"),
+    Row("no base_model", usage(meta_train, "--datasets", "<images>"), "required: --base_model"),
+    Row("no datasets", usage(meta_train, "--base_model", "<model>"), "required: --datasets"),
+    Row("unknown option", usage(meta_train, "--num_pears", "3"), "num_pears|required"),
+    Row("abbreviated option", usage(meta_train, "--base_model", "a", "--datasets", "b", "--num_gen", "3"),
         "unrecognized arguments: --num_gen 3; for --num_gen, did you mean --num_generations?"),
-    Row("abbreviated option that is required", usage(meta_train.main, "--base_mod", "a", "--datasets", "b"),
+    Row("abbreviated option that is required", usage(meta_train, "--base_mod", "a", "--datasets", "b"),
         "required: --base_model.*; for --base_mod, did you mean --base_model or --base_model_revision?"),
     Row("abbreviated option of pretraining", usage(pretrain.main, "--output_d", "<own>"),
         "unrecognized .*; for --output_d, did you mean --output_dir?"),
-    Row("option without a value", usage(meta_train.main, "--base_model"), "--base_model.*expected"),
-    Row("option of a wrong type", usage(meta_train.main, "--num_pairs", "many"), "invalid int value: 'many'"),
+    Row("option without a value", usage(meta_train, "--base_model"), "--base_model.*expected"),
+    Row("option of a wrong type", usage(meta_train, "--num_pairs", "many"), "invalid int value: 'many'"),
 ]  # fmt: skip
 
 # Setting -> bad values, each with what is said of it.

@@ -40,7 +40,6 @@ def config(tmp_path):
 
 
 def test_one_command_makes_scores_and_compares_all_and_goes_on(config, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     first = ablations.main([str(config), "--only", "base"])
     assert [line.split(" | ")[0] for line in first.splitlines()[2:]] == ["| base"]
@@ -48,13 +47,11 @@ def test_one_command_makes_scores_and_compares_all_and_goes_on(config, tmp_path,
     table = ablations.main([str(config)])
     assert len(made) >= 2 and all(path.read_bytes() == data for path, data in made.items())
     header, _, *lines = table.splitlines()
-    assert header == "| variation | 1 steps | 2 steps | inner steps | in plain ones | seconds |"
+    assert header == "| variation | 1 steps | 2 steps |"
     assert [line.split(" | ")[0] for line in lines] == ["| base", "| Adam alone", "| one mixture"]
-    assert all(line.split(" | ")[3:5] == ["4", "13"] for line in lines)
     rows = read_rows(out / "rows.csv")
     assert len(rows) == 3 * 2 * 3 and len({row.task for row in rows}) == 3
     assert table in (out / "summary.md").read_text() and table in capsys.readouterr().out
-    assert (out / "ablations.png").is_file()
     configs = {name: load_network(out / name / "l3rs").config for name in ("base", "Adam_alone", "one_mixture")}
     assert configs["Adam_alone"].directions == ("adam",) and configs["base"].directions != ("adam",)
     assert (configs["one_mixture"].embedding_size, configs["one_mixture"].features) == (0, ("loss",))
@@ -90,5 +87,5 @@ def test_an_unknown_variation_is_told_with_those_there_are(config):
 
 
 def test_the_config_in_the_repository_is_readable():
-    ablation = ablations.read_ablation(["recipes/configs/ablations_resnet_tiny_fashion.yaml"])
+    ablation = ablations.read_ablation(["recipes/configs/ablations.yaml"])
     assert next(iter(ablation.variations)) == "base" and len(ablation.variations) > 15

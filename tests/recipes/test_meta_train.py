@@ -3,25 +3,27 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
-from hf_l3rs import L3RS, files
-from hf_l3rs.errors import L3RSError, StorageError
+from hf_l3rs import L3RS, L3RSArtifact, files
+from hf_l3rs.errors import ConfigError, L3RSError, StorageError
 from hf_l3rs.hub.artifact import load_network
 from hf_l3rs.hub.provenance import describe_settings
-from hf_l3rs.hub.results import read_results
-from hf_l3rs.settings import read_yaml
-from recipes import meta_evaluate, meta_train
+from recipes import meta_train
+from recipes.evidence.experiment import read_experiment
 from tests.evaluation.evaluate_tiny import make_inputs
 from tests.tiny import tiny_mobilenet
 
 
 SMALL = [
     "--num_generations=2",
+    "--stages=1",
+    "--estimator=evolution",
     "--num_pairs=1",
     "--min_steps=2",
     "--max_steps=3",
@@ -32,8 +34,8 @@ SMALL = [
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet", []), ("vit", []), ("vit", ["--estimator=windows", "--window_steps=2", "--num_tasks=2"])],
-    ids=["resnet", "vit", "windows"],
+    [("resnet", []), ("vit", []), ("vit", ["--estimator=gradient", "--num_tasks=2"])],
+    ids=["resnet", "vit", "gradient"],
 )
 def test_meta_training_makes_an_artefact_that_steps(name, options, tmp_path):
     arguments = [f"recipes/configs/{name}_tiny_fashion.yaml", *SMALL, *options, f"--output_dir={tmp_path}"]
@@ -72,7 +74,7 @@ def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, 
         "num_validation_tasks": 0,
         "output_dir": str(tmp_path / "out"),
     }
-    recipe = read_yaml("recipes/configs/mobilenet_v2_fashion.yaml")
+    recipe = read_experiment("recipes/configs/mobilenet_v2_fashion.yaml").stages[0]
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, **settings}))
     network = load_network(meta_train.main([str(tmp_path / "my.yaml")]))
     count = {"all": len(list(model.parameters())), "head": 2, "last:2": 23}[trainable]
@@ -113,10 +115,10 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path
     assert "\n" not in str(error.value) and not list((tmp_path / "l3rs").iterdir())
     monkeypatch.undo()
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    folder = meta_train.main([*arguments, "--resume_from_checkpoint=last"])
+    folder = meta_train.main(arguments)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    meta_train.main([*arguments, "--resume_from_checkpoint=last"])
+    meta_train.main(arguments)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
@@ -139,38 +141,49 @@ def test_bad_options_end_in_one_sentence(option, message):
 
 
 def test_an_error_is_one_line_and_a_failure_for_the_shell():
-    command = [sys.executable, "recipes/meta_train.py", "recipes/configs/vit_tiny_fashion.yaml", "--final_sigma=0"]
+    command = [sys.executable, "-m", "recipes.meta_train", "recipes/configs/vit_tiny_fashion.yaml", "--final_sigma=0"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.strip() == "error: ESConfig.final_sigma must be in (0, inf), got 0.0."
 
 
-def test_evaluation_writes_rows_tables_curves_and_results(tmp_path, capsys):
-    arguments = [
-        "recipes/configs/evaluate_resnet_tiny_fashion.yaml",
-        "--baselines=Adam cosine",
-        "--horizons=2",
-        "--num_tasks=2",
-        "--num_search_tasks=1",
-        "--evaluation_size=50",
-        "--evaluate_every=1",
-        f"--output_dir={tmp_path}",
-    ]
-    table = meta_evaluate.main(arguments)
-    assert "| 2 | L3RS |" in table and "L3RS, untrained" in table and table in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "search.csv",
-        "rows.csv",
-        "summary.md",
-        "curves.png",
-        "results.json",
-        "manifest.json",
-        "l3rs",
-    }
-    assert read_results(tmp_path / "l3rs/results.json").entries == read_results(tmp_path / "results.json").entries[:1]
-    (entry, untrained) = read_results(tmp_path / "results.json").entries
-    assert (entry.optimizer, entry.num_tasks, entry.baseline) == ("L3RS", 2, "Adam cosine, tuned")
-    assert "meta_evaluate.py recipes/configs" in entry.command and untrained.optimizer == "L3RS, untrained"
-    before = (tmp_path / "search.csv").stat().st_mtime_ns
-    meta_evaluate.main(arguments)
-    assert (tmp_path / "search.csv").stat().st_mtime_ns == before, "a search that is there is used again"
+STAGES = """
+base_model: {inputs}/base
+datasets: [{inputs}/images]
+num_classes: 3
+batch_size: 4
+evaluation_size: 8
+min_steps: 1
+estimator: gradient
+num_generations: 1
+num_tasks: 1
+num_validation_tasks: 0
+meta_training:
+  - {{max_steps: 1, output_dir: {out}/one}}
+  - {{max_steps: 1, output_dir: {out}/two, initial_l3rs: {out}/one/l3rs}}
+"""
+
+
+def test_a_stage_goes_on_from_the_one_before_and_is_not_made_again(tmp_path):
+    file = tmp_path / "my.yaml"
+    file.write_text(STAGES.format(inputs=make_inputs(tmp_path / "inputs"), out=tmp_path))
+    assert meta_train.main([str(file)]) == tmp_path / "two/l3rs"
+    summary = load_network(tmp_path / "two/l3rs").config.meta_training
+    assert summary["inner_steps"] == 2 and summary["started_from"]["inner_steps"] == 1
+    metrics = {name: (tmp_path / name / "metrics.jsonl").read_bytes() for name in ("one", "two")}
+    meta_train.main([str(file)])
+    assert {name: (tmp_path / name / "metrics.jsonl").read_bytes() for name in metrics} == metrics
+    with pytest.raises(ConfigError, match="has 2 stages; got the numbers 3"):
+        meta_train.main([str(file), "--stages", "3"])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path("recipes/configs").glob("*_*.yaml")))
+def test_the_stages_of_a_settings_file_are_how_the_release_was_made(name):
+    if name == "paper_resnet34":
+        pytest.skip("It was never made.")
+    summary = L3RSArtifact.from_pretrained(f"l3rs-{name.replace('_', '-')}").config.meta_training
+    for stage in reversed(read_experiment(f"recipes/configs/{name}.yaml").stages):
+        told = {key: value for key, value in stage.items() if key in summary and key not in ("datasets", "base_model")}
+        assert len(told) > 8 and told == {key: summary[key] for key in told}
+        summary = summary.get("started_from", {})
+    assert not summary

@@ -12,7 +12,7 @@ from recipes import select_setting
 def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(select_setting.VALUES, setting, values)
     arguments = [
-        "recipes/configs/evaluate_resnet_tiny_fashion.yaml",
+        "recipes/configs/resnet_tiny_fashion.yaml",
         f"--select={setting}",
         "--lengths=2",
         "--num_validation_runs=2",
@@ -39,4 +39,4 @@ def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monk
 
 def test_several_models_are_refused():
     with pytest.raises(ConfigError, match="leave out more_base_models"):
-        select_setting.main(["recipes/configs/evaluate_resnet_tiny_fashion.yaml", "--more_base_models", "other"])
+        select_setting.main(["recipes/configs/resnet_tiny_fashion.yaml", "--more_base_models", "other"])

@@ -15,7 +15,7 @@ def test_handwritten_digits_from_the_template(tmp_path):
     images, output = tmp_path / "digits", tmp_path / "l3rs"
     subprocess.run([sys.executable, "recipes/data/build_digits.py", str(images)], check=True)
     command = [
-        *(sys.executable, "recipes/meta_train.py", "recipes/configs/template.yaml"),
+        *(sys.executable, "-m", "recipes.meta_train", "recipes/configs/template.yaml"),
         *("--base_model", "recipes/base_models/resnet-tiny-fashion", "--datasets", str(images)),
         *("--evaluation_size", "100", "--num_generations", "30", "--output_dir", str(output)),
     ]

@@ -8,7 +8,7 @@ from recipes.evidence.behaviour import describe_behaviour
 from recipes.evidence.trajectories import read_trajectory
 
 
-CONFIG = "recipes/configs/evaluate_resnet_tiny_fashion.yaml"
+CONFIG = "recipes/configs/resnet_tiny_fashion.yaml"
 
 
 def test_what_was_seen_goes_onto_the_card(tmp_path, capsys):

@@ -1,0 +1,137 @@
+"""The recipe as its user runs it, and stopped with Ctrl-C and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.report import rivals_in
+from hf_l3rs.evaluation.rows import read_rows
+from recipes import evaluate
+from recipes.evidence import stored
+from recipes.evidence.experiment import SETTINGS, read_experiment
+from tests.evaluation.evaluate_tiny import make_inputs
+
+
+CONFIGS = Path("recipes/configs")
+SETTINGS_FILE = """
+base_model: {inputs}/base
+num_classes: 3
+batch_size: 4
+evaluation:
+  l3rs: {inputs}/l3rs
+  datasets: [{inputs}/images]
+  evaluation_size: 12
+  baselines: [Adam at 1e-3]
+  horizons: [1, 2]
+  data_limit_max_steps: 0
+  num_tasks: 2
+  num_search_tasks: 1
+  output_dir: {output}
+  cells:
+    in_domain:
+    random_initialisation: {{initial_checkpoints: [random]}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SETTINGS_FILE.format(inputs=make_inputs(tmp_path / "inputs"), output=tmp_path / "output"))
+    return path
+
+
+def test_all_cells_by_one_command_which_goes_on_and_stores(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "RESULTS", tmp_path / "results")
+    output = tmp_path / "output"
+    text = evaluate.main([str(file), "--only", "in_domain"])
+    assert "## A. l3rs, in domain\n\n| steps |" in text
+    first = (output / "in_domain/rows.csv").read_bytes()
+    text = evaluate.main([str(file), "--store", "true"])
+    assert (output / "in_domain/rows.csv").read_bytes() == first
+    assert text.index("## A. l3rs, in domain") < text.index("## E. l3rs, random initialisation")
+    assert (output / "random_initialisation/rows.csv").read_bytes() != first
+    for name in ("in_domain", "random_initialisation"):
+        results = (output / name / "results.json").read_text()
+        assert SETTINGS[name] in results and "python -m recipes.evaluate" in results
+        assert stored.read_stored("l3rs")[name] == read_rows(output / name / "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "message"),
+    [
+        ("in_domain:", "nowhere:", [], "cells must be any of in_domain"),
+        ("in_domain:", "in_domain: 3", [], "cells must be any of in_domain"),
+        ("evaluation:", "meta_training: {a: 1}\nevaluation:", [], "meta_training must be a list of stages"),
+        ("horizons:", "horizon:", [], "horizon"),
+        ("evaluation:", "evaluated:", [], "no evaluation with cells"),
+        ("in_domain:", "in_domain:", ["--only", "nowhere"], "Unknown cells nowhere; .* has in_domain, random"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(file, tmp_path, old, new, options, message):
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        evaluate.main([str(file), *options])
+    assert not (tmp_path / "output").exists()
+    with pytest.raises(SystemExit):
+        evaluate.main([])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in stored.RESULTS.iterdir() if path.is_dir()))
+def test_what_is_stored_is_what_the_settings_file_measures(name):
+    """Data limits and recalibrated runs were measured by an earlier version."""
+    cells = read_experiment(str(CONFIGS / f"{name.removeprefix('l3rs-').replace('-', '_')}.yaml")).cells
+    table = {setting: rows for setting, rows in stored.read_stored(name).items() if setting in SETTINGS}
+    assert set(cells) == set(table)
+    for setting, rows in table.items():
+        assert set(rivals_in(rows)) == set(cells[setting]["baselines"])
+        assert {row.num_training_steps for row in rows} == set(cells[setting]["horizons"])
+        assert len({row.task for row in rows}) == cells[setting]["num_tasks"]
+
+
+def test_every_settings_file_is_readable():
+    for path in CONFIGS.glob("*.yaml"):
+        assert "l3rs:" in path.read_text() or yaml.safe_load(path.read_text())["output_dir"].startswith("outputs/")
+
+
+def num_lines(output):
+    return sum(part.read_bytes().count(b"\n") for part in output.glob("*.parts/*.csv"))
+
+
+def heed_ctrl_c():
+    """Undoes what a shell does to a job in the background, and all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path):
+    inputs = make_inputs(tmp_path / "inputs")
+    output = tmp_path / "output"
+    command = [
+        *(sys.executable, "-m", "hf_l3rs.cli.main", "evaluate", "--base_model", str(inputs / "base")),
+        *("--datasets", str(inputs / "images"), "--num_classes", "3", "--batch_size", "4", "--evaluation_size", "12"),
+        *("--l3rs", str(inputs / "l3rs"), "--horizons", "5", "--num_tasks", "2", "--num_search_tasks", "8"),
+        *("--data_limit_max_steps", "0", "--output_dir", str(output)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+    deadline = time.monotonic() + 90
+    while num_lines(output) < 2 and process.poll() is None and time.monotonic() < deadline:  # the first is the header
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
+    assert "the same command goes on from there" in errors
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "of 176 runs are in" in done.stderr and "| 5 | L3RS | none |" in done.stdout
+    changed = subprocess.run(
+        [*command, "--batch_size", "5"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert changed.returncode == 1 and "Traceback" not in changed.stderr
+    assert "batch_size was 4, now 5" in changed.stderr.splitlines()[-1]

@@ -49,7 +49,7 @@ test-versions: test-lowest test-newest
 
 .venv-lowest/.installed: pyproject.toml tests/lowest.txt
 	$(LOWEST_PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet -c tests/lowest.txt -e ".[peft,plots]" "pytest>=8"
+	.venv-lowest/bin/python -m pip install --quiet -c tests/lowest.txt -e ".[peft]" "pytest>=8"
 	touch $@
 
 test-lowest: .venv-lowest/.installed
@@ -58,7 +58,7 @@ test-lowest: .venv-lowest/.installed
 # What is newest changes from day to day, so pip looks each time.
 test-newest:
 	test -x .venv-newest/bin/python || $(NEWEST_PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(NEWEST_TORCH) -e ".[peft,plots]" "pytest>=8"
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(NEWEST_TORCH) -e ".[peft]" "pytest>=8"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python $(VERSIONS_PYTEST)
 
 quality: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""The floors in pyproject.toml are those that `make test-lowest` installs."""
+"""One version everywhere, and the floors in pyproject.toml are those that `make test-lowest` installs."""
 
 import re
 from pathlib import Path
@@ -21,3 +21,9 @@ def test_the_lowest_pins_are_the_floors_of_pyproject():
 def test_the_lowest_python_is_the_floor_of_pyproject():
     (floor,) = re.findall(r'^requires-python = ">=([\d.]+)"$', PYPROJECT, re.MULTILINE)
     assert f" python{floor})\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_citation_and_changelog_are_of_this_version():
+    (version,) = re.findall(r'^version = "(.*)"$', PYPROJECT, re.MULTILINE)
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -131,13 +131,6 @@ def test_the_notebook_is_a_page_and_holds_no_outputs():
     assert to_page(NOTEBOOK).startswith("# Quickstart\n") and "```python\noptimizer = " not in to_page(NOTEBOOK)[:200]
 
 
-def test_the_citation_is_of_this_version():
-    citation = yaml.safe_load((ROOT / ".github/CITATION.cff").read_text(encoding="utf-8"))
-    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert citation["version"] == version[1]
-    assert f"## {version[1]}" in (PAGES / "changelog.md").read_text(encoding="utf-8")
-
-
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     for package in ("ipykernel", "matplotlib"):

@@ -95,7 +95,7 @@ def check_fields(
 
 def check_not_empty(settings: Any, *names: str, error: type[L3RSError] = ConfigError) -> None:
     """
-    Checks that fields of text have some.
+    Checks that fields of text, or of several texts, are not empty or blank.
 
     Args:
         settings (dataclass instance): What to check, after [`check_fields`].
@@ -107,8 +107,9 @@ def check_not_empty(settings: Any, *names: str, error: type[L3RSError] = ConfigE
     """
     for name in names:
         value = getattr(settings, name)
-        if isinstance(value, str) and not value.strip():
-            raise error(f"{type(settings).__name__}.{name} must be text that is not empty, got {value!r}.")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.strip():
+                raise error(f"{type(settings).__name__}.{name} must be text that is not empty, got {text!r}.")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Tasks of several models: what an L3RS for models that it never saw is meta-trained on."""
+"""Tasks to fine-tune on: what they are, how they are drawn, and how their distribution is built from settings."""
 
 from __future__ import annotations
 
@@ -69,36 +69,9 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TaskSource:
-    """
-    A data set that tasks are drawn from.
-
-    Args:
-        name (`str`): For the logs.
-        batches ([`Images`]): Where training batches are drawn from.
-        evaluation ([`Images`]): Where evaluation sets are drawn from; disjoint from `batches`.
-        weight (`float`, *optional*, defaults to `1.0`): How often this source is drawn, relative to the others.
-    """
-
-    name: str
-    batches: Images
-    evaluation: Images
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ConfigError(f"The weight of data set {self.name!r} must be in (0, inf), got {self.weight}.")
-
-    @cached_property
-    def class_ids(self) -> list[int]:
-        """The pool labels of the classes that have images for both, sorted."""
-        return sorted(set(self.batches.labels.unique().tolist()) & set(self.evaluation.labels.unique().tolist()))
-
-
-@dataclass(frozen=True)
 class Horizon:
     """
-    How many steps K the tasks of a generation have: log-uniform between two bounds, which may grow (ours).
+    How many steps K the tasks of a generation have: log-uniform between two bounds, of which the upper may grow.
 
     Args:
         minimum (`int`): Least K, from 1.
@@ -133,25 +106,65 @@ class Horizon:
         return round(self.minimum * math.exp(span * share))
 
 
-class TaskDistribution:
+@dataclass(frozen=True)
+class TaskSource:
     """
-    Draws tasks: which data set, classes, θ0, batches, evaluation set and horizon. A draw depends on its seeds alone.
+    A data set that tasks are drawn from.
 
     Args:
-        sources (`Sequence[TaskSource]`): The data sets.
+        name (`str`): For the logs.
+        batches ([`ImagePool`] or [`StreamedImagePool`]): Where training batches are drawn from.
+        evaluation ([`ImagePool`] or [`StreamedImagePool`]): Where evaluation sets are drawn from; other images.
+    """
+
+    name: str
+    batches: Images
+    evaluation: Images
+
+    @cached_property
+    def class_ids(self) -> list[int]:
+        """The pool labels of the classes that have images for both, sorted."""
+        return sorted(set(self.batches.labels.unique().tolist()) & set(self.evaluation.labels.unique().tolist()))
+
+
+class Tasks(Protocol):
+    """What tasks are drawn from: [`TaskDistribution`] or [`TaskMixture`]."""
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models that the tasks fine-tune, each once."""
+
+    @property
+    def horizon(self) -> Horizon:
+        """How many steps the tasks have."""
+
+    def draw(self, seed: int, generation: int, pair: int) -> Task:
+        """
+        Draws a task, which depends on these alone. No image is decoded.
+
+        Args:
+            seed (`int`): The run's seed.
+            generation (`int`): Meta-iteration, from 0.
+            pair (`int`): Index of the sample in its generation, or 0 for all where they share one task.
+        """
+
+
+class TaskDistribution:
+    """
+    Draws tasks of one model: which data set, classes, θ0, batches, evaluation set and horizon.
+
+    Args:
+        sources (`Sequence[TaskSource]`): The data sets; each is drawn as often as the others.
         initial_states ([`InitialStates`]): Where θ0 comes from.
         num_classes (`int`): Classes of a task, the size of its head.
-        batch_size (`int` or `Sequence[int]`): Images of a training batch, or what is drawn from for every task.
+        batch_size (`int` or `Sequence[int]`): Images of a training batch, or sizes to draw from for every task.
         evaluation_size (`int`): Images of an evaluation set.
         horizon ([`Horizon`]): Lengths of the tasks.
         augmentations (`Sequence[str]`, *optional*): Which of AUGMENTATIONS widen the distribution.
-        head_size (`int`, *optional*):
-            Classes of the head, if the checkpoint's own is reused: labels are the pool's then. By default the head is
-            a new one of `num_classes`, and labels are renumbered from 0 in the task.
 
     Raises:
-        DataError: If a source has too few classes or images, or labels that a reused head does not have.
-        ConfigError: If a number is out of its range, or an augmentation is unknown or does not go with a reused head.
+        DataError: If a source has too few classes or images.
+        ConfigError: If a number is out of its range, or an augmentation is unknown.
     """
 
     def __init__(
@@ -164,14 +177,9 @@ class TaskDistribution:
         evaluation_size: int,
         horizon: Horizon,
         augmentations: Sequence[str] = (),
-        head_size: int | None = None,
     ) -> None:
-        unknown = set(augmentations) - set(AUGMENTATIONS)
-        if unknown or ("label_permutation" in augmentations and head_size is not None):
-            raise ConfigError(
-                f"Augmentations must be among {', '.join(AUGMENTATIONS)}, and label_permutation needs a new head; "
-                f"got {list(augmentations)}."
-            )
+        if set(augmentations) - set(AUGMENTATIONS):
+            raise ConfigError(f"Augmentations must be among {', '.join(AUGMENTATIONS)}; got {list(augmentations)}.")
         if not sources:
             raise ConfigError("There is no data set to draw tasks from; name at least one.")
         batch_sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
@@ -180,32 +188,22 @@ class TaskDistribution:
                 "A task needs at least 2 classes, 1 image a batch and 1 for evaluation, got "
                 f"num_classes={num_classes}, batch_size={batch_size}, evaluation_size={evaluation_size}."
             )
-        self.sources = list(sources)
-        self.initial_states = initial_states
-        self.num_classes = num_classes
-        self.batch_sizes = batch_sizes
-        self.evaluation_size = evaluation_size
-        self.horizon = horizon
-        self.augmentations = tuple(augmentations)
-        self.head_size = head_size
+        self.sources, self.initial_states = list(sources), initial_states
+        self.num_classes, self.batch_sizes, self.evaluation_size = num_classes, batch_sizes, evaluation_size
+        self.horizon, self.augmentations = horizon, tuple(augmentations)
         for source in sources:
             self._check(source)
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """See [`Tasks`]."""
+        return [self.initial_states.model]
+
     def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """
-        Draws the task of one pair of candidates. No image is decoded.
-
-        Args:
-            seed (`int`): The run's seed.
-            generation (`int`): Meta-iteration, from 0.
-            pair (`int`): Index of the pair in its generation, or 0 for all pairs where they share one task.
-
-        Returns:
-            [`Task`]
-        """
+        """See [`Tasks.draw`]."""
         task_seed = derive_seed(seed, "task", generation, pair)
         rng = generator(task_seed, "data")
-        weights = torch.tensor([source.weight for source in self.sources], dtype=torch.float64)
+        weights = torch.ones(len(self.sources), dtype=torch.float64)
         source = self.sources[int(torch.multinomial(weights, 1, generator=rng))]
         num_steps = self.horizon.draw(seed, generation, pair, rng)
         label_map, transform = self._draw_labels(source, rng), self._draw_transform(source, rng)
@@ -223,14 +221,9 @@ class TaskDistribution:
             batches=View(source.batches, batches.unbind(), label_map, transform),
             evaluation=View(source.evaluation, held_out.split(EVALUATION_BATCH_SIZE), label_map, transform),
             num_training_steps=num_steps,
-            num_classes=self.num_classes if self.head_size is None else self.head_size,
+            num_classes=self.num_classes,
             model=self.initial_states.model,
         )
-
-    @property
-    def models(self) -> list[nn.Module]:
-        """The model that the tasks fine-tune."""
-        return [self.initial_states.model]
 
     def with_horizon(self, horizon: Horizon) -> TaskDistribution:
         """Returns the same distribution with another horizon; images and initial states are shared."""
@@ -246,16 +239,14 @@ class TaskDistribution:
         if "label_permutation" in self.augmentations:
             labels = labels[torch.randperm(self.num_classes, generator=rng)]
         label_map = torch.full((len(source.batches.class_names),), -1)
-        pool_labels = torch.tensor([known[index] for index in chosen])
-        label_map[pool_labels] = labels if self.head_size is None else pool_labels
+        label_map[torch.tensor([known[index] for index in chosen])] = labels
         return label_map
 
     def _draw_transform(self, source: TaskSource, rng: torch.Generator) -> Transform:
         """Draws all of them whatever is asked for, so that one augmentation does not change another's draw."""
-        num_channels = source.batches.num_channels
         turns = int(torch.randint(4, (), generator=rng))
         inverted = bool(torch.randint(2, (), generator=rng))
-        channels = tuple(torch.randperm(num_channels, generator=rng).tolist())
+        channels = tuple(torch.randperm(source.batches.num_channels, generator=rng).tolist())
         return Transform(
             quarter_turns=turns if "rotation" in self.augmentations else 0,
             inverted=inverted and "inversion" in self.augmentations,
@@ -263,23 +254,18 @@ class TaskDistribution:
         )
 
     def _check(self, source: TaskSource) -> None:
-        pools = {"batches": source.batches, "evaluation": source.evaluation}
-        known = source.class_ids
-        if source.batches.class_names != source.evaluation.class_names:
+        batches, evaluation, known = source.batches, source.evaluation, source.class_ids
+        if batches.class_names != evaluation.class_names:
             raise DataError(f"Data set {source.name!r} has other classes for evaluation than for batches.")
-        if len({pool.num_channels for pool in pools.values()}) > 1:
+        if batches.num_channels != evaluation.num_channels:
             raise DataError(f"Data set {source.name!r} has images of other channels for evaluation than for batches.")
         if len(known) < self.num_classes:
             raise DataError(
                 f"Data set {source.name!r} has {len(known)} classes with training and evaluation images, but tasks "
                 f"need {self.num_classes}; lower num_classes or choose other classes."
             )
-        if self.head_size is not None and known[-1] >= self.head_size:
-            raise DataError(
-                f"Data set {source.name!r} has labels up to {known[-1]}, but the head that is reused has "
-                f"{self.head_size} classes; choose other classes, or a new head."
-            )
-        for (part, pool), needed in zip(pools.items(), (max(self.batch_sizes), self.evaluation_size)):
+        wanted = (("batches", batches, max(self.batch_sizes)), ("evaluation", evaluation, self.evaluation_size))
+        for part, pool, needed in wanted:
             counts = torch.bincount(pool.labels, minlength=len(pool.class_names))[known]
             least = int(counts.sort().values[: self.num_classes].sum())
             if least < needed:
@@ -300,28 +286,9 @@ def _shuffled_batches(rows: torch.Tensor, num_images: int, batch_size: int, rng:
     return torch.cat(epochs)[:num_images].view(-1, batch_size)
 
 
-class Tasks(Protocol):
-    """What tasks are drawn from."""
-
-    @property
-    def models(self) -> list[nn.Module]:
-        """The models that the tasks fine-tune."""
-
-    @property
-    def horizon(self) -> Horizon:
-        """How many steps the tasks have."""
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """How many images a training batch may have."""
-
-    def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """Returns a task, which depends on these alone."""
-
-
 class TaskMixture:
     """
-    Several distributions, such as of several models, that take turns (ours).
+    Distributions of several models, which take turns.
 
     Args:
         members (`Sequence[Tasks]`): At least one; all of one horizon.
@@ -339,34 +306,22 @@ class TaskMixture:
 
     @property
     def models(self) -> list[nn.Module]:
-        """The models of all members, each once."""
+        """See [`Tasks`]."""
         return list(dict.fromkeys(model for member in self.members for model in member.models))
 
     @property
     def horizon(self) -> Horizon:
-        """How many steps the tasks have."""
+        """See [`Tasks`]."""
         return self.members[0].horizon
 
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """The batch sizes of all members, each once."""
-        return tuple(dict.fromkeys(size for member in self.members for size in member.batch_sizes))
-
     def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """
-        Draws from the member whose turn it is: one after another in a generation, and the next one first in the next.
-
-        Args:
-            seed (`int`): The run's seed.
-            generation (`int`): Meta-iteration, from 0.
-            pair (`int`): Index of the sample in its generation.
-        """
+        """See [`Tasks.draw`]. Members come one after another in a generation, and the next one first in the next."""
         return self.members[(generation + pair) % len(self.members)].draw(seed, generation, pair)
 
 
 class Setup(NamedTuple):
     """
-    The parts of a run.
+    What [`build_tasks`] returns.
 
     Args:
         model (`nn.Module`): What inner loops train; the first, if there are several.
@@ -420,7 +375,7 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
 def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: int, sources: _Sources) -> Setup:
     model = load_image_classifier(
         model_args.base_model,
-        None if model_args.reuse_head else task_args.num_classes,
+        task_args.num_classes,
         model_args.base_model_revision,
     )
     freeze(model, model_args.trainable)
@@ -435,7 +390,6 @@ def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: 
         num_classes=task_args.num_classes,
         batch_size=task_args.batch_sizes or task_args.batch_size,
         evaluation_size=task_args.evaluation_size,
-        head_size=model.config.num_labels if model_args.reuse_head else None,
     )
     horizon = partial(Horizon, task_args.min_steps, task_args.longest_horizon)
     return Setup(
@@ -455,11 +409,10 @@ def _initial_states(model: nn.Module, model_args: ModelArguments, num_classes: i
     states: dict[str, State | str] = {RANDOM: RANDOM, model_args.base_model: model.state_dict()}
     for name in names:
         if name not in states:
-            num_labels = None if model_args.reuse_head else num_classes
-            other = load_image_classifier(name, num_labels)
+            other = load_image_classifier(name, num_classes)
             freeze(other, model_args.trainable)  # which may put adapters in
             states[name] = other.state_dict()
-    return InitialStates(model, [states[name] for name in names], new_head=not model_args.reuse_head)
+    return InitialStates(model, [states[name] for name in names])
 
 
 def load_sources(
@@ -513,7 +466,7 @@ def load_sources(
         opened.update(zip(("batches", *missing), parts))
     pools = _hold(opened, 1e9 * dataset.max_memory_gb)
     training, validation = (
-        TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"], dataset.weight)
+        TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"])
         for prefix in ("", "validation_")
     )
     return training, validation

@@ -1,4 +1,4 @@
-"""Where the inner loop starts: θ0, a pretrained checkpoint with the head, and the adapters, that the task needs."""
+"""The base model of tasks: how it is loaded, which of its parts are trained, and where inner loops start (θ0)."""
 
 from __future__ import annotations
 
@@ -32,166 +32,22 @@ from hf_l3rs.tasks.pools import derive_seed
 from hf_l3rs.validation import short
 
 
-# θ0, or any other weights of a model, as a state dictionary.
-State = Mapping[str, torch.Tensor]
-
-# The query and value projections of attention, as in the paper.
-_ATTENTION = ("query.weight", "value.weight", "qkv.weight")
-_CONVOLUTION = ("conv.weight",)
-
-
-def adapted_modules(model: nn.Module) -> list[str]:
-    """
-    Returns the names of the modules that get an adapter: query and value projections, or in a model that has none all
-    convolutions of one group.
-    """
-    layers = list(zip(describe_layers(model.named_parameters()), (name for name, _ in model.named_parameters())))
-    for roles in (_ATTENTION, _CONVOLUTION):
-        names = [name.rpartition(".")[0] for layer, name in layers if layer.role in roles]
-        names = [name for name in names if getattr(model.get_submodule(name), "groups", 1) == 1]
-        if names:
-            return names
-    return []
-
-
-def add_adapters(model: nn.Module, rank: int) -> None:
-    """
-    Puts a LoRA into a model, in place: `lora_alpha` is the rank, so that adapters are not scaled, and there is no
-    dropout. The adapters alone are trainable then.
-
-    Args:
-        model (`nn.Module`): What is to be fine-tuned.
-        rank (`int`): Of the adapters.
-
-    Raises:
-        ConfigError: If peft is not installed, or the model has no layer to adapt.
-    """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError(
-            f'trainable=lora:{rank} needs the package peft, which is not installed; run pip install "hf_l3rs[peft]".'
-        ) from error
-    names = adapted_modules(model)
-    if not names:
-        raise ConfigError(
-            f"The model has neither query and value projections nor convolutions for trainable=lora:{rank} to adapt; "
-            "set it to all, head or last:N."
-        )
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0), model)
-
-
-def new_adapters(state: State) -> State:
-    """
-    Draws the adapters in a state anew, as PEFT initialises them: A at random, B zero, so that the model starts out as
-    it was.
-
-    Args:
-        state (`Mapping[str, torch.Tensor]`): Of a model, with or without adapters.
-
-    Returns:
-        `Mapping[str, torch.Tensor]`: The adapters alone.
-    """
-    drawn = {}
-    for name, tensor in state.items():
-        if ".lora_A." in name:
-            drawn[name] = nn.init.kaiming_uniform_(torch.empty_like(tensor), a=math.sqrt(5))
-        elif ".lora_B." in name:
-            drawn[name] = torch.zeros_like(tensor)
-    return drawn
-
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
-ALL, HEAD = "all", "head"
+# θ0, or any other weights of a model, as a state dictionary.
+State = Mapping[str, torch.Tensor]
+
+ALL, HEAD, RANDOM = "all", "head", "random"
 _LAST = re.compile(r"last:([1-9][0-9]{0,3})")
 _LORA = re.compile(r"lora:([1-9][0-9]{0,3})")
 # A block is what is numbered first, or second right below: `layers.3`, `blocks.6.0`, `stages.2.layers.0`.
 _BLOCK = re.compile(r"(?:.*?\.)??\d+(?:(?:\.(?:layers|blocks))?\.\d+)?(?=\.)")
-
-
-def check_trainable(value: str) -> None:
-    """Raises unless `value` names a choice of layers: `all`, `head`, `last:N` or `lora:N` with N from 1."""
-    if value not in (ALL, HEAD) and not _LAST.fullmatch(value) and not _LORA.fullmatch(value):
-        raise ConfigError(
-            f"ModelArguments.trainable must be {ALL}, {HEAD}, last:N for the last N blocks and the head, such as "
-            f"last:2, or lora:N for adapters of rank N and the head, such as lora:8; got {short(value)}."
-        )
-
-
-def freeze(model: nn.Module, trainable: str) -> None:
-    """
-    Freezes all but the chosen layers of a model, in place. What is frozen is no layer to an L3RS, and no graph is
-    built for it. Batch norm's running statistics go on being updated in frozen layers, too, as in the Trainer.
-
-    Args:
-        model (`nn.Module`): What is to be fine-tuned.
-        trainable (`str`):
-            `all`, `head`, `last:N`: the last N blocks, whatever comes after them, and the head, or `lora:N`: adapters
-            of rank N, which are put into the model, and the head.
-
-    Raises:
-        ConfigError: If the model has no head, not so many blocks, or nothing to adapt, or peft is not installed.
-    """
-    if trainable == ALL:
-        return
-    if not any(layer.is_head for layer in describe_layers(model.named_parameters())):
-        raise ConfigError(
-            f"The model has no parameter named classifier, head, fc or score, so that trainable={trainable} finds no "
-            f"head to train; set it to {ALL}."
-        )
-    if _LORA.fullmatch(trainable):
-        add_adapters(model, _count(trainable))  # which freezes all the rest
-        chosen = [parameter.requires_grad for parameter in model.parameters()]
-    else:
-        chosen = [False for _ in model.parameters()]
-    head = [layer.is_head for layer in describe_layers(model.named_parameters())]
-    start = _start_of_last_blocks(model, head, _count(trainable)) if _LAST.fullmatch(trainable) else len(head)
-    for index, (parameter, *choices) in enumerate(zip(model.parameters(), chosen, head)):
-        parameter.requires_grad_(any(choices) or index >= start)
-
-
-def _count(trainable: str) -> int:
-    return int(trainable.rpartition(":")[2])
-
-
-def _start_of_last_blocks(model: nn.Module, head: list[bool], count: int) -> int:
-    """Returns the index of the first parameter of the last `count` blocks, in the order of the model's parameters."""
-    blocks: dict[str, int] = {}
-    for index, ((name, _), is_head) in enumerate(zip(model.named_parameters(), head)):
-        found = _BLOCK.match(canonical_name(name))
-        if found and not is_head:
-            blocks.setdefault(found[0], index)
-    # what stands in a stage beside its blocks, such as downsampling, is none
-    starts = sorted(start for block, start in blocks.items() if not any(b.startswith(f"{block}.") for b in blocks))
-    if count > len(starts):
-        allowed = f"last:1 to last:{len(starts)}, {HEAD} or {ALL}" if starts else f"{HEAD} or {ALL}"
-        raise ConfigError(
-            f"The model has {len(starts)} numbered blocks, but trainable is last:{count}; use {allowed}."
-        )
-    return starts[-count]
-
-
-def compare_trainable(meta_training: Mapping[str, Any], trainable: str) -> None:
-    """
-    Warns where other layers are fine-tuned than in meta-training, so that the L3RS is measured at what it is not made
-    for. What does not fit at all is refused when it is bound.
-
-    Args:
-        meta_training (`Mapping`): Of the artefact's configuration; `trainable` is there unless it was `all`.
-        trainable (`str`): What is fine-tuned now.
-    """
-    own = meta_training.get("trainable", ALL)
-    if meta_training and own != trainable:
-        logger.warning(
-            "This L3RS was meta-trained with trainable=%s, and is now used with trainable=%s; set it to %s to measure "
-            "the L3RS at what it is made for.",
-            *(own, trainable, own),
-        )
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+# The query and value projections of attention, as in the paper.
+_ATTENTION = ("query.weight", "value.weight", "qkv.weight")
+_CONVOLUTION = ("conv.weight",)
 
 _CONFIG_NAME = "config.json"
 
@@ -311,7 +167,65 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-RANDOM = "random"
+def check_trainable(value: str) -> None:
+    """Raises unless `value` names a choice of layers: `all`, `head`, `last:N` or `lora:N` with N from 1."""
+    if value not in (ALL, HEAD) and not _LAST.fullmatch(value) and not _LORA.fullmatch(value):
+        raise ConfigError(
+            f"ModelArguments.trainable must be {ALL}, {HEAD}, last:N for the last N blocks and the head, such as "
+            f"last:2, or lora:N for adapters of rank N and the head, such as lora:8; got {short(value)}."
+        )
+
+
+def freeze(model: nn.Module, trainable: str) -> None:
+    """
+    Freezes all but the chosen layers of a model, in place. An L3RS does not see frozen layers, and no graph is built
+    for them. The running statistics of batch norm go on being updated in frozen layers, as in the Trainer.
+
+    Args:
+        model (`nn.Module`): What is to be fine-tuned.
+        trainable (`str`):
+            `all`, `head`, `last:N`: the last N blocks, whatever comes after them, and the head, or `lora:N`: adapters
+            of rank N, which are put into the model, and the head.
+
+    Raises:
+        ConfigError: If the model has no head, not so many blocks, or nothing to adapt, or peft is not installed.
+    """
+    if trainable == ALL:
+        return
+    if not head_modules(model):
+        raise ConfigError(
+            f"The model has no parameter named classifier, head, fc or score, so that trainable={trainable} finds no "
+            f"head to train; set it to {ALL}."
+        )
+    count = int(trainable.rpartition(":")[2]) if trainable != HEAD else 0
+    if _LORA.fullmatch(trainable):
+        add_adapters(model, count)  # which freezes all the rest
+    else:
+        model.requires_grad_(False)
+    described = describe_layers(model.named_parameters())
+    start = _start_of_last_blocks(model, count) if _LAST.fullmatch(trainable) else len(described)
+    for index, (layer, parameter) in enumerate(zip(described, model.parameters())):
+        if layer.is_head or index >= start:
+            parameter.requires_grad_()
+
+
+def _start_of_last_blocks(model: nn.Module, count: int) -> int:
+    """Returns the index of the first parameter of the last `count` blocks, in the order of the model's parameters."""
+    blocks: dict[str, int] = {}
+    for index, (layer, (name, _)) in enumerate(
+        zip(describe_layers(model.named_parameters()), model.named_parameters())
+    ):
+        found = _BLOCK.match(canonical_name(name))
+        if found and not layer.is_head:
+            blocks.setdefault(found[0], index)
+    # what stands in a stage beside its blocks, such as downsampling, is no block
+    starts = sorted(start for block, start in blocks.items() if not any(b.startswith(f"{block}.") for b in blocks))
+    if count > len(starts):
+        allowed = f"last:1 to last:{len(starts)}, {HEAD} or {ALL}" if starts else f"{HEAD} or {ALL}"
+        raise ConfigError(
+            f"The model has {len(starts)} numbered blocks, but trainable is last:{count}; use {allowed}."
+        )
+    return starts[-count]
 
 
 def head_modules(model: nn.Module) -> set[str]:
@@ -320,23 +234,100 @@ def head_modules(model: nn.Module) -> set[str]:
     return {name.rpartition(".")[0] for layer, (name, _) in zip(describe_layers(named), named) if layer.is_head}
 
 
+def compare_trainable(meta_training: Mapping[str, Any], trainable: str) -> None:
+    """
+    Warns where other layers are fine-tuned than in meta-training, so that the L3RS is measured at what it is not made
+    for. What does not fit at all is refused when it is bound.
+
+    Args:
+        meta_training (`Mapping`): Of the artefact's configuration; `trainable` is there unless it was `all`.
+        trainable (`str`): What is fine-tuned now.
+    """
+    own = meta_training.get("trainable", ALL)
+    if meta_training and own != trainable:
+        logger.warning(
+            "This L3RS was meta-trained with trainable=%s, and is now used with trainable=%s; set it to %s to measure "
+            "the L3RS at what it is made for.",
+            *(own, trainable, own),
+        )
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """
+    Returns the names of the modules that get an adapter: query and value projections, or in a model that has none all
+    convolutions of one group.
+    """
+    layers = list(zip(describe_layers(model.named_parameters()), (name for name, _ in model.named_parameters())))
+    for roles in (_ATTENTION, _CONVOLUTION):
+        names = [name.rpartition(".")[0] for layer, name in layers if layer.role in roles]
+        names = [name for name in names if getattr(model.get_submodule(name), "groups", 1) == 1]
+        if names:
+            return names
+    return []
+
+
+def add_adapters(model: nn.Module, rank: int) -> None:
+    """
+    Puts a LoRA into a model, in place: `lora_alpha` is the rank, so that adapters are not scaled, and there is no
+    dropout. The adapters alone are trainable then.
+
+    Args:
+        model (`nn.Module`): What is to be fine-tuned.
+        rank (`int`): Of the adapters.
+
+    Raises:
+        ConfigError: If peft is not installed, or the model has no layer to adapt.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ConfigError(
+            f'trainable=lora:{rank} needs the package peft, which is not installed; run pip install "hf_l3rs[peft]".'
+        ) from error
+    names = adapted_modules(model)
+    if not names:
+        raise ConfigError(
+            f"The model has neither query and value projections nor convolutions for trainable=lora:{rank} to adapt; "
+            "set it to all, head or last:N."
+        )
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0), model)
+
+
+def new_adapters(state: State) -> State:
+    """
+    Draws the adapters in a state anew, as PEFT initialises them: A at random, B zero, so that the model starts out as
+    it was.
+
+    Args:
+        state (`Mapping[str, torch.Tensor]`): Of a model, with or without adapters.
+
+    Returns:
+        `Mapping[str, torch.Tensor]`: The adapters alone.
+    """
+    drawn = {}
+    for name, tensor in state.items():
+        if ".lora_A." in name:
+            drawn[name] = nn.init.kaiming_uniform_(torch.empty_like(tensor), a=math.sqrt(5))
+        elif ".lora_B." in name:
+            drawn[name] = torch.zeros_like(tensor)
+    return drawn
+
+
 class InitialStates:
     """
-    Draws θ0 for a model: one of several checkpoints or a random initialisation, with a new head or the checkpoint's.
+    Draws θ0 for a model: one of several checkpoints, or a random initialisation, each time with a new head.
 
     Args:
         model (`nn.Module`): The model whose states are drawn; its own weights are not changed.
         states (`Sequence[Mapping[str, torch.Tensor] | str]`):
             State dictionaries of the model, drawn with equal probability; they are copied. `"random"` initialises all
             weights anew.
-        new_head (`bool`, *optional*, defaults to `True`):
-            Whether the head is initialised anew for each draw, as the Trainer's users do.
 
     Raises:
         ConfigError: If a state is not one of the model, or the model has no head that could be renewed.
     """
 
-    def __init__(self, model: nn.Module, states: Sequence[State | str], new_head: bool = True) -> None:
+    def __init__(self, model: nn.Module, states: Sequence[State | str]) -> None:
         if not states:
             raise ConfigError("There is no initial state to draw from; name at least one checkpoint, or 'random'.")
         for number, state in enumerate(states, start=1):
@@ -347,28 +338,24 @@ class InitialStates:
                 )
         self.model = model
         self.states = [state if isinstance(state, str) else _copy(state) for state in states]
-        self.new_head = new_head
-        head = head_modules(model)
-        if new_head and not head:
+        self._head = {name: model.get_submodule(name) for name in head_modules(model)}
+        if not self._head:
             raise ConfigError(
-                "The model has no parameter named classifier, head, fc or score, so its head cannot be renewed; "
-                "set new_head to false."
+                "The model has no parameter named classifier, head, fc or score, so its head cannot be renewed; give "
+                "a model with such a head."
             )
-        self._head_modules = {name: model.get_submodule(name) for name in head}
 
     def draw(self, seed: int) -> State:
         """Returns the state that this seed stands for. Tensors that are the same for all seeds are shared."""
-        index = derive_seed(seed, "checkpoint") % len(self.states)
-        state = self.states[index]
+        state = self.states[derive_seed(seed, "checkpoint") % len(self.states)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial state"))
             if isinstance(state, str):
-                state = {name: tensor.detach() for name, tensor in _reinitialised(self.model, self.model).items()}
+                state = _reinitialised(self.model, self.model)
                 return {**state, **new_adapters(state)}
             head: dict[str, torch.Tensor] = {}
-            for name, module in self._head_modules.items() if self.new_head else ():
-                tensors = _reinitialised(self.model, module)
-                head.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
+            for name, module in self._head.items():
+                head |= {f"{name}.{key}": tensor for key, tensor in _reinitialised(self.model, module).items()}
             return {**state, **head, **new_adapters(state)}
 
 

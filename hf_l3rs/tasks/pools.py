@@ -1,4 +1,4 @@
-"""Images with their labels, as tensors: all decoded in memory, or decoded whenever they are asked for."""
+"""Images with their labels, in memory or decoded whenever asked for, and batches that are looked up in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers.image_processing_utils import BaseImageProcessor
 
-
 logger = logging.getLogger(__name__)
 
 # How many bytes of decoded images a pool may hold, unless told otherwise: 4 GB are 7,000 images of 224 x 224.
 DEFAULT_MAX_MEMORY = 4 * 10**9
-
 FLOAT32_BYTES = 4
-FIXED_SIZE = "use one that resizes or crops to a fixed size"
+DECODED_AT_ONCE = 256  # images
+
+# The ways to make more tasks of the same images: other labels for the classes, or a Transform.
+AUGMENTATIONS = ("label_permutation", "rotation", "inversion", "channel_permutation")
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -39,38 +40,6 @@ def generator(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
-class Images(Protocol):
-    """What tasks are drawn from: labels that are known at once, and images that are fetched by their rows."""
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """The data set's own label ids, of shape `(num_images,)`, int64."""
-
-    @property
-    def class_names(self) -> list[str]:
-        """The name of every label id of the data set, also of classes without an image here."""
-
-    @property
-    def num_channels(self) -> int:
-        """Channels of every image."""
-
-    def fetch(self, rows: torch.Tensor) -> torch.Tensor:
-        """
-        Returns what the model takes for some images, of shape `(len(rows), num_channels, height, width)`, float32.
-
-        Args:
-            rows (`torch.Tensor` of shape `(num_rows,)`, int64): Which images.
-        """
-
-    def select(self, rows: torch.Tensor) -> Images:
-        """
-        Returns the images of these rows, in this order.
-
-        Args:
-            rows (`torch.Tensor` of shape `(num_rows,)`, int64): Which images.
-        """
-
-
 class ImagePool(NamedTuple):
     """
     Decoded images with their labels.
@@ -78,10 +47,8 @@ class ImagePool(NamedTuple):
     Attributes:
         pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`, float32):
             What the model takes.
-        labels (`torch.Tensor` of shape `(num_images,)`, int64):
-            The data set's own label ids.
-        class_names (`list[str]`):
-            The name of every label id of the data set, also of classes without an image in the pool.
+        labels (`torch.Tensor` of shape `(num_images,)`, int64): The data set's own label ids.
+        class_names (`list[str]`): The name of every label id, also of classes without an image in the pool.
     """
 
     pixel_values: torch.Tensor
@@ -94,12 +61,8 @@ class ImagePool(NamedTuple):
         return self.pixel_values.shape[1]
 
     def fetch(self, rows: torch.Tensor) -> torch.Tensor:
-        """See [`Images.fetch`]."""
+        """See [`StreamedImagePool.fetch`]."""
         return self.pixel_values[rows]
-
-    def select(self, rows: torch.Tensor) -> ImagePool:
-        """See [`Images.select`]; the images are copied."""
-        return ImagePool(self.pixel_values[rows], self.labels[rows], self.class_names)
 
 
 class StreamedImagePool:
@@ -126,8 +89,7 @@ class StreamedImagePool:
         rows: torch.Tensor,
     ) -> None:
         self.dataset = dataset.select_columns([image_column])
-        self.image_processor = image_processor
-        self.image_column = image_column
+        self.image_processor, self.image_column = image_processor, image_column
         self.labels, self.class_names, self.rows = labels, class_names, rows
 
     @cached_property
@@ -147,7 +109,13 @@ class StreamedImagePool:
 
     def fetch(self, rows: torch.Tensor) -> torch.Tensor:
         """
-        See [`Images.fetch`].
+        Returns what the model takes for some images.
+
+        Args:
+            rows (`torch.Tensor` of shape `(num_rows,)`, int64): Which images.
+
+        Returns:
+            `torch.Tensor` of shape `(num_rows, num_channels, height, width)`, float32.
 
         Raises:
             DataError: If an image cannot be read, which names its row, or has another shape than the first.
@@ -156,12 +124,12 @@ class StreamedImagePool:
         if tuple(pixel_values.shape[1:]) != self.image_shape:
             raise DataError(
                 f"The image processor gives images of shapes {self.image_shape} and {tuple(pixel_values.shape[1:])}; "
-                f"{FIXED_SIZE}."
+                "use one that resizes or crops to a fixed size."
             )
         return pixel_values
 
     def select(self, rows: torch.Tensor) -> StreamedImagePool:
-        """See [`Images.select`]; nothing is decoded."""
+        """Returns a pool of the images of these rows, in this order. Nothing is decoded."""
         return StreamedImagePool(
             self.dataset,
             self.image_processor,
@@ -171,15 +139,12 @@ class StreamedImagePool:
             rows=self.rows[rows],
         )
 
-    def hold(
-        self, max_memory: float | None = DEFAULT_MAX_MEMORY, batch_size: int = 256
-    ) -> ImagePool | StreamedImagePool:
+    def hold(self, max_memory: float | None = DEFAULT_MAX_MEMORY) -> Images:
         """
         Decodes all images now, if they fit.
 
         Args:
             max_memory (`float`, *optional*, defaults to 4e9): Bytes that they may take; `None` for any number.
-            batch_size (`int`, *optional*, defaults to 256): Images to decode at a time.
 
         Returns:
             [`ImagePool`] or [`StreamedImagePool`]: The images in memory, or the pool itself where they do not fit.
@@ -187,20 +152,19 @@ class StreamedImagePool:
         Raises:
             DataError: As [`~StreamedImagePool.fetch`].
         """
-        num_images, num_classes = len(self.rows), len(self.labels.unique())
+        if max_memory is not None and not max_memory >= 0:
+            raise DataError(f"max_memory is {max_memory}, but must be at least 0 bytes, or None for any number.")
+        what = f"{len(self.rows)} images of {len(self.labels.unique())} classes"
         if max_memory is not None and self.num_bytes > max_memory:
             logger.info(
-                "%d images of %d classes would take %.3g GB, more than %.3g GB: they are decoded whenever needed.",
-                num_images,
-                num_classes,
-                self.num_bytes / 1e9,
-                max_memory / 1e9,
+                "%s would take %.3g GB, more than %.3g GB: they are decoded whenever needed.",
+                *(what, self.num_bytes / 1e9, max_memory / 1e9),
             )
             return self
-        pixel_values = torch.empty((num_images, *self.image_shape), dtype=torch.float32)
-        for rows in torch.arange(num_images).split(batch_size):
+        pixel_values = torch.empty((len(self.rows), *self.image_shape), dtype=torch.float32)
+        for rows in torch.arange(len(self.rows)).split(DECODED_AT_ONCE):
             pixel_values[rows] = self.fetch(rows)
-        logger.info("Decoded %d images of %d classes, %.3g GB.", num_images, num_classes, self.num_bytes / 1e9)
+        logger.info("Decoded %s, %.3g GB.", what, self.num_bytes / 1e9)
         return ImagePool(pixel_values, self.labels, self.class_names)
 
     def _decode(self, rows: list[int]) -> torch.Tensor:
@@ -209,7 +173,9 @@ class StreamedImagePool:
             pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"].to(torch.float32)
         except Exception as error:  # processors raise errors of every kind
             if len({image.size for image in images}) > 1:
-                problem = f"cannot make one tensor of images of several sizes; {FIXED_SIZE}"
+                problem = (
+                    "cannot make one tensor of images of several sizes; use one that resizes or crops to a fixed size"
+                )
             else:
                 problem = f"fails on the data set's images ({reason(error)}); use the one that the model comes with"
             raise DataError(f"The image processor {problem}.") from error
@@ -218,7 +184,7 @@ class StreamedImagePool:
         return pixel_values
 
     def _read(self, rows: list[int]) -> list[Any]:
-        """Returns RGB images of PIL. Decoders raise errors of every kind, so all of them are taken for a bad image."""
+        """RGB images of PIL. Decoders raise errors of every kind, so every error is taken for a bad image."""
         try:
             return [image.convert("RGB") for image in self.dataset[rows][self.image_column]]
         except Exception:
@@ -238,17 +204,16 @@ class StreamedImagePool:
             ) from error
 
 
-# The ways to make more tasks of the same images: other labels for the classes, or a Transform.
-AUGMENTATIONS = ("label_permutation", "rotation", "inversion", "channel_permutation")
+Images = ImagePool | StreamedImagePool
 
 
 class Transform(NamedTuple):
     """
-    One fixed change of every image of a task, which makes another task of the same data (ours).
+    One fixed change of every image of a task, which makes another task of the same data.
 
     Args:
-        quarter_turns (`int`): Rotation by that many times 90°.
-        inverted (`bool`): Whether the preprocessed values change sign.
+        quarter_turns (`int`, *optional*, defaults to 0): Rotation by that many times 90°.
+        inverted (`bool`, *optional*, defaults to `False`): Whether the preprocessed values change sign.
         channels (`tuple[int, ...]`, *optional*): New order of the channels.
     """
 
@@ -286,7 +251,7 @@ class View(Sequence[Batch]):
     Batches that are looked up in a pool when they are asked for.
 
     Args:
-        pool ([`Images`]): The images.
+        pool ([`ImagePool`] or [`StreamedImagePool`]): The images.
         rows (`Sequence[torch.Tensor]`): For each batch the rows of the pool, of shape `(batch_size,)`.
         label_map (`torch.Tensor` of shape `(num_classes of the pool,)`): Pool label -> label in the task.
         transform ([`Transform`]): What the task does to every image.

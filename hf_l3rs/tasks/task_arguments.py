@@ -44,9 +44,9 @@ class DatasetArguments:
         image_column (`str`, *optional*): Found by its type by default.
         label_column (`str`, *optional*): Found by its type by default.
         max_images (`int`, *optional*): Images to keep of a split, chosen at random.
-        weight (`float`, *optional*, defaults to `1.0`): How often it is drawn, relative to the others.
         max_memory_gb (`float`, *optional*, defaults to `4.0`):
-            How many 10⁹ bytes of decoded images a process may hold; what does not fit is decoded whenever needed.
+            How many 10⁹ bytes of decoded images a process may hold; what does not fit is decoded whenever
+            needed, and with 0 everything.
     """
 
     path: str
@@ -61,18 +61,11 @@ class DatasetArguments:
     image_column: str | None = None
     label_column: str | None = None
     max_images: int | None = None
-    weight: float = 1.0
     max_memory_gb: float = DEFAULT_MAX_MEMORY / 1e9
 
     def __post_init__(self) -> None:
-        any_size = Range(high=math.inf)  # infinity included, negative ones have a sentence of their own
-        check_fields(self, {"max_images": Range(low=1), "weight": Range(above=0), "max_memory_gb": any_size})
+        check_fields(self, {"max_images": Range(low=1), "max_memory_gb": Range(low=0, high=math.inf)})
         check_not_empty(self, "path", *(f"{role}_split" for role in ROLES))
-        if not self.max_memory_gb >= 0:
-            raise ConfigError(
-                f"max_memory_gb of data set {self.path} must be at least 0, got {self.max_memory_gb}; 0 decodes every "
-                "image when it is needed."
-            )
 
     @property
     def known_as(self) -> str | None:
@@ -134,45 +127,24 @@ def _moved(before: list[Any], paths: list[DatasetArguments]) -> list[DatasetArgu
 
 @dataclass(frozen=True)
 class ModelArguments:
-    """
-    The pretrained model that tasks fine-tune.
-
-    Args:
-        base_model (`str`): Hub id or folder of an image-classification model.
-        base_model_revision (`str`, *optional*): Branch, tag or commit on the Hub.
-        initial_checkpoints (`list[str]`, *optional*):
-            Where inner loops start: checkpoints of the same architecture, `"random"` for new weights; `base_model`
-            by default.
-        reuse_head (`bool`, *optional*, defaults to `False`): Whether the checkpoint's own head is fine-tuned.
-        more_base_models (`list[str]`, *optional*):
-            Folders or Hub ids of models that tasks fine-tune as well, taking turns with `base_model`, each from its
-            own weights and with its own image processor.
-        trainable (`str`, *optional*, defaults to `"all"`):
-            What every optimizer fine-tunes: `all`, `head`, `last:N`, the last N blocks and the head, or `lora:N`,
-            LoRA adapters of rank N and the head.
-    """
+    """The pretrained model that tasks fine-tune."""
 
     base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
     base_model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
-    initial_checkpoints: list[str] = field(
-        default_factory=list, metadata={"help": "Checkpoints of the same architecture, or 'random'."}
-    )
-    reuse_head: bool = field(default=False, metadata={"help": "Fine-tune the checkpoint's own head."})
-    more_base_models: list[str] = field(
-        default_factory=list, metadata={"help": "Folders or Hub ids of models to meta-train on as well."}
-    )
-    trainable: str = field(default=ALL, metadata={"help": "What to fine-tune: all, head, last:N blocks or lora:N."})
+    initial_checkpoints: list[str] = field(default_factory=list, metadata={
+        "help": "Where inner loops start: checkpoints of the same architecture, or 'random' for new weights; "
+        "base_model by default."})  # fmt: skip
+    more_base_models: list[str] = field(default_factory=list, metadata={
+        "help": "Folders or Hub ids of models that tasks fine-tune as well, taking turns with base_model, each from "
+        "its own weights and with its own image processor."})  # fmt: skip
+    trainable: str = field(default=ALL, metadata={
+        "help": "What every optimizer fine-tunes: all, head, last:N (the last N blocks and the head) or lora:N (LoRA "
+        "adapters of rank N and the head)."})  # fmt: skip
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_not_empty(self, "base_model", "base_model_revision")
+        check_not_empty(self, "base_model", "base_model_revision", "initial_checkpoints", "more_base_models")
         check_trainable(self.trainable)
-        if not all(name.strip() for name in self.initial_checkpoints):
-            raise ConfigError(
-                "ModelArguments.initial_checkpoints has an empty name; give Hub ids, folders or 'random'."
-            )
-        if not all(name.strip() for name in self.more_base_models):
-            raise ConfigError("ModelArguments.more_base_models has an empty name; give Hub ids or folders.")
         if self.more_base_models and self.initial_checkpoints:
             raise ConfigError(
                 "ModelArguments.initial_checkpoints are of one architecture, but more_base_models names others; leave "
@@ -190,37 +162,25 @@ class ModelArguments:
 
 @dataclass(frozen=True)
 class TaskArguments:
-    """
-    The distribution of tasks.
-
-    Args:
-        datasets (`list`): Each a path, or a mapping of [`DatasetArguments`].
-        num_classes (`int`, *optional*, defaults to `5`): Classes of a task.
-        batch_size (`int`, *optional*, defaults to `32`): Images of a training batch.
-        batch_sizes (`list[int]`, *optional*): What `batch_size` is drawn from for every task; fixed by default.
-        evaluation_size (`int`, *optional*, defaults to `512`): Images of a task's evaluation set.
-        min_steps (`int`, *optional*, defaults to `20`): Least horizon in steps.
-        max_steps (`int`, *optional*): Greatest horizon; between the two it is log-uniform. `min_steps` by default.
-        curriculum_generations (`int`, *optional*, defaults to `0`): Over how many the greatest horizon grows.
-        spread_horizons (`bool`, *optional*, defaults to `False`):
-            Whether the horizons of a generation's tasks are spread evenly over their range, and not drawn one by one.
-            It hardly matters to `estimator: windows`, whose runs begin in different generations.
-        augmentations (`list[str]`, *optional*): What makes more tasks of the same images.
-        num_validation_tasks (`int`, *optional*, defaults to `16`): Fixed tasks on other images; 0 for none.
-    """
+    """The distribution of tasks."""
 
     datasets: list[DatasetArguments] = field(metadata={
         "help": "Paths or, in YAML, mappings. Paths given here replace those of the file, whose splits, classes and "
         "other settings of the data stay; as many as there, if it has such.", "action": _DatasetsOption})  # fmt: skip
     num_classes: int = field(default=5, metadata={"help": "Classes of a task."})
     batch_size: int = field(default=32, metadata={"help": "Images of a training batch."})
-    batch_sizes: list[int] = field(default_factory=list, metadata={"help": "What it is drawn from, if not fixed."})
+    batch_sizes: list[int] = field(default_factory=list, metadata={
+        "help": "What batch_size is drawn from for every task; fixed by default."})  # fmt: skip
     evaluation_size: int = field(default=512, metadata={"help": "Images of a task's evaluation set."})
     min_steps: int = field(default=20, metadata={"help": "Least horizon in steps."})
-    max_steps: int | None = field(default=None, metadata={"help": "Greatest horizon in steps."})
-    curriculum_generations: int = field(default=0, metadata={"help": "Over how many the horizon grows."})
-    spread_horizons: bool = field(default=False, metadata={"help": "Spread a generation's horizons evenly."})
-    augmentations: list[str] = field(default_factory=list, metadata={"help": "What widens the distribution."})
+    max_steps: int | None = field(default=None, metadata={
+        "help": "Greatest horizon in steps; between the two it is log-uniform. min_steps by default."})  # fmt: skip
+    curriculum_generations: int = field(default=0, metadata={
+        "help": "Generations over which the greatest horizon grows from min_steps."})  # fmt: skip
+    spread_horizons: bool = field(default=False, metadata={
+        "help": "Spread the horizons of a generation evenly over their range; else each is drawn."})  # fmt: skip
+    augmentations: list[str] = field(default_factory=list, metadata={
+        "help": f"What makes more tasks of the same images: any of {', '.join(AUGMENTATIONS)}."})  # fmt: skip
     num_validation_tasks: int = field(default=16, metadata={"help": "Fixed tasks on other images; 0 for none."})
 
     def __post_init__(self) -> None:
@@ -230,19 +190,15 @@ class TaskArguments:
                 f"{shorten(repr(self.datasets), 100)}; write a single one as [path]."
             )
         object.__setattr__(self, "datasets", [DatasetArguments.parse(value) for value in self.datasets])
-        steps, count = Range(low=1, high=MAX_STEPS), Range(low=0)
+        steps, count, positive = Range(low=1, high=MAX_STEPS), Range(low=0), Range(low=1)
         check_fields(
             self,
             {
                 "num_classes": Range(low=2),
-                "batch_size": Range(low=1),
-                "batch_sizes": Range(low=1),
-                "evaluation_size": Range(low=1),
-                "min_steps": steps,
-                "max_steps": steps,
-                "curriculum_generations": count,
+                **dict.fromkeys(("batch_size", "batch_sizes", "evaluation_size"), positive),
+                **dict.fromkeys(("min_steps", "max_steps"), steps),
+                **dict.fromkeys(("curriculum_generations", "num_validation_tasks"), count),
                 "augmentations": AUGMENTATIONS,
-                "num_validation_tasks": count,
             },
         )
         if self.longest_horizon < self.min_steps:

@@ -92,8 +92,6 @@ ROWS = [
     Row("data: too few images to divide", dataset(max_images=1), "too few images in train to be divided"),
     Row("data: too few images for a batch", train(batch_size=1000), "for batches, but needs 1000; lower"),
     Row("data: too few images for evaluation", train(evaluation_size=1000), "for evaluation, but needs 1000; lower"),
-    Row("data: a label permutation of a reused head", train(reuse_head=True, augmentations=["label_permutation"]),
-        "label_permutation needs a new head"),
     Row("data: an evaluation's is absent", meta_evaluate(datasets=["./absent"]), "no folder './absent'"),
     Row("data: pretraining's is absent",
         recipe("pretrain", "--output_dir", "<own>/out", "--smoke", "--use_cpu", "--dataset_name", "./absent"),

@@ -47,8 +47,7 @@ BAD_VALUES = {
                    "a list": (["a"], "must be text")},
     "base_model_revision": {"a number": (7, "base_model_revision must be text or null, got 7")},
     "initial_checkpoints": {"a string": ("random", "initial_checkpoints must be a list"),
-                            "an empty name": ([""], "initial_checkpoints has an empty name")},
-    "reuse_head": {"a word": ("maybe", "reuse_head must be true or false, got 'maybe'")},
+                            "an empty name": ([""], "initial_checkpoints must be text that is not empty")},
     "datasets": {
         "null": (None, "must be a list of at least one data set.*got None"),
         "empty": ([], r"must be a list of at least one data set.*got \[\]"),
@@ -58,7 +57,6 @@ BAD_VALUES = {
         "a mapping without a path": ([{"name": "a"}], "A data set is a path, or a mapping.*'name': 'a'"),
         "an unknown key": ([{"path": "<images>", "split": "train"}], "'split': 'train'"),
         "an empty path": ([""], "path must be text that is not empty"),
-        "no weight": ([{"path": "<images>", "weight": 0}], r"weight must be in \(0, inf\), got 0"),
         "a negative weight": ([{"path": "<images>", "weight": -1}], "weight must be .*-1"),
         "a weight of NaN": ([{"path": "<images>", "weight": float("nan")}], "weight must be .*nan"),
         "classes in a string": ([{"path": "<images>", "classes": "ant"}], "classes must be a list"),

@@ -131,16 +131,6 @@ def test_a_corrupt_image_is_named_and_its_data_set_refused(images, base_model, t
     assert "\n" not in str(error.value)
 
 
-def test_a_reused_head_is_the_checkpoints_with_its_labels(images, base_model):
-    new = build_tasks(*make_arguments(images, base_model, {"num_classes": 2}), seed=0)
-    reused = build_tasks(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=True), seed=0)
-    heads = [setup.tasks.draw(0, 0, 0).initial_state["classifier.1.weight"] for setup in (new, reused)]
-    assert heads[0].shape[0] == 2
-    assert torch.equal(heads[1], tiny_resnet().state_dict()["classifier.1.weight"])
-    labels = {int(label) for pair in range(8) for label in reused.tasks.draw(0, 0, pair).batches[0].labels}
-    assert labels == {0, 1, 2}, "labels must stay those of the checkpoint"
-
-
 def test_initial_checkpoints_are_all_drawn_and_random_is_one(images, base_model, tmp_path):
     other = tiny_resnet()
     with torch.no_grad():
@@ -159,21 +149,6 @@ def test_initial_checkpoints_of_another_architecture_are_refused(images, base_mo
     tiny_vit().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="Initial state 2 of 2 does not fit the base model"):
         build_tasks(*make_arguments(images, base_model, initial_checkpoints=["random", str(tmp_path)]), seed=0)
-
-
-def test_labels_that_a_reused_head_does_not_have_are_refused(images, tmp_path):
-    model = tiny_resnet()
-    model.config.num_labels, model.classifier[1] = 2, torch.nn.Linear(16, 2)
-    model.save_pretrained(tmp_path)
-    ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(tmp_path)
-    with pytest.raises(DataError, match="labels up to 2, but the head that is reused has 2 classes"):
-        build_tasks(*make_arguments(images, str(tmp_path), {"num_classes": 2}, reuse_head=True), seed=0)
-
-
-def test_tasks_know_their_number_of_classes(images, base_model):
-    for reuse_head, expected in ((False, 2), (True, 4)):
-        setup = build_tasks(*make_arguments(images, base_model, {"num_classes": 2}, reuse_head=reuse_head), seed=0)
-        assert setup.tasks.draw(0, 0, 0).num_classes == setup.validation_tasks.draw(0, 0, 0).num_classes == expected
 
 
 def push(hub, folder, **preprocessing):

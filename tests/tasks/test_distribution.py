@@ -64,10 +64,8 @@ def test_the_head_is_drawn_anew_and_the_trunk_is_shared():
     assert first["encoder.weight"] is second["encoder.weight"]
 
 
-def test_initial_states_reused_head_random_and_several():
+def test_initial_states_random_and_several():
     model, other = make_model(0), make_model(1)
-    reused = InitialStates(model, [model.state_dict()], new_head=False).draw(0)
-    assert torch.equal(reused["classifier.weight"], model.classifier.weight)
     random = InitialStates(model, [RANDOM]).draw(0)
     assert not torch.equal(random["encoder.weight"], model.encoder.weight)
     several = InitialStates(model, [model.state_dict(), other.state_dict()])
@@ -104,12 +102,6 @@ def test_horizons_of_a_generation_are_spread_evenly():
     assert same(*fixed)  # nothing else is drawn differently
 
 
-@pytest.mark.parametrize("weight", [0, -1.0, float("nan"), float("inf")])
-def test_weights_are_positive_numbers(weight):
-    with pytest.raises(ConfigError, match=r"weight of data set 'a' must be in \(0, inf\)"):
-        TaskSource("a", make_pool(), make_pool(seed=1), weight=weight)
-
-
 def test_pools_of_other_channels_are_refused():
     gray = make_pool(seed=1)
     gray = gray._replace(pixel_values=gray.pixel_values[:, :1])
@@ -120,7 +112,6 @@ def test_pools_of_other_channels_are_refused():
 def test_a_task_knows_its_number_of_classes():
     """Otherwise it would have to be found out from the labels of images that are decoded for that."""
     assert make_tasks(num_classes=2).draw(0, 0, 0).num_classes == 2
-    assert make_tasks(num_classes=2, head_size=9).draw(0, 0, 0).num_classes == 9
 
 
 def test_augmentations_widen_the_distribution_and_stay_within_a_task():
@@ -137,13 +128,6 @@ def test_augmentations_widen_the_distribution_and_stay_within_a_task():
     assert torch.equal(changed[0, 0], -torch.rot90(image[0, 2], 1))
 
 
-def test_sources_are_drawn_by_weight():
-    sources = [TaskSource(name, make_pool(), make_pool(seed=1), weight=w) for name, w in (("a", 3.0), ("b", 1.0))]
-    tasks = make_tasks(sources=sources)
-    names = [tasks.draw(0, 0, pair).source for pair in range(200)]
-    assert names.count("a") == pytest.approx(150, abs=25)
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
@@ -151,12 +135,10 @@ def test_sources_are_drawn_by_weight():
         ({"batch_size": 1000}, DataError, "images for batches"),
         ({"evaluation_size": 1000}, DataError, "images for evaluation"),
         ({"augmentations": ["blur"]}, ConfigError, "blur"),
-        ({"augmentations": ["label_permutation"], "head_size": 4}, ConfigError, "new head"),
         ({"sources": []}, ConfigError, "no data set"),
         ({"num_classes": 1}, ConfigError, "at least 2 classes.*num_classes=1"),
         ({"batch_size": 0}, ConfigError, "batch_size=0"),
         ({"evaluation_size": 0}, ConfigError, "evaluation_size=0"),
-        ({"head_size": 3}, DataError, "labels up to 3, but the head that is reused has 3 classes"),
     ],
 )
 def test_impossible_distributions_are_refused(changes, error, match):

@@ -14,15 +14,14 @@ def test_heads():
     assert head_modules(tiny_vit()) == head_modules(make_model()) == {"classifier"}
 
 
-@pytest.mark.parametrize("new_head", [True, False])
-def test_states_that_do_not_fit(new_head):
+def test_states_that_do_not_fit():
     model = make_model()
     other = TinyClassifier(num_labels=5).state_dict()
     partial = {"encoder.weight": model.encoder.weight}
     for state in (other, partial, {}, "randm"):
         with pytest.raises(ConfigError, match="Initial state 2 of 2 does not fit the base model"):
-            InitialStates(model, [model.state_dict(), state], new_head)
-    InitialStates(model, [model.state_dict(), RANDOM], new_head)
+            InitialStates(model, [model.state_dict(), state])
+    InitialStates(model, [model.state_dict(), RANDOM])
 
 
 def test_a_model_without_a_head_has_none_to_renew():

@@ -215,14 +215,14 @@ SAVING = [
 ]  # fmt: skip
 
 RELEASE = [
-    Row("release: absent", recipe("release", "./absent", "<own>/out"), "'./absent' is neither a local folder"),
-    Row("release: onto a file", recipe("release", "<l3rs>", "<own>/out", prepare=file("out")),
-        "out cannot be written"),
-    Row("release: results absent", recipe("release", "<l3rs>", "<own>/out", "<own>/absent.json"),
+    Row("release: absent", recipe("release", "x", "--l3rs", "./absent"), "'./absent' is neither a local folder"),
+    Row("release: no name", recipe("release", "--l3rs", "<l3rs>"), "need the name of the release"),
+    Row("release: results absent", recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<own>/absent.json"),
         "absent.json cannot be read .No such"),
-    Row("release: results of other meta-weights", recipe("release", "<l3rs>", "<own>/out", "<own>/out/results.json",
-        prepare=results(fingerprint="0123456789abcdef")), "measured with other meta-weights .0123456789abcdef"),
-    Row("release: an L3RS for results", recipe("release", "<l3rs>", "<own>/out", "<l3rs>/config.json"),
+    Row("release: results of other meta-weights",
+        recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<own>/out/results.json",
+               prepare=results(fingerprint="0123456789abcdef")), "measured with other meta-weights .0123456789abcdef"),
+    Row("release: an L3RS for results", recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<l3rs>/config.json"),
         "must hold exactly format_version"),
 ]  # fmt: skip
 

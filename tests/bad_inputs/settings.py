@@ -1,7 +1,7 @@
 """Settings files and options of recipes: what cannot be read, is unknown, of a wrong type or out of its range."""
 
 from hf_l3rs.cli.meta_train import meta_train
-from recipes import benchmark_meta_training, benchmark_step, pretrain, release
+from recipes import benchmark_meta_training, benchmark_step, pretrain
 from tests.bad_inputs.doors import Row, command, text_settings, usage
 from tests.bad_inputs.doors import meta_evaluate as evaluate
 from tests.bad_inputs.doors import meta_train as train
@@ -160,7 +160,6 @@ BENCHMARKS = [
     Row("pretrain: unknown architecture", usage(pretrain.main, "--architecture", "bert"), "invalid choice: 'bert'"),
     Row("pretrain: unknown option", usage(pretrain.main, "--output_dir", "<own>", "--num_pears", "3"), "num_pears"),
     Row("pretrain: negative warm-up", usage(pretrain.main, "--output_dir", "<own>", "--warmup_steps", "-1"), "warmup"),
-    Row("release: no argument", usage(release.main), "required: l3rs, folder"),
 ]  # fmt: skip
 
 ROWS = [

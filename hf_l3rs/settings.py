@@ -101,10 +101,8 @@ def settings_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumen
                 spec.type = hints[spec.name]
                 self._parse_dataclass_field(group, spec)
 
-    defaults = {"formatter_class": _HelpFormatter, "usage": "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]"}
-    parser = SettingsParser(list(dataclass_types), **{**defaults, **kwargs})
-    parser.add_argument("settings", nargs="?", metavar="SETTINGS.yaml", help="a file of `name: value`; options win")
-    return parser
+    defaults = {"formatter_class": _HelpFormatter, "usage": "%(prog)s [--OPTION VALUE ...]"}
+    return SettingsParser(list(dataclass_types), **{**defaults, **kwargs})
 
 
 def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None = None, **kwargs: Any) -> tuple:
@@ -157,7 +155,8 @@ def parse_settings(
     """
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
     _refuse_unknown(sorted(set(values) - known), sorted(known))
-    parser = settings_parser(dataclass_types, **kwargs)
+    parser = settings_parser(dataclass_types, **{"usage": "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]", **kwargs})
+    parser.add_argument("settings", nargs="?", metavar="SETTINGS.yaml", help="a file of `name: value`; options win")
     for action in parser._actions:
         action.required = action.required and action.dest not in values
     # What is in the namespace already is kept as it is, unlike a default, which argparse would convert like an option.

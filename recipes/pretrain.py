@@ -5,13 +5,15 @@
     python recipes/pretrain.py --architecture resnet --output_dir /tmp/resnet --smoke
 
 The output folder is a complete model repository: config.json, model.safetensors, preprocessor_config.json, README.md.
-Every argument of `transformers.TrainingArguments` is accepted; `DEFAULTS` below has the values used without any.
+Every argument of `transformers.TrainingArguments` is accepted; `DEFAULTS` below has the values used without any. With
+`--save_strategy steps` the same command goes on where an interrupted one stopped.
 """
 
 import argparse
 import json
 import logging
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +22,9 @@ from typing import Any, Literal
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError, reason
 from hf_l3rs.files import write_files
-from hf_l3rs.settings import settings_parser
+from hf_l3rs.settings import parse_settings
 from hf_l3rs.tasks.images import load_image_pool
+from hf_l3rs.tasks.pools import ImagePool
 
 
 logger = logging.getLogger("pretrain")
@@ -49,6 +52,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "window_size": 4,  # four windows of 7x7 patches, and shifted ones
         "mlp_ratio": 2.0,
     },
+    "regnet": {
+        "embedding_size": 16,
+        "hidden_sizes": [24, 48, 96],
+        "depths": [1, 3, 2],
+        "groups_width": 8,
+        "layer_type": "y",  # with squeeze and excitation
+    },
+    "efficientnet": {
+        "image_size": IMAGE_SIZE,
+        "width_coefficient": 0.25,
+        "depth_coefficient": 0.5,
+        "hidden_dim": 320,  # 1,280 times the width
+        "dropout_rate": 0.0,
+        "drop_connect_rate": 0.0,
+        "strides": [1, 1, 2, 1, 2, 1, 1],  # few, as images are small
+    },
     "mobilenet_v2": {
         "image_size": IMAGE_SIZE,
         "depth_multiplier": 0.25,
@@ -64,6 +83,8 @@ NAMES = {
     "convnext": "ConvNeXt",
     "dinov2": "DINOv2-shaped ViT",
     "swin": "Swin Transformer",
+    "regnet": "RegNet",
+    "efficientnet": "EfficientNet",
     "mobilenet_v2": "MobileNetV2",
 }
 _OF_TRANSFORMERS = {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2}
@@ -73,7 +94,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "convnext": {**_OF_TRANSFORMERS, "max_steps": 2000, "learning_rate": 4e-3},
     "dinov2": _OF_TRANSFORMERS,
     "swin": {**_OF_TRANSFORMERS, "max_steps": 2000},
-    "mobilenet_v2": {"max_steps": 2000, "learning_rate": 4e-3, "weight_decay": 1e-2},
+    **{
+        name: {"max_steps": 2000, "learning_rate": 4e-3, "weight_decay": 1e-2}
+        for name in ("regnet", "efficientnet", "mobilenet_v2")
+    },
 }
 COMMON_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 128,
@@ -92,9 +116,10 @@ COMMON_DEFAULTS: dict[str, Any] = {
 class ModelArguments:
     """What to train."""
 
-    architecture: Literal["resnet", "vit", "convnext", "dinov2", "swin", "mobilenet_v2"] = field(
-        default="resnet", metadata={"help": "A model type of transformers; CONFIGS has the sizes."}
+    architecture: Literal["resnet", "vit", "convnext", "dinov2", "swin", "regnet", "efficientnet", "mobilenet_v2"] = (
+        field(default="resnet", metadata={"help": "A model type of transformers; CONFIGS has the sizes."})
     )
+    image_size: int = field(default=IMAGE_SIZE, metadata={"help": "Pixels of a side of the model's images."})
     config_overrides: str = field(
         default="{}", metadata={"help": "Other sizes, as JSON, such as '{\"depths\": [2, 2, 2]}'."}
     )
@@ -105,14 +130,21 @@ class ModelArguments:
 class DataArguments:
     """What to train it on."""
 
-    dataset_name: str = field(
-        default=str(Path(__file__).resolve().parent / "data" / "fashion_mnist"),
-        metadata={"help": "Hub id, local folder or .parquet file of an image-classification data set."},
+    dataset_name: list[str] = field(
+        default_factory=lambda: [str(Path(__file__).resolve().parent / "data" / "fashion_mnist")],
+        metadata={
+            "help": "Hub id, local folder or .parquet file of an image-classification data set. Several are joined, "
+            "each with its own classes."
+        },
     )
     train_split: str = field(default="pretrain", metadata={"help": "Split to train on."})
     test_split: str = field(default="pretrain_test", metadata={"help": "Split to measure the accuracy on."})
-    augment: bool = field(
-        default=True, metadata={"help": "Shift training images by up to two pixels and flip them, at random."}
+    augment: Literal["none", "shift", "affine"] = field(
+        default="shift",
+        metadata={
+            "help": "What is done to training images at random: shift moves them by up to two pixels and flips them; "
+            "affine also turns, scales and recolours them."
+        },
     )
 
 
@@ -136,9 +168,11 @@ def read_overrides(model_args: ModelArguments) -> dict[str, Any]:
     return overrides
 
 
-def build_model(architecture: str, class_names: list[str], overrides: dict[str, Any] | None = None):
+def build_model(
+    architecture: str, class_names: list[str], overrides: dict[str, Any] | None = None, image_size: int = IMAGE_SIZE
+):
     """
-    The untrained model for RGB images of 28x28 pixels and its image processor.
+    The untrained model for RGB images of a size and its image processor.
 
     Raises:
         ConfigError: If there is no model of these sizes.
@@ -146,6 +180,8 @@ def build_model(architecture: str, class_names: list[str], overrides: dict[str, 
     from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
 
     sizes = CONFIGS[architecture] | (overrides or {})
+    if "image_size" in sizes:
+        sizes["image_size"] = image_size
     try:
         config = AutoConfig.for_model(
             architecture,
@@ -154,60 +190,137 @@ def build_model(architecture: str, class_names: list[str], overrides: dict[str, 
             **sizes,
         )
         model = AutoModelForImageClassification.from_config(config)
+        if image_size < 1:
+            raise ValueError(f"image_size is {image_size}, but must be at least 1")
     except Exception as error:  # of every kind, as what is wrong with sizes may be
         raise ConfigError(f"There is no {architecture} with {sizes} ({reason(error)}); give other sizes.") from error
     image_processor = ViTImageProcessorPil(
-        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.286] * 3, image_std=[0.353] * 3
+        size={"height": image_size, "width": image_size}, image_mean=[0.286] * 3, image_std=[0.353] * 3
     )
     return model, image_processor
 
 
-def build_dataset(pool, class_ids, augment: bool):
+def load_pools(names: list[str], split: str, image_processor, max_images: int | None) -> ImagePool:
+    """The images of one split of all data sets; the classes of several are numbered one after another."""
+    import torch
+
+    pools = [
+        # max_memory: the augmentation wants them all in one tensor
+        load_image_pool(name, image_processor, split=split, max_images=max_images, max_memory=None)
+        for name in names
+    ]
+    if len(pools) == 1:
+        return pools[0]
+    class_names: list[str] = []
+    labels = []
+    for name, pool in zip(names, pools):
+        labels.append(pool.labels + len(class_names))
+        class_names += [f"{Path(name).name}/{each}" for each in pool.class_names]
+    return ImagePool(torch.cat([pool.pixel_values for pool in pools]), torch.cat(labels), class_names)
+
+
+def build_dataset(pool, class_ids, augment: str):
     """A torch data set of whole batches over an `ImagePool`; labels become 0, 1, … in the order of `class_ids`."""
     import torch
 
-    class TensorImages(torch.utils.data.Dataset):
-        def __init__(self) -> None:
-            self.labels = torch.searchsorted(class_ids, pool.labels)
-            # Shifts need a margin; it repeats the border, which is background.
-            self.images = torch.nn.functional.pad(pool.pixel_values, (2,) * 4, "replicate") if augment else None
+    labels = torch.searchsorted(class_ids, pool.labels)
 
+    class TensorImages(torch.utils.data.Dataset):
         def __len__(self) -> int:
-            return len(self.labels)
+            return len(labels)
 
         def __getitem__(self, index):
             return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
         def __getitems__(self, indices):
-            labels = self.labels[indices]
-            if self.images is None:
-                return {"pixel_values": pool.pixel_values[indices], "labels": labels}
-            height, width = pool.pixel_values.shape[2:]
-            count = len(indices)
-            rows = torch.randint(0, 5, (count, 1, 1)) + torch.arange(height)[:, None]
-            columns = torch.arange(width).expand(count, 1, width)
-            columns = torch.where(torch.rand(count, 1, 1) < 0.5, columns, width - 1 - columns)
-            columns = columns + torch.randint(0, 5, (count, 1, 1))
-            batch = torch.as_tensor(indices)[:, None, None]
-            # Indices around a slice put the channels last.
-            return {"pixel_values": self.images[batch, :, rows, columns].permute(0, 3, 1, 2), "labels": labels}
+            images = pool.pixel_values[indices]
+            if augment == "shift":
+                images = shift(images)
+            elif augment == "affine":
+                # Of the batch alone: batches are fetched ahead, which a resumed training must not see.
+                images = vary(images, torch.Generator().manual_seed(hash(tuple(indices)) % 2**63))
+            return {"pixel_values": images, "labels": labels[indices]}
 
     return TensorImages()
 
 
+def shift(images):
+    """Moves each of a batch of images by up to two pixels, and flips it or not; the border is repeated."""
+    import torch
+
+    count, _, height, width = images.shape
+    rows = torch.randint(0, 5, (count, 1, 1)) + torch.arange(height)[:, None]
+    columns = torch.arange(width).expand(count, 1, width)
+    columns = torch.where(torch.rand(count, 1, 1) < 0.5, columns, width - 1 - columns)
+    columns = columns + torch.randint(0, 5, (count, 1, 1))
+    wide = torch.nn.functional.pad(images, (2,) * 4, "replicate")
+    # Indices around a slice put the channels last.
+    return wide[torch.arange(count)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
+
+
+def vary(images, generator):
+    """Turns, scales, moves, flips and recolours each of a batch of images, at random."""
+    import torch
+
+    def draw(low: float, high: float, *shape: int):
+        return torch.empty(len(images), *shape).uniform_(low, high, generator=generator)
+
+    angle, scale, flip = draw(-0.25, 0.25), draw(0.8, 1.15), draw(-1, 1).sign()
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
+    across, down = draw(-0.15, 0.15), draw(-0.15, 0.15)
+    places = torch.stack([cosine * flip, -sine, across, sine * flip, cosine, down], dim=1).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(places, list(images.shape), align_corners=False)
+    images = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return images * draw(0.7, 1.2, 1, 1, 1) * draw(0.85, 1.15, 3, 1, 1) + draw(-0.3, 0.3, 1, 1, 1)
+
+
+def measure(prediction, class_names: list[str], datasets: list[str]) -> dict[str, float]:
+    """The accuracy, and that on the images of each data set if there are several."""
+    correct = prediction.predictions.argmax(-1) == prediction.label_ids
+    accuracies = {"accuracy": float(correct.mean())}
+    if len(datasets) > 1:
+        for name in (Path(each).name for each in datasets):
+            its_own = [class_names[label].startswith(f"{name}/") for label in prediction.label_ids]
+            accuracies[f"accuracy_{name}"] = float(correct[its_own].mean())
+    return accuracies
+
+
 def write_card(
-    folder: Path, *, argv: list[str], architecture: str, data: DataArguments, args, class_names, parameters, metrics
+    folder: Path,
+    *,
+    argv: list[str],
+    architecture: str,
+    image_size: int,
+    data: DataArguments,
+    args,
+    class_names,
+    parameters,
+    metrics,
 ) -> None:
     """Writes the README.md of the model's repository."""
     import torch
     import transformers
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    dataset = Path(data.dataset_name).name if Path(data.dataset_name).exists() else data.dataset_name
-    pretty_name = "Fashion-MNIST" if dataset == "fashion_mnist" else dataset
-    network = NAMES[architecture]
-    changes = ", shifted and flipped at random" if data.augment else ""
+    datasets = [Path(name).name if Path(name).exists() else name for name in data.dataset_name]
+    dataset = "-and-".join(datasets)
+    pretty_name = ", ".join("Fashion-MNIST" if name == "fashion_mnist" else name for name in datasets)
+    changes = {
+        "none": "",
+        "shift": ", shifted and flipped at random",
+        "affine": ", turned, scaled, shifted, flipped and recoloured at random",
+    }[data.augment]
+    what = f"A small {NAMES[architecture]} ({parameters:,} parameters, {image_size}x{image_size} RGB images)"
+    classes = f"{len(class_names):,} classes"
+    if len(class_names) < 50:
+        classes = f"the classes\n{', '.join(class_names)}"
+    accuracies = {pretty_name: metrics["eval_accuracy"]}
+    if len(datasets) > 1:
+        accuracies |= {name: metrics[f"eval_accuracy_{name}"] for name in datasets}
+    rows = "\n".join(f"| {name} | `{data.test_split}` | {accuracy:.4f} |" for name, accuracy in accuracies.items())
     schedule = f"{args.lr_scheduler_type.value} after {args.warmup_steps:g} steps of warm-up"
+    rights = "Fashion-MNIST is Copyright 2017 Zalando SE, MIT licence." if "fashion_mnist" in datasets else ""
+    rights += "" if datasets == ["fashion_mnist"] else " The images are under the licences of their data sets."
     torch_version = torch.__version__.split("+")[0]
     card_data = ModelCardData(
         license="apache-2.0",
@@ -230,13 +343,15 @@ def write_card(
     text = f"""
 # {folder.name}
 
-A small {network} ({parameters:,} parameters, {IMAGE_SIZE}x{IMAGE_SIZE} RGB images) that tells apart the classes
-{", ".join(class_names)} of {pretty_name}. It is a base model for meta-training learned optimizers
-on tasks that tests and demonstrations can afford; it is of little use by itself.
+{what} that tells apart {classes} of {pretty_name}.
+It is a base model for meta-training learned optimizers on tasks that tests and demonstrations can afford; it is of
+little use by itself.
 
-| data | split | accuracy | loss |
-|---|---|---|---|
-| {pretty_name} | `{data.test_split}` | {metrics["eval_accuracy"]:.4f} | {metrics["eval_loss"]:.4f} |
+| data | split | accuracy |
+|---|---|---|
+{rows}
+
+The loss is {metrics["eval_loss"]:.4f}.
 
 Made from scratch on the split `{data.train_split}` with {args.max_steps:,} steps of AdamW: batches of
 {args.train_batch_size} images{changes}, learning rate {args.learning_rate:g}
@@ -254,39 +369,40 @@ model = AutoModelForImageClassification.from_pretrained("{args.output_dir}")
 image_processor = AutoImageProcessor.from_pretrained("{args.output_dir}", backend="pil")
 ```
 
-The weights are under the Apache 2.0 licence. Fashion-MNIST is Copyright 2017 Zalando SE, MIT licence.
+The weights are under the Apache 2.0 licence. {rights}
 """
     ModelCard(f"---\n{card_data.to_yaml()}\n---\n{text}").save(folder / "README.md")
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the description's lines and shows defaults."""
+def read_arguments(argv: list[str]) -> tuple:
+    """
+    The arguments, with the defaults of the architecture.
 
-
-def make_parser(architecture: str = "resnet"):
-    """The command line's parser, with the defaults of an architecture."""
+    Raises:
+        ConfigError: If `TrainingArguments` does not allow a value.
+    """
     from transformers import TrainingArguments
 
-    parser = settings_parser(
-        (ModelArguments, DataArguments, TrainingArguments), description=__doc__, formatter_class=HelpFormatter
-    )
-    parser.set_defaults(**COMMON_DEFAULTS, **DEFAULTS[architecture])
-    return parser
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--architecture", choices=DEFAULTS, default="resnet")
+    defaults = COMMON_DEFAULTS | DEFAULTS[first.parse_known_args(argv)[0].architecture]
+    layout = {"formatter_class": argparse.RawDescriptionHelpFormatter, "usage": "%(prog)s [--OPTION VALUE ...]"}
+    try:
+        return parse_settings(
+            (ModelArguments, DataArguments, TrainingArguments), defaults, argv, description=__doc__, **layout
+        )
+    except ValueError as error:
+        raise ConfigError(f"The arguments do not go together ({reason(error)}); change them.") from error
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Trains, measures and saves the model; returns the measured metrics."""
     from transformers import Trainer, set_seed
+    from transformers.trainer_utils import get_last_checkpoint
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     argv = sys.argv[1:] if argv is None else argv
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--architecture", choices=DEFAULTS, default="resnet")
-    parser = make_parser(first.parse_known_args(argv)[0].architecture)
-    try:
-        model_args, data_args, training_args = parser.parse_dict(vars(parser.parse_args(argv)))
-    except ValueError as error:  # what TrainingArguments does not allow
-        parser.error(str(error))
+    model_args, data_args, training_args = read_arguments(argv)
     overrides = read_overrides(model_args)
     folder = Path(training_args.output_dir)
     write_files(folder, {})  # found out now that it cannot be written, not after training
@@ -294,34 +410,27 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         training_args.max_steps, training_args.warmup_steps, training_args.logging_steps = 4, 1, 1
     set_seed(training_args.seed)
 
-    _, image_processor = build_model(model_args.architecture, ["unused"], overrides)
+    sizes = (overrides, model_args.image_size)
+    _, image_processor = build_model(model_args.architecture, ["unused"], *sizes)
     train_pool, test_pool = (
-        load_image_pool(
-            data_args.dataset_name,
-            image_processor,
-            split=split,
-            max_images=512 if model_args.smoke else None,
-            max_memory=None,  # the augmentation wants them all in one tensor
-        )
+        load_pools(data_args.dataset_name, split, image_processor, 512 if model_args.smoke else None)
         for split in (data_args.train_split, data_args.test_split)
     )
     class_ids = train_pool.labels.unique()
     class_names = [train_pool.class_names[number] for number in class_ids]
     set_seed(training_args.seed)
-    model, _ = build_model(model_args.architecture, class_names, overrides)
+    model, _ = build_model(model_args.architecture, class_names, *sizes)
     # ResNet takes the Trainer's loss arguments but ignores them, which would inflate its loss under accumulation.
     model.accepts_loss_kwargs = False
     trainer = Trainer(
         model=model,
         args=training_args,
         train_dataset=build_dataset(train_pool, class_ids, data_args.augment),
-        eval_dataset=build_dataset(test_pool, class_ids, augment=False),
+        eval_dataset=build_dataset(test_pool, class_ids, "none"),
         data_collator=lambda batch: batch,
-        compute_metrics=lambda prediction: {
-            "accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())
-        },
+        compute_metrics=lambda prediction: measure(prediction, class_names, data_args.dataset_name),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
     metrics = trainer.evaluate()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info("%d parameters, accuracy %.4f on %s", parameters, metrics["eval_accuracy"], data_args.test_split)
@@ -333,12 +442,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             folder,
             argv=argv,
             architecture=model_args.architecture,
+            image_size=model_args.image_size,
             data=data_args,
             args=training_args,
             class_names=class_names,
             parameters=parameters,
             metrics=metrics,
         )
+        for checkpoint in folder.glob("checkpoint-*"):  # the model is complete, and goes on no more
+            shutil.rmtree(checkpoint)
     return metrics
 
 

@@ -211,31 +211,35 @@ def save(
     write_files(folder, {**files, "LICENSE": f"{licences}\n".encode(), "README.md": card.encode()})
 
 
-def parse_arguments(description: str, recipe: Recipe, argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the options of a build script."""
+def parse_arguments(
+    description: str, recipes: Mapping[str, Recipe], argv: list[str] | None = None
+) -> argparse.Namespace:
+    """Reads the options of a build script: which model, of what image size, and where it goes."""
     parser = OptionParser(description=description.strip(), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=recipes, help="Which model.")
     parser.add_argument(
         "--image_size",
         type=int,
         default=48,
         help="Side of the square that the saved image processor brings every image to; 48 by default.",
     )
-    default = Path("outputs/base_models", recipe.name)
-    parser.add_argument("--output_dir", type=Path, default=default, help=f"Where it goes; {default} by default.")
+    parser.add_argument("--output_dir", type=Path, help="Where it goes; outputs/base_models/MODEL by default.")
     arguments = parser.parse_args(argv)
     if arguments.image_size < SMALLEST_IMAGE:
         parser.error(f"--image_size must be at least {SMALLEST_IMAGE}, got {arguments.image_size}.")
+    arguments.output_dir = arguments.output_dir or Path("outputs/base_models", arguments.model)
     return arguments
 
 
-def build(model: Any, recipe: Recipe, arguments: argparse.Namespace) -> Path:
+def build(model: Any, recipe: Recipe, image_size: int, folder: Path) -> Path:
     """
     Fills a model with the weights of its package, checks what it sees, and saves it.
 
     Args:
         model (`PreTrainedModel`): Of the architecture, with any weights.
         recipe ([`Recipe`]): What it is to become.
-        arguments (`argparse.Namespace`): From [`parse_arguments`].
+        image_size (`int`): Side of the images of the saved image processor, in pixels.
+        folder (`Path`): Where it goes.
 
     Returns:
         `Path`: The folder.
@@ -248,5 +252,5 @@ def build(model: Any, recipe: Recipe, arguments: argparse.Namespace) -> Path:
     content, licence = download(recipe.package)
     fill(model, read_tensors(content))
     probabilities = check_predictions(model, recipe)
-    save(model, recipe, arguments.output_dir, arguments.image_size, probabilities, licence)
-    return arguments.output_dir
+    save(model, recipe, folder, image_size, probabilities, licence)
+    return folder

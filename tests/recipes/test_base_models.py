@@ -3,23 +3,26 @@
 import hashlib
 import io
 import json
+import re
+import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoImageProcessor
 
-from hf_l3rs.errors import ArtifactError
+from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.tasks.model import InitialStates, load_image_classifier
-from recipes.base_models import build_efficientnet_lite0, build_mobilenet_v2, packaged_weights
+from recipes.base_models import packaged_weights
+from recipes.base_models.build_imagenet import MOBILENET, RECIPES, main, untrained
 from recipes.base_models.packaged_weights import LABELS, check_predictions, download, fill, read_tensors
 from tests.tiny import tiny_mobilenet, tiny_resnet
 
 
-SCRIPTS = {"mobilenet-v2": build_mobilenet_v2, "efficientnet-lite0": build_efficientnet_lite0}
-RECIPE = build_mobilenet_v2.RECIPE
+RECIPE = MOBILENET
 
 
 def as_file(content):
@@ -121,10 +124,7 @@ def test_a_model_is_built_with_licences_and_a_processor_of_the_wanted_size(tmp_p
     source = seeing("palace")
     package = pip(as_file(renamed(source)))
     recipe = replace(RECIPE, package=package)
-    arguments = packaged_weights.parse_arguments(
-        "", recipe, ["--image_size", "40", "--output_dir", str(tmp_path / "m")]
-    )
-    folder = packaged_weights.build(tiny_mobilenet(seed=3, num_labels=1000), recipe, arguments)
+    folder = packaged_weights.build(tiny_mobilenet(seed=3, num_labels=1000), recipe, 40, tmp_path / "m")
     licence = (folder / "LICENSE").read_text()
     assert licence.startswith("the package's own licence") and "Soumith Chintala" in licence
     card = (folder / "README.md").read_text()
@@ -138,36 +138,42 @@ def test_a_model_is_built_with_licences_and_a_processor_of_the_wanted_size(tmp_p
     assert model.config.classifier_dropout_prob == 0.2
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_explain_themselves_and_name_their_folder(name, capsys):
-    script = SCRIPTS[name]
-    with pytest.raises(SystemExit) as exit:
-        script.main(["--help"])
-    assert exit.value.code == 0
-    output = capsys.readouterr().out
-    assert output.startswith("usage:") and f"outputs/base_models/{name}" in output
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["mobilenet-v2", "--image_size", "4"], "image_size must be .* 8, got 4"),
+        (["resnet"], "choose from .*mobilenet-v2"),
+    ],
+)
+def test_wrong_options_are_refused(options, message, capsys):
     with pytest.raises(SystemExit):
-        script.main(["--image_size", "4"])
-    assert "--image_size must be at least 8, got 4" in capsys.readouterr().err
+        main(options)
+    assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values())
-def test_recipes_are_complete(script):
-    recipe = script.RECIPE
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_recipes_are_complete(recipe):
     assert len(recipe.package.sha256) == 64 and "==" in recipe.package.requirement
     assert recipe.package.sha256[:8] in recipe.package.weights  # the file is named by its own hash
     assert set(recipe.photographs.values()) <= set(LABELS)
-    assert len(recipe.card.format(image_size=48, parameters=3504872, photographs="nothing")) > 500
+    card = recipe.card.format(image_size=48, parameters=3504872, photographs="nothing")
+    assert f"# {recipe.name}\n" in card and Path(recipe.package.weights).name in card
 
 
-def test_the_architecture_is_that_of_efficientnet_lite0(tmp_path):
+def test_without_timm_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match="needs timm"):
+        untrained(RECIPES["efficientnet-lite1"])
+
+
+@pytest.mark.parametrize(
+    ("number", "parameters", "tensors"), [(0, 4_652_008, 296), (1, 5_416_680, 386), (2, 6_092_072, 386)]
+)
+def test_the_architecture_is_that_of_efficientnet_lite(number, parameters, tensors, tmp_path):
     pytest.importorskip("timm", exc_type=ImportError)
-    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
-
-    config = TimmWrapperConfig(architecture=build_efficientnet_lite0.ARCHITECTURE, num_labels=1000)
-    model = TimmWrapperForImageClassification(config)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 4_652_008
-    assert len(model.state_dict()) == 296
+    model = untrained(RECIPES[f"efficientnet-lite{number}"])
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert len(model.state_dict()) == tensors
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "timm_wrapper"
     loaded = load_image_classifier(str(tmp_path), 3)

@@ -1,9 +1,11 @@
 """The zoo's models are different ones that exist, and what is there is not made again."""
 
 import json
+from dataclasses import fields
 
 import pytest
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, TrainingArguments
 
 from recipes import pretrain
 from recipes.base_models import build_zoo
@@ -13,29 +15,35 @@ MODELS = {name: sizes for group in build_zoo.ZOO.values() for name, sizes in gro
 
 
 def test_all_differ_from_each_other_and_from_the_embedded_models():
-    embedded = {name: (name, {}) for name in ("resnet", "vit")}
+    embedded = {name: build_zoo.Model(name, 0) for name in ("resnet", "vit")}
     full = [
-        json.dumps([architecture, pretrain.CONFIGS[architecture] | overrides], sort_keys=True)
-        for architecture, overrides in (MODELS | embedded).values()
+        json.dumps([each.architecture, pretrain.CONFIGS[each.architecture] | each.sizes, each.options], sort_keys=True)
+        for each in (MODELS | embedded).values()
     ]
     assert len(set(full)) == len(full) == len(MODELS) + 2
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_exists(name):
-    architecture, overrides = MODELS[name]
-    args = pretrain.ModelArguments(architecture, json.dumps(overrides))
-    assert pretrain.read_overrides(args) == overrides
-    pretrain.build_model(architecture, ["one", "two"], overrides)
+def test_every_model_exists_and_its_options_are_known(name):
+    model = MODELS[name]
+    args = pretrain.ModelArguments(model.architecture, config_overrides=json.dumps(model.sizes))
+    assert pretrain.read_overrides(args) == model.sizes
+    size = model.options.get("image_size", pretrain.IMAGE_SIZE)
+    network, _ = pretrain.build_model(model.architecture, ["one", "two"], model.sizes, size)
+    assert network.eval()(pixel_values=torch.zeros(1, 3, size, size)).logits.shape == (1, 2)
+    known = fields(pretrain.ModelArguments) + fields(TrainingArguments)
+    assert set(model.options) <= {each.name for each in known}
 
 
 def test_one_is_made_once(tmp_path, monkeypatch):
-    name, model = next(iter(build_zoo.ZOO["trained"].items()))
-    monkeypatch.setattr(build_zoo, "ZOO", {"trained": {name: model}})
-    argv = ["--output_dir", str(tmp_path), "--smoke"]
+    """Of several data sets here, as those of all domains are."""
+    model = build_zoo.ZOO["mixed"]["resnet-deep-mixed"]._replace(sizes={"depths": [1, 1, 2]})
+    monkeypatch.setattr(build_zoo, "ZOO", {"mixed": {"small": model}})
+    monkeypatch.setattr(build_zoo, "DOMAINS", ("fashion_mnist",))
+    argv = ["--output_dir", str(tmp_path), "--data_dir", str(build_zoo.RECIPES / "data"), "--smoke"]
     build_zoo.main(argv)
-    config = AutoConfig.from_pretrained(tmp_path / name)
-    assert {key: getattr(config, key) for key in model[1]} == model[1]
+    config = AutoConfig.from_pretrained(tmp_path / "small")
+    assert config.depths == [1, 1, 2] and config.num_labels == 10
     monkeypatch.setattr(build_zoo.subprocess, "run", None)
     build_zoo.main(argv)
 

@@ -1,13 +1,15 @@
 """Checks of settings: every wrong type or value is told in one sentence, and what is right is left as it is."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from hf_l3rs.errors import ArtifactError, ConfigError, L3RSError
+from hf_l3rs.errors import ArtifactError, ConfigError, L3RSError, reason
+from hf_l3rs.markdown import markdown_cell, markdown_code, markdown_table, markdown_text, one_line
 from hf_l3rs.validation import MAX_SEED, Range, check_fields, check_not_empty, short
 
 
@@ -29,7 +31,6 @@ class Settings:
     flag: bool = False
     maybe: float | None = None
     either: int | float = 1
-    literal: Literal["x", "y"] = "x"
     names: list[str] = field(default_factory=list)
     sizes: tuple[int, ...] = (1,)
     pair: tuple[float, float] = (0.0, 1.0)
@@ -56,24 +57,10 @@ class Settings:
 
 
 VALID = [
-    ("whole", 9),
-    ("number", -1e300),
-    ("text", "b"),
-    ("flag", True),
-    ("maybe", 0.5),
-    ("maybe", None),
-    ("either", 1.5),
-    ("literal", "y"),
-    ("names", ["c", "d"]),
-    ("sizes", (1, 2, 3)),
-    ("pair", (0.0, math.inf)),
-    ("values", None),
-    ("values", []),
-    ("mapping", {"a": 1}),
-    ("anything", int),
-    ("function", print),
-    ("inner", Inner(3)),
-    ("inners", [Inner(), Inner()]),
+    *(("whole", 9), ("number", -1e300), ("text", "b"), ("flag", True), ("maybe", 0.5), ("maybe", None)),
+    *(("either", 1.5), ("names", ["c", "d"]), ("sizes", (1, 2, 3)), ("pair", (0.0, math.inf))),
+    *(("values", None), ("values", []), ("mapping", {"a": 1}), ("anything", int), ("function", print)),
+    *(("inner", Inner(3)), ("inners", [Inner(), Inner()])),
 ]
 
 
@@ -105,51 +92,32 @@ HUGE = 10**5000  # has no text
 
 INVALID = [
     ("whole", 0, "in [1, 9], got 0"),
-    ("whole", 10, "in [1, 9], got 10"),
     ("whole", 1.0, "a whole number, got 1.0"),
     ("whole", True, "a whole number, got True"),
-    ("whole", "1", "a whole number, got '1'"),
-    ("whole", None, "a whole number, got None"),
     ("whole", HUGE, "too long to show"),
     ("number", math.nan, "in (-inf, inf), got nan"),
-    ("number", math.inf, "got inf"),
     ("number", -math.inf, "got -inf"),
     ("number", HUGE, "a number, got a int that is too long to show"),
-    ("number", True, "a number, got True"),
-    ("number", "0.5", "a number, got '0.5'"),
-    ("number", None, "a number, got None"),
     ("text", "c", "one of a, b, got 'c'"),
     ("text", 3, "text, got 3"),
     ("text", "\ud800", "text, got '\\ud800'"),
-    ("text", b"a", "text, got b'a'"),
     ("flag", 1, "true or false, got 1"),
-    ("flag", "no", "true or false, got 'no'"),
-    ("flag", None, "true or false, got None"),
     ("maybe", 0, "in (0, 1), got 0.0"),
-    ("maybe", 1.0, "in (0, 1), got 1.0"),
     ("maybe", "x", "a number or null, got 'x'"),
     ("either", "x", "must be a number, got 'x'"),
-    ("either", math.nan, "got nan"),
     ("either", 10**400, "in (-inf, inf)"),
-    ("literal", "z", "one of x, y, got 'z'"),
     ("names", "c", "a list of values, each text, also where it is a single one, got 'c'"),
     ("names", ["e"], "one of c, d, got 'e'"),
     ("names", [1], "each text"),
-    ("names", {"c": 1}, "a list"),
-    ("names", None, "a list"),
     ("sizes", 32, "a list of values, each a whole number, also where it is a single one, got 32"),
     ("sizes", [0], "in [1, inf), got 0"),
     ("sizes", [], "a length in [1, 3], got 0"),
     ("sizes", [1] * 10**5, "a length in [1, 3], got 100000"),
-    ("sizes", [1.5], "each a whole number"),
     ("pair", [0.1], "a list of 2 values, each a number"),
-    ("pair", [0.1, 0.2, 0.3], "a list of 2 values"),
     ("pair", [0.1, math.nan], "in [0, inf], got nan"),
-    ("pair", [0.1, -math.inf], "got -inf"),
     ("values", [1, math.nan], "got nan"),
     ("values", [1, 2, 3], "a length in (-inf, 2], got 3"),
     ("mapping", [1], "a mapping, got [1]"),
-    ("mapping", None, "a mapping, got None"),
     ("function", "print", "got 'print'"),
     ("inner", 3, "Inner, got 3"),
     ("inners", [3], "a list of values, each Inner"),
@@ -163,34 +131,17 @@ def test_what_is_wrong_is_told_in_one_sentence(name, value, words):
     with pytest.raises(ConfigError) as error:
         Settings(**{name: value})
     message = str(error.value)
-    assert message.startswith(f"Settings.{name} must ")
-    assert words in message
+    assert message.startswith(f"Settings.{name} must ") and words in message
     assert message.endswith(".") and message.isprintable() and len(message) < 300
-    assert isinstance(error.value, ValueError)
-
-
-def test_the_error_is_of_the_kind_asked_for():
-    @dataclass
-    class Entry:
-        size: int
-
-        def __post_init__(self):
-            check_fields(self, error=ArtifactError)
-
-    with pytest.raises(ArtifactError, match=r"Entry\.size must be a whole number"):
-        Entry("x")
+    assert isinstance(error.value, (L3RSError, ValueError))
 
 
 @pytest.mark.parametrize(
     "bounds, inside, outside, text",
     [
         ({}, [0, -1e300, 1e300, 10**300], [math.inf, -math.inf, math.nan, 10**400, HUGE, -HUGE], "(-inf, inf)"),
-        ({"low": 0}, [0, 1e300], [-1e-300, math.inf, math.nan], "[0, inf)"),
         ({"low": 0, "high": math.inf}, [0, math.inf], [-1, -math.inf, math.nan], "[0, inf]"),
-        ({"low": 0, "high": 1}, [0, 0.5, 1], [-0.1, 1.1, math.nan], "[0, 1]"),
         ({"above": 0, "below": 1}, [0.5], [0, 1, math.nan], "(0, 1)"),
-        ({"low": 0, "below": 1}, [0], [1], "[0, 1)"),
-        ({"above": 0, "high": 1}, [1], [0], "(0, 1]"),
         ({"low": 0, "high": MAX_SEED}, [0, MAX_SEED], [MAX_SEED + 1, -1], "[0, 9.22337e+18]"),
     ],
 )
@@ -206,25 +157,65 @@ def test_values_are_shown_short_and_on_one_line():
     for _ in range(100_000):
         nested = [nested]
     for value in ("a\nb", "x" * 1000, HUGE, nested, list(range(10**5)), "\x1b[31m"):
-        assert len(short(value)) <= 100
-        assert short(value).isprintable()
-    assert short([1, "a"]) == "[1, 'a']"
+        assert len(short(value)) <= 100 and short(value).isprintable()
     while nested:  # or its destruction exhausts the stack
         nested = nested.pop()
-
-
-def test_every_error_is_also_a_builtin_one():
-    assert issubclass(ConfigError, L3RSError) and issubclass(ConfigError, ValueError)
 
 
 @dataclass
 class Texts:
     name: str = ""
     place: str | None = None
+    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        check_fields(self, error=ArtifactError)
+        check_not_empty(self, "place", "names", error=ArtifactError)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n"])
-def test_text_that_must_not_be_empty(text):
-    with pytest.raises(ArtifactError, match=r"^Texts.place must be text that is not empty, got '.*'\.$"):
-        check_not_empty(Texts(place=text), "place", error=ArtifactError)
-    check_not_empty(Texts(), "place")
+@pytest.mark.parametrize("bad", [{"place": ""}, {"place": "\n"}, {"names": ["a", " "]}, {"place": 3}], ids=str)
+def test_text_that_must_not_be_empty_and_the_error_asked_for(bad):
+    with pytest.raises(ArtifactError, match=f"^Texts.{next(iter(bad))} must be "):
+        Texts(**bad)
+    Texts()
+
+
+HOSTILE = [
+    *("a\nb\r\nc\td", "\x1b[31mred\x1b[0m", "right\u202eleft", "half of a pair \ud83d", "page\x0c\x85", "&lt;b>"),
+    *("<b>bold</b>", "<!-- hf_l3rs:end usage -->", "![x](https://evil.example)", r"[x]\(y)", r"C:\data", "a`b"),
+    *("a | b", r"a \| b", r"a \\| b", "a\\", "|", "\\", "a\n| b |\n"),
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_in_markdown_is_shown_and_does_nothing(value):
+    assert one_line(value).isprintable()
+    for text in (markdown_text(value), markdown_cell(value)):
+        assert "<" not in text and "](" not in text and text.isprintable()
+    assert "<!--" not in markdown_code(value) and markdown_code(value).count("`") == 2
+    line = markdown_table(["one", "two"], [[value, "after"]]).splitlines()[2]
+    cells = re.findall(r"((?:\\.|[^\\|])*)\|", line[1:])  # as GitHub splits it
+    assert len(cells) == 2 and cells[1].strip() == "after"
+
+
+@pytest.mark.parametrize("rows, alignments", [([["a"]], []), ([["a", "b", "c"]], []), ([], ["left"])])
+def test_every_row_of_a_table_has_a_cell_for_every_column(rows, alignments):
+    with pytest.raises(ValueError, match="2 columns"):
+        markdown_table(["one", "two"], rows, alignments)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("No such thing. See the manual at https://x.y."), "No such thing"),
+        (ValueError("two\n  lines"), "two lines"),
+        (KeyError(), "KeyError"),
+        (ValueError("cannot identify <_io.BytesIO object at 0x7fb1155ce390>"), "cannot identify BytesIO"),
+        (ValueError("no <class 'transformers.models.bert.BertConfig'> here"), "no BertConfig here"),
+    ],
+)
+def test_what_other_libraries_say_is_put_into_a_sentence(error, text):
+    outer = RuntimeError("the top")
+    outer.__cause__ = error
+    assert reason(outer) == reason(error) == text
+    assert len(reason(ValueError("word " * 1000))) <= 200

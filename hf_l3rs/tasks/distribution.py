@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.errors import ConfigError, DataError
-from hf_l3rs.tasks.images import load_image_processor, open_image_pool, splits_overlap
+from hf_l3rs.tasks.images import load_image_processor, open_image_pool
 from hf_l3rs.tasks.model import RANDOM, InitialStates, State, freeze, load_image_classifier, resolved_commit
 from hf_l3rs.tasks.pools import (
     AUGMENTATIONS,
@@ -27,6 +27,7 @@ from hf_l3rs.tasks.pools import (
     derive_seed,
     generator,
 )
+from hf_l3rs.tasks.seen_data import splits_overlap
 from hf_l3rs.tasks.task_arguments import SHARES, DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
 
@@ -373,11 +374,7 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
 
 
 def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: int, sources: _Sources) -> Setup:
-    model = load_image_classifier(
-        model_args.base_model,
-        task_args.num_classes,
-        model_args.base_model_revision,
-    )
+    model = load_image_classifier(model_args.base_model, task_args.num_classes, model_args.base_model_revision)
     freeze(model, model_args.trainable)
     revision = resolved_commit(model) or model_args.base_model_revision
     image_processor = load_image_processor(model_args.base_model, revision=revision)
@@ -418,21 +415,7 @@ def _initial_states(model: nn.Module, model_args: ModelArguments, num_classes: i
 def load_sources(
     dataset: DatasetArguments, image_processor: BaseImageProcessor | str, seed: int
 ) -> tuple[TaskSource, TaskSource]:
-    """
-    Loads a data set for meta-training and for validation.
-
-    Args:
-        dataset ([`DatasetArguments`]): Which images.
-        image_processor (`BaseImageProcessor` or `str`): The base model's, or the model's name.
-        seed (`int`): Of the division of a single split.
-
-    Returns:
-        `tuple[TaskSource, TaskSource]`: For training and for validation; no image is in two of their four pools.
-
-    Raises:
-        ConfigError: If two of the splits may have images in common.
-        DataError: If the data cannot be had or read, or are too few to be divided.
-    """
+    """Loads a data set for meta-training and for validation. No image is in two of the four pools."""
     splits = {role: split for role, split in dataset.splits.items() if split is not None}
     for one, other in combinations(splits.values(), 2):
         if splits_overlap(one, other):
@@ -441,20 +424,11 @@ def load_sources(
                 "must differ; name other splits, or leave the rest out to have batches_split divided."
             )
 
-    def open_split(split: str) -> StreamedImagePool:
-        return open_image_pool(
-            dataset.path,
-            image_processor,
-            name=dataset.name,
-            split=split,
-            revision=dataset.revision,
-            image_column=dataset.image_column,
-            label_column=dataset.label_column,
-            classes=dataset.classes,
-            max_images=dataset.max_images,
-        )
-
-    opened = {role: open_split(split) for role, split in splits.items()}
+    names = ("name", "revision", "image_column", "label_column", "classes", "max_images")
+    options = {name: getattr(dataset, name) for name in names}
+    opened = {
+        role: open_image_pool(dataset.path, image_processor, split=split, **options) for role, split in splits.items()
+    }
     missing = [role for role in SHARES if role not in opened]
     if missing:
         parts = _divide(opened["batches"], [SHARES[role] for role in ("batches", *missing)], seed)

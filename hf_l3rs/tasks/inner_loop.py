@@ -11,27 +11,12 @@ import torch
 from torch import nn
 
 from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
-from hf_l3rs.optimizer.directions import FUNCTIONAL, Tensors
 from hf_l3rs.optimizer.layers import named_trainable_parameters
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
-
-
-def clip_to_norm(grads: Tensors, max_norm: float | None) -> Tensors:
-    """
-    Returns gradients scaled down to a global norm, as `torch.nn.utils.clip_grad_norm_` scales them.
-
-    Args:
-        grads (`list[torch.Tensor]`): One a layer; never written.
-        max_norm (`float`, *optional*): The norm; without it, the gradients come back as they are.
-    """
-    if max_norm is None:
-        return grads
-    share = (max_norm / (FUNCTIONAL.norms(grads).norm() + 1e-6)).clamp(max=1.0)
-    return FUNCTIONAL.mul_(grads, [share] * len(grads))
 
 
 # How often, in steps, an inner loop looks whether it has diverged. Looking makes the host wait for the device.

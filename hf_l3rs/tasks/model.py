@@ -212,9 +212,8 @@ def freeze(model: nn.Module, trainable: str) -> None:
 def _start_of_last_blocks(model: nn.Module, count: int) -> int:
     """Returns the index of the first parameter of the last `count` blocks, in the order of the model's parameters."""
     blocks: dict[str, int] = {}
-    for index, (layer, (name, _)) in enumerate(
-        zip(describe_layers(model.named_parameters()), model.named_parameters())
-    ):
+    described = describe_layers(model.named_parameters())
+    for index, (layer, (name, _)) in enumerate(zip(described, model.named_parameters())):
         found = _BLOCK.match(canonical_name(name))
         if found and not layer.is_head:
             blocks.setdefault(found[0], index)
@@ -267,17 +266,7 @@ def adapted_modules(model: nn.Module) -> list[str]:
 
 
 def add_adapters(model: nn.Module, rank: int) -> None:
-    """
-    Puts a LoRA into a model, in place: `lora_alpha` is the rank, so that adapters are not scaled, and there is no
-    dropout. The adapters alone are trainable then.
-
-    Args:
-        model (`nn.Module`): What is to be fine-tuned.
-        rank (`int`): Of the adapters.
-
-    Raises:
-        ConfigError: If peft is not installed, or the model has no layer to adapt.
-    """
+    """Puts LoRA adapters into a model, in place, unscaled and without dropout. They alone are trainable then."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -294,16 +283,7 @@ def add_adapters(model: nn.Module, rank: int) -> None:
 
 
 def new_adapters(state: State) -> State:
-    """
-    Draws the adapters in a state anew, as PEFT initialises them: A at random, B zero, so that the model starts out as
-    it was.
-
-    Args:
-        state (`Mapping[str, torch.Tensor]`): Of a model, with or without adapters.
-
-    Returns:
-        `Mapping[str, torch.Tensor]`: The adapters alone.
-    """
+    """Returns the adapters of a state drawn anew, as PEFT initialises them: A at random, and B zero."""
     drawn = {}
     for name, tensor in state.items():
         if ".lora_A." in name:

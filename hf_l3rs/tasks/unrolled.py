@@ -15,7 +15,7 @@ from hf_l3rs.optimizer.directions import FUNCTIONAL, Tensors
 from hf_l3rs.optimizer.layers import describe_trainable_layers, identify_layers, named_trainable_parameters
 from hf_l3rs.optimizer.network import L3RSNetwork, LayersNetwork
 from hf_l3rs.optimizer.step import LayerStack, LayerState
-from hf_l3rs.tasks.inner_loop import Autocast, Evaluation, clip_to_norm
+from hf_l3rs.tasks.inner_loop import Autocast, Evaluation
 from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
 
@@ -174,3 +174,11 @@ class UnrolledLearner:
         norms = temporary_momentum(self._norms, self.network.config.batch_norm_momentum)
         with self.autocast(), attention, norms:
             return torch.func.functional_call(self.model, state, kwargs=inputs)
+
+
+def clip_to_norm(grads: Tensors, max_norm: float | None) -> Tensors:
+    """Returns gradients scaled down to a global norm, if one is given, as `torch.nn.utils.clip_grad_norm_` does."""
+    if max_norm is None:
+        return grads
+    share = (max_norm / (FUNCTIONAL.norms(grads).norm() + 1e-6)).clamp(max=1.0)
+    return FUNCTIONAL.mul_(grads, [share] * len(grads))

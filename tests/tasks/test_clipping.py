@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_l3rs.tasks.inner_loop import clip_to_norm
+from hf_l3rs.tasks.unrolled import clip_to_norm
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])

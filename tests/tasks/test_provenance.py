@@ -181,11 +181,10 @@ def test_a_damaged_record_is_refused(damage):
             check_unseen([entry], tasks({}), seed=0)
 
 
-@pytest.mark.parametrize("architecture", ["resnet", "vit"])
-def test_the_evaluations_that_ship_draw_what_meta_training_did_not_see(architecture, caplog):
-    def of(name):
-        return TaskArguments(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["datasets"])
-
-    trained = describe_data(of(f"{architecture}_tiny_fashion"), seed=0)
-    check_unseen(trained, of(f"evaluate_{architecture}_tiny_fashion"), seed=1000)
+@pytest.mark.parametrize("file", [file for file in CONFIGS.glob("*.yaml") if "evaluation:" in file.read_text()])
+def test_the_evaluations_that_ship_draw_what_meta_training_did_not_see(file, caplog):
+    settings = yaml.safe_load(file.read_text())
+    evaluation = TaskArguments(settings["evaluation"]["datasets"])
+    for stage in settings["meta_training"]:
+        check_unseen(describe_data(TaskArguments(stage["datasets"]), seed=0), evaluation, seed=1000)
     assert not caplog.records

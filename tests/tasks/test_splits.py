@@ -3,7 +3,7 @@
 import datasets
 import pytest
 
-from hf_l3rs.tasks.images import splits_overlap
+from hf_l3rs.tasks.seen_data import splits_overlap
 
 
 DISJOINT = [

@@ -30,9 +30,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
 from hf_l3rs.evaluation.job import ROWS_NAME
-from hf_l3rs.evaluation.manifest import measurement_settings
-from hf_l3rs.evaluation.rows import Run, read_rows, to_csv
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.store import RowStore, Run, measurement_settings, read_rows, to_csv
 from hf_l3rs.files import write_files
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings, read_yaml

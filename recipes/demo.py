@@ -32,7 +32,7 @@ from hf_l3rs.evaluation.benchmark import best_rates, draw_task
 from hf_l3rs.evaluation.job import SEARCH_NAME
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
-from hf_l3rs.evaluation.rows import Row, write_rows
+from hf_l3rs.evaluation.store import Row, write_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.distribution import Setup, build_tasks

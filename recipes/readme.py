@@ -24,7 +24,7 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
 from hf_l3rs.evaluation.report import best_baseline, rivals_in
-from hf_l3rs.evaluation.rows import Row, final_rows, to_csv
+from hf_l3rs.evaluation.store import Row, final_rows, to_csv
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME

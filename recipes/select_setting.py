@@ -25,10 +25,8 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
-from hf_l3rs.evaluation.manifest import measurement_settings
 from hf_l3rs.evaluation.report import mean_and_stderr
-from hf_l3rs.evaluation.rows import Run, final_rows, ranked
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.store import RowStore, Run, final_rows, measurement_settings, ranked
 from hf_l3rs.markdown import mean_with_stderr
 from hf_l3rs.meta.checkpoint import NO_COST
 from hf_l3rs.meta.meta_build import warm_start

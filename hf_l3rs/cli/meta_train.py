@@ -12,7 +12,8 @@ from typing import Any
 
 from hf_l3rs.cli.shell import Answer
 from hf_l3rs.errors import CheckpointError, ConfigError, NothingToKeepError
-from hf_l3rs.evaluation.references import reference_losses
+from hf_l3rs.evaluation.baselines import BASELINES
+from hf_l3rs.evaluation.benchmark import tuned_losses
 from hf_l3rs.hub.artifact import L3RS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.meta.candidates import MetaLoss
@@ -89,7 +90,7 @@ def train(
 
     @functools.cache  # the same for every seed
     def references() -> dict[str, float]:
-        return reference_losses(accelerator, validation_tasks, args.data_limit)
+        return tuned_losses(accelerator, validation_tasks, [BASELINES["Adam cosine"]])
 
     networks: dict[str, L3RSNetwork] = {}
     summaries: dict[str, dict[str, Any]] = {}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pkgutil
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -13,38 +17,27 @@ from torch import nn
 from torch.nn.utils import skip_init
 from torch.optim.lr_scheduler import LRScheduler
 
-from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation import rivals
-from hf_l3rs.evaluation.averaged import AveragedLearner
-from hf_l3rs.evaluation.combined import atmo, muon_beside_adam
-from hf_l3rs.evaluation.manifest import installed_version
-from hf_l3rs.evaluation.recalibration import RecalibratedLearner
-from hf_l3rs.evaluation.schedule_free import ScheduleFreeLearner
-from hf_l3rs.evaluation.schedules import make_scheduler
-from hf_l3rs.evaluation.trained_part import TrainedPart
+from hf_l3rs.errors import ConfigError, reason
+from hf_l3rs.evaluation.rivals import PROBE_L2, ScheduleFreeLearner, muon_beside_adam, schedule_free_adamw
 from hf_l3rs.hub.results import OPTIMIZER_NAME
+from hf_l3rs.optimizer.layers import named_trainable_parameters
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.inner_loop import ModelLearner, inner_optimizer
-from hf_l3rs.validation import list_choices
+from hf_l3rs.validation import list_choices, short
 
 
 # Eleven rates over two and a half decades, about a factor 1.8 apart.
 ADAPTIVE_RATES = (1e-4, 2e-4, 4e-4, 7e-4, 1.2e-3, 2e-3, 3.5e-3, 6e-3, 1e-2, 1.8e-2, 3e-2)
 SGD_RATES = tuple(rate * 10 for rate in ADAPTIVE_RATES)
 MUON_RATES = tuple(rate * 3 for rate in ADAPTIVE_RATES)
-ATMO_RATES = tuple(rate * 2 for rate in ADAPTIVE_RATES)  # of which Adam has half
 
-# An L3RS that is evaluated as those rivals are whose authors ask for statistics of batch norm that are taken again.
-RECALIBRATED = f"{OPTIMIZER_NAME}, recalibrated"
-
-# Share of the steps over which the learning rate rises, before it falls linearly.
-WARMUP = 0.1
-
-# Learning rate of the head in that of the trunk, where both are tried together.
-HEAD_RATIO = 10.0
+# Names of `transformers.get_scheduler`, without warm-up.
+SCHEDULES = ("constant", "cosine", "linear")
 
 Built = tuple[torch.optim.Optimizer, LRScheduler | None]
-Make = Callable[[TrainedPart, float], torch.optim.Optimizer]
+Make = Callable[[nn.Module, float], torch.optim.Optimizer]
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 @dataclass(frozen=True)
@@ -54,8 +47,9 @@ class Contender:
 
     Args:
         name (`str`): In tables and plots.
-        build (`Callable`):
+        build (`Callable`, *optional*):
             `(model, num_training_steps) -> (optimizer, scheduler or None)`, both fresh. Any torch optimizer will do.
+            `None` takes no step at all.
         learning_rate (`float`, *optional*): For the record.
         identity (`Mapping`, *optional*):
             What its runs depend on beside name and learning rate, as plain JSON values: rows of contenders of one name
@@ -63,34 +57,17 @@ class Contender:
         max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
         learner (`type`, *optional*, defaults to [`~hf_l3rs.tasks.inner_loop.ModelLearner`]):
             Trains the model with the optimizer; another one for optimizers that ask for more than a step.
-        passes (`int`, *optional*, defaults to 1):
-            How many times the run's batches are trained on, in their order; `num_training_steps` of `build` counts
-            every one. More than one is no rival, as everybody else sees them once.
+        starts_at_probe (`bool`, *optional*, defaults to `False`):
+            Whether the head is a linear probe of the run's own images before the first step.
     """
 
     name: str
-    build: Callable[[nn.Module, int], Built]
+    build: Callable[[nn.Module, int], Built] | None
     learning_rate: float | None = None
     identity: Mapping[str, Any] = field(default_factory=dict, hash=False)
     max_grad_norm: float | None = None
     learner: type[ModelLearner] = ModelLearner
-    passes: int = 1
-
-
-def is_recalibrated(rival: Contender | Baseline) -> bool:
-    """Whether batch norm's statistics are taken again before its evaluations, as its authors ask."""
-    return issubclass(rival.learner, RecalibratedLearner)
-
-
-def recalibrated(contender: Contender) -> Contender:
-    """Returns the contender with batch norm's statistics taken again before evaluations, if it is not so anyway."""
-    if is_recalibrated(contender):
-        return contender
-    if contender.learner is ModelLearner:
-        return replace(contender, learner=RecalibratedLearner)
-    # what the learner does beside that, such as averaging, it goes on doing
-    bases = (RecalibratedLearner, contender.learner)
-    return replace(contender, learner=type(f"Recalibrated{contender.learner.__name__}", bases, {}))
+    starts_at_probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,145 +77,182 @@ class Baseline:
 
     Args:
         name (`str`): In tables and plots.
-        make (`Callable`): `(trained_part, learning_rate) -> optimizer`.
-        schedule (`str`, *optional*, defaults to `"constant"`):
-            How the learning rate goes over the run: any of [`~hf_l3rs.evaluation.schedules.SCHEDULES`].
-        warmup (`float`, *optional*, defaults to 0.0): Share of the steps over which it rises before that.
-        head_only (`bool`, *optional*, defaults to `False`): Whether only the head is trained (paper, fig. 3).
-        head_ratio (`float`, *optional*, defaults to 1.0): Learning rate of the head, in that of the rest.
-        learning_rates (`tuple[float, ...]`, *optional*): What is searched; one for what needs no tuning.
+        make (`Callable`, *optional*): `(model, learning_rate) -> optimizer`; `None` takes no step.
+        schedule (`str`, *optional*, defaults to `"constant"`): How the learning rate goes over the run: `"constant"`,
+            `"cosine"` or `"linear"`, as `transformers.get_scheduler` has them.
+        learning_rates (`tuple[float, ...]`, *optional*):
+            What is searched, eleven rates by default; one for what needs no tuning, none for what has no rate.
         package (`str`, *optional*): The package that it comes from where that is not torch; its version is recorded.
         max_grad_norm (`float`, *optional*): As of [`Contender`].
         learner (`type`, *optional*): As of [`Contender`].
-        passes (`int`, *optional*, defaults to 1): As of [`Contender`].
+        starts_at_probe (`bool`, *optional*, defaults to `False`): As of [`Contender`].
+
+    Example:
+
+    One of your own, in `my_rivals.py`. `baselines: [my_rivals.adamax]` in the settings of an evaluation measures it.
+
+    ```python
+    adamax = Baseline("Adamax cosine", lambda model, rate: torch.optim.Adamax(model.parameters(), lr=rate), "cosine")
+    ```
     """
 
     name: str
-    make: Make
+    make: Make | None
     schedule: str = "constant"
-    warmup: float = 0.0
-    head_only: bool = False
-    head_ratio: float = 1.0
     learning_rates: tuple[float, ...] = ADAPTIVE_RATES
     package: str | None = None
     max_grad_norm: float | None = None
     learner: type[ModelLearner] = ModelLearner
-    passes: int = 1
+    starts_at_probe: bool = False
 
     @property
     def is_tuning_free(self) -> bool:
-        """Whether it takes part with one learning rate, its authors' or users' default."""
-        return len(self.learning_rates) == 1
+        """Whether it takes part with one learning rate, its authors' or users' default, or with none."""
+        return len(self.learning_rates) <= 1
 
-    def at(self, learning_rate: float) -> Contender:
+    def at(self, learning_rate: float | None) -> Contender:
         """Returns the baseline with this learning rate."""
 
         def build(model: nn.Module, num_training_steps: int) -> Built:
-            optimizer = self.make(TrainedPart(model, self.head_only, self.head_ratio), learning_rate)
-            return optimizer, make_scheduler(optimizer, self.schedule, num_training_steps, self.warmup)
+            from transformers import get_scheduler
+
+            optimizer = self._optimizer(model, learning_rate)
+            if self.schedule == "constant":
+                return optimizer, None
+            return optimizer, get_scheduler(self.schedule, optimizer, 0, num_training_steps)
 
         return Contender(
-            self.name, build, learning_rate, self.identity, self.max_grad_norm, self.learner, passes=self.passes
+            self.name,
+            None if self.make is None else build,
+            learning_rate,
+            self.identity,
+            self.max_grad_norm,
+            self.learner,
+            self.starts_at_probe,
         )
 
-    def example(self) -> torch.optim.Optimizer:
-        """Returns an optimizer of a layer of its own, at the first learning rate."""
-        return self.make(TrainedPart(skip_init(nn.Linear, 1, 1)), self.learning_rates[0])  # draws no random number
+    def _optimizer(self, model: nn.Module, learning_rate: float | None) -> torch.optim.Optimizer:
+        """A fresh optimizer, or an error that says whose it is."""
+        try:
+            optimizer = self.make(model, learning_rate)  # type: ignore[misc, arg-type]
+        except TypeError as error:
+            raise ConfigError(
+                f"The baseline {self.name} cannot be made of (parameters, lr=...): {reason(error)}; give a class or "
+                "function that takes these, or a Baseline."
+            ) from error
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(
+                f"The baseline {self.name} must make a torch.optim.Optimizer, got {short(optimizer)}; correct it."
+            )
+        return optimizer
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What its runs depend on beside name and learning rate, such as decays, as plain JSON values."""
-        optimizer = self.example()
+        """
+        What its runs depend on beside name and learning rate, such as decays, as plain JSON values.
+
+        Raises:
+            ConfigError: If its package is not installed.
+        """
+        probe = {"probe_l2": PROBE_L2} if self.starts_at_probe else {}
+        if self.make is None:
+            return probe
+        optimizer = self._optimizer(skip_init(nn.Linear, 8, 8), self.learning_rates[0])  # draws no random number
         settings = {
             name: str(value) if value == math.inf else value  # JSON has no infinity
             for name, value in optimizer.defaults.items()
             if name != "lr"
         }
-        kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
-        younger = {  # than rows that were measured without them, and are known by the rest
-            "schedule": self.schedule if self.schedule not in ("constant", "cosine") else None,
-            "warmup": self.warmup,
-            "head_ratio": self.head_ratio if self.head_ratio != 1 else None,
-            "max_grad_norm": self.max_grad_norm,
-            "passes": self.passes if self.passes > 1 else None,
-        }
         return {
-            "class": kind,
+            "class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
             **settings,
-            "cosine": self.schedule == "cosine",
-            "head_only": self.head_only,
+            "schedule": self.schedule,
+            "max_grad_norm": self.max_grad_norm,
             **({} if self.package is None else {"version": installed_version(self.package)}),
-            **{name: value for name, value in younger.items() if value},
+            **probe,
         }
 
 
-def _torch(kind: Any, **settings: Any) -> Make:
-    return lambda part, learning_rate: kind(part.groups(learning_rate), lr=learning_rate, **settings)
+def of_parameters(kind: Callable[..., torch.optim.Optimizer], **settings: Any) -> Make:
+    """Returns what makes optimizers of a class of torch's form, of all parameters that are trained."""
+    return lambda model, rate: kind([each for _, each in named_trainable_parameters(model)], lr=rate, **settings)
 
 
-def _scheduled(baseline: Baseline, *parts: str) -> Iterator[Baseline]:
-    """A baseline with each schedule, of each part of the model that is trained."""
-    of_part: dict[str, dict[str, Any]] = {
-        "": {},
-        ", head only": {"head_only": True},
-        ", head 10x": {"head_ratio": HEAD_RATIO},
-    }
-    for part in parts:
-        for schedule, warmup in (("constant", 0.0), ("cosine", 0.0), ("linear", WARMUP)):
-            name = f"{baseline.name} {schedule}{part}"
-            yield replace(baseline, name=name, schedule=schedule, warmup=warmup, **of_part[part])
-
-
-_ADAM = _torch(torch.optim.Adam)
-_LARGE_BATCH = rivals.lamb.package
-
-# The same search for all of them.
-_TUNED = (
-    *_scheduled(Baseline("Adam", _ADAM), "", ", head only", ", head 10x"),
-    *_scheduled(Baseline("AdamW", _torch(torch.optim.AdamW, weight_decay=0.01)), "", ", head only"),
-    *_scheduled(Baseline("SGD", _torch(torch.optim.SGD, momentum=0.9), learning_rates=SGD_RATES), "", ", head only"),
-    *_scheduled(Baseline("Muon", muon_beside_adam, learning_rates=MUON_RATES), ""),  # a head has nothing for it
-    *_scheduled(Baseline("LAMB", rivals.lamb, package=_LARGE_BATCH), "", ", head only"),
-    *_scheduled(Baseline("LARS", rivals.lars, package=_LARGE_BATCH, learning_rates=SGD_RATES), "", ", head only"),
-    *_scheduled(Baseline("ATMO", atmo, learning_rates=ATMO_RATES), "", ", head only"),
-)
+_ADAM = of_parameters(torch.optim.Adam)
+_ADAMW = of_parameters(torch.optim.AdamW, weight_decay=0.01)
+_SGD = of_parameters(torch.optim.SGD, momentum=0.9)
 _SCHEDULE_FREE = Baseline(
-    "Schedule-free AdamW",
-    rivals.schedule_free_adamw,
-    package=rivals.schedule_free_adamw.package,
-    learner=ScheduleFreeLearner,
+    "Schedule-free AdamW", schedule_free_adamw, package="schedulefree", learner=ScheduleFreeLearner
 )
-# With the schedule that their authors recommend.
-_TUNING_FREE = (
+_ALL = (
+    *(Baseline(f"Adam {schedule}", _ADAM, schedule) for schedule in SCHEDULES),
+    *(Baseline(f"AdamW {schedule}", _ADAMW, schedule) for schedule in SCHEDULES),
+    *(Baseline(f"SGD {schedule}", _SGD, schedule, SGD_RATES) for schedule in SCHEDULES),
+    *(Baseline(f"Muon {schedule}", muon_beside_adam, schedule, MUON_RATES) for schedule in SCHEDULES),
+    _SCHEDULE_FREE,
+    Baseline("LP-FT", _ADAMW, "cosine", starts_at_probe=True),
+    Baseline("Linear probe", None, learning_rates=(), starts_at_probe=True),
     Baseline("Adam at 1e-3", _ADAM, learning_rates=(1e-3,)),
-    Baseline(
-        "Trainer's default",  # of transformers.TrainingArguments
-        _torch(torch.optim.AdamW, weight_decay=0.0),
-        schedule="linear",
-        max_grad_norm=1.0,
+    Baseline(  # of transformers.TrainingArguments
+        "Trainer's default",
+        of_parameters(torch.optim.AdamW, weight_decay=0.0),
+        "linear",
         learning_rates=(5e-5,),
+        max_grad_norm=1.0,
     ),
     replace(_SCHEDULE_FREE, name="Schedule-free AdamW at 2.5e-3", learning_rates=(2.5e-3,)),
-    Baseline("Prodigy", rivals.prodigy, schedule="cosine", package=rivals.prodigy.package, learning_rates=(1.0,)),
-    Baseline("LDoG", rivals.ldog, package=rivals.DOG_PACKAGE, learner=AveragedLearner, learning_rates=(1.0,)),
-    Baseline(
-        "DAdaptAdam",
-        rivals.d_adapt_adam,
-        schedule="cosine",
-        package=rivals.d_adapt_adam.package,
-        learning_rates=(1.0,),
-    ),
 )
+BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
 
-BASELINES: dict[str, Baseline] = {
-    baseline.name: baseline
-    for baseline in (
-        *_TUNED,
-        _SCHEDULE_FREE,
-        replace(_SCHEDULE_FREE, name="Schedule-free AdamW, head only", head_only=True),
-        *_TUNING_FREE,
-    )
-}
+
+def check_baseline_name(name: str) -> None:
+    """
+    Checks that a name can be one of a baseline, without importing anything.
+
+    Raises:
+        ConfigError: If it is neither a key of BASELINES nor of the form of a dotted path.
+    """
+    if name not in BASELINES and not _DOTTED.fullmatch(name):
+        raise ConfigError(
+            f"Baselines must be among {list_choices(BASELINES, name)}, or the dotted path of one of your own, such as "
+            f"torch.optim.RAdam; got {name!r}."
+        )
+
+
+def select_baselines(names: Sequence[str]) -> list[Baseline]:
+    """
+    Returns baselines by name.
+
+    Args:
+        names (`Sequence[str]`):
+            Keys of BASELINES, or dotted paths: of a [`Baseline`], or of a class or function that is called as
+            `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's.
+
+    Raises:
+        ConfigError: If a name is unknown, cannot be imported, or the package of a baseline is not installed.
+    """
+    baselines = [find_baseline(name) for name in names]
+    twice = [name for name, count in Counter(each.name for each in baselines).items() if count > 1]
+    if twice:
+        raise ConfigError(f"Two baselines have the name {twice[0]!r}; give one of them another name.")
+    for baseline in baselines:
+        _ = baseline.identity  # what is not installed is found out now
+    return baselines
+
+
+def find_baseline(name: str) -> Baseline:
+    """Returns one baseline, as [`select_baselines`] does, without a look at its package."""
+    check_baseline_name(name)
+    if name in BASELINES:
+        return BASELINES[name]
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"The baseline {name} cannot be imported ({reason(error)}); install its package, or set PYTHONPATH to the "
+            "folder of its module."
+        ) from error
+    return found if isinstance(found, Baseline) else Baseline(name, of_parameters(found))
 
 
 def is_tuning_free(optimizer: str) -> bool:
@@ -246,20 +260,12 @@ def is_tuning_free(optimizer: str) -> bool:
     return optimizer in BASELINES and BASELINES[optimizer].is_tuning_free
 
 
-def select_baselines(names: Sequence[str]) -> list[Baseline]:
-    """
-    Returns baselines by name.
-
-    Raises:
-        ConfigError: If a name is unknown, or the package of a baseline is not installed.
-    """
-    for name in names:
-        if name not in BASELINES:
-            raise ConfigError(f"Baselines must be one of {list_choices(BASELINES, name)}, got {name!r}.")
-    baselines = [BASELINES[name] for name in names]
-    for baseline in baselines:
-        baseline.example()  # what is not installed is found out now
-    return baselines
+def installed_version(package: str) -> str | None:
+    """Returns the version of a package, or `None` where it runs from a source tree that was never installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def l3rs_contender(network: L3RSNetwork, name: str = OPTIMIZER_NAME) -> Contender:

@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_l3rs.distributed import on_main_process, share_out
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import Baseline, Contender
-from hf_l3rs.evaluation.data_limit import revisited
-from hf_l3rs.evaluation.rows import Row, Run, RunKey, final_rows, ranked
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.rivals import with_probe
+from hf_l3rs.evaluation.store import Row, RowStore, Run, RunKey, final_rows, ranked
 from hf_l3rs.tasks.distribution import Horizon, Task, TaskDistribution
-from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner
+from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner, evaluate
 from hf_l3rs.tasks.inner_loop import run as run_inner_loop
 
 
@@ -47,8 +47,8 @@ def run_one(
         seed (`int`): Of the tasks; meta-training's tasks have another seed, and other images.
         run ([`Run`]): What to run.
         evaluate_every (`int`, *optional*):
-            Steps between evaluations, the first before any step; at the end only by default, and of a contender with
-            more than one pass.
+            Steps between evaluations, the first before any step; at the end only by default, and of a contender that
+            takes no step.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 
     Returns:
@@ -56,7 +56,7 @@ def run_one(
     """
     length = run.num_training_steps
     task = draw_task(tasks, seed, run.task, length)
-    steps = range(0, length, evaluate_every) if evaluate_every and run.contender.passes == 1 else ()
+    steps = range(0, length, evaluate_every) if evaluate_every and run.contender.build is not None else ()
     evaluations = measure(model, run.contender, task, steps, device)
     return [Row(*run.key, step, *evaluation) for step, evaluation in evaluations.items()]
 
@@ -79,23 +79,35 @@ def measure(
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
 
     Returns:
-        `dict[int, Evaluation]`: By steps taken, always the same ones; the end is at the task's length, however many
-        passes there were. From where the run diverged on, and where the model's loss is not a number, the loss is
-        infinite and the accuracy 0.
+        `dict[int, Evaluation]`: By steps taken, always the same ones. From where the run diverged on, and where the
+        model's loss is not a number, the loss is infinite and the accuracy 0.
     """
-    length, task = task.num_training_steps, revisited(task, contender.passes)
-    learner = make_learner(model, contender, task, device)
-    trajectory = run_inner_loop(learner, task, evaluate_at=evaluate_at)
-    end = trajectory.num_steps if trajectory.diverged else math.inf
-    measured = {step: each for step, each in trajectory.evaluations.items() if step < end and math.isfinite(each.loss)}
-    on_the_way = {step: measured.get(step, DIVERGED) for step in evaluate_at}
-    return {**on_the_way, length: measured.get(task.num_training_steps, DIVERGED)}
+    length = task.num_training_steps
+    if contender.starts_at_probe:
+        task = with_probe(model, task, device)
+    if contender.build is None:
+        model.load_state_dict(dict(task.initial_state))
+        evaluations = {length: evaluate(model, task.evaluation, device=device)}
+    else:
+        learner = make_learner(model, contender, task, device)
+        trajectory = run_inner_loop(learner, task, evaluate_at=evaluate_at)
+        end = trajectory.num_steps if trajectory.diverged else math.inf
+        evaluations = {step: each for step, each in trajectory.evaluations.items() if step < end}
+    measured = {step: each for step, each in evaluations.items() if math.isfinite(each.loss)}
+    return {step: measured.get(step, DIVERGED) for step in (*evaluate_at, length)}
 
 
 def make_learner(
     model: nn.Module, contender: Contender, task: Task, device: torch.device | str = "cpu"
 ) -> ModelLearner:
-    """Returns what trains a model with a contender, at the beginning of a task; arguments as of [`measure`]."""
+    """
+    Returns what trains a model with a contender, at the beginning of a task; arguments as of [`measure`].
+
+    Raises:
+        ConfigError: If the contender takes no step.
+    """
+    if contender.build is None:
+        raise ConfigError(f"{contender.name} trains nothing step by step; name another optimizer.")
     model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
     optimizer, scheduler = contender.build(model, task.num_training_steps)
     return contender.learner(
@@ -143,25 +155,21 @@ def comparison_runs(
     contenders: Sequence[Contender],
     num_tasks: int,
     horizons: Iterable[int],
-    data_limits: Mapping[int, Contender] | None = None,
 ) -> list[Run]:
     """
-    Returns the runs of a comparison: baselines, each at the rate that its search found or at its only one, contenders
-    that need no tuning, and the data limit of the horizons that have one, on the same tasks.
+    Returns the runs of a comparison on the same tasks: baselines, each at the rate that its search found or at its
+    only one, and contenders that need no tuning.
     """
-    limits = data_limits or {}
 
-    def rate_of(baseline: Baseline, horizon: int) -> float:
-        return baseline.learning_rates[0] if baseline.is_tuning_free else rates[baseline.name][horizon]
+    def rate_of(baseline: Baseline, horizon: int) -> float | None:
+        if baseline.is_tuning_free:
+            return next(iter(baseline.learning_rates), None)
+        return rates[baseline.name][horizon]
 
     return [
         Run(contender, task, horizon)
         for horizon in horizons
-        for contender in (
-            *(baseline.at(rate_of(baseline, horizon)) for baseline in baselines),
-            *contenders,
-            *([limits[horizon]] if horizon in limits else []),
-        )
+        for contender in (*(baseline.at(rate_of(baseline, horizon)) for baseline in baselines), *contenders)
         for task in range(num_tasks)
     ]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,16 @@ from accelerate import Accelerator
 
 from hf_l3rs.distributed import on_main_process
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.baselines import (
-    RECALIBRATED,
-    Baseline,
-    Contender,
-    is_recalibrated,
-    l3rs_contender,
-    recalibrated,
-    select_baselines,
-)
+from hf_l3rs.evaluation.baselines import Contender, l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
-from hf_l3rs.evaluation.card_entries import to_results
-from hf_l3rs.evaluation.data_limit import DATA_LIMITS, best_data_limits
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
-from hf_l3rs.evaluation.manifest import FOUND, declared_settings, measurement_settings
 from hf_l3rs.evaluation.plots import plot_learning_curves
-from hf_l3rs.evaluation.report import summarise, to_markdown, tuning_free_to_markdown
-from hf_l3rs.evaluation.rows import Row, Run
-from hf_l3rs.evaluation.savings import describe_savings, meta_training_cost
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.report import UNTRAINED, describe, meta_training_cost, summarise, to_markdown, to_results
+from hf_l3rs.evaluation.store import FOUND, Row, RowStore, Run, declared_settings, measurement_settings
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
 from hf_l3rs.hub.results import Results, write_results
-from hf_l3rs.optimizer.batch_norm import batch_norms
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit, refuse_misfit
 from hf_l3rs.optimizer.layers import describe_trainable_layers
 from hf_l3rs.optimizer.network import L3RSNetwork
@@ -59,10 +45,10 @@ class EvaluationJob:
     """
     Measures an L3RS against tuned hand-designed optimizers.
 
-    First every learning rate of every baseline, and of the data limit, is tried on validation tasks, for every length
-    of run; then all optimizers run on the same unseen tasks. The same job may run again after an interruption of any
-    kind, with any number of processes: what is measured is not measured again, and the rows are those of an
-    uninterrupted job.
+    First every learning rate of every baseline is tried on validation tasks, for every length of run; then all
+    optimizers, the untrained L3RS among them, run on the same unseen tasks. The same job may run again after an
+    interruption of any kind, with any number of processes: what is measured is not measured again, and the rows are
+    those of an uninterrupted job.
 
     Args:
         model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): The model that is fine-tuned.
@@ -97,7 +83,6 @@ class EvaluationJob:
         args: EvaluationArguments,
         accelerator: Accelerator,
     ) -> None:
-        torch.set_num_threads(1)  # of many small runs, one a process is fastest, and rounding depends on it
         self.task_args, self.args, self.accelerator = task_args, args, accelerator
         self.baselines = select_baselines(args.baselines)
         self.network = L3RSArtifact.from_pretrained(args.l3rs).network
@@ -111,15 +96,11 @@ class EvaluationJob:
         self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
         refuse_misfit(measure_fit(describe_trainable_layers(self.model), self.network.config), MINIMUM_FIT)
         self.model.to(accelerator.device)
-        self.contenders = [l3rs_contender(self.network)]
-        # a rival that is evaluated with batch norm's statistics taken again meets an L3RS that is, too
-        if not args.recalibrate and batch_norms(self.model) and any(map(is_recalibrated, self.baselines)):
-            self.contenders.append(recalibrated(l3rs_contender(self.network, RECALIBRATED)))
-        if args.include_untrained:
-            self.contenders.append(l3rs_contender(L3RSNetwork(self.network.config), "L3RS, untrained"))
+        untrained = L3RSNetwork(self.network.config)
+        self.contenders = [l3rs_contender(self.network), l3rs_contender(untrained, UNTRAINED)]
         self.search_store, self.store = self._make_stores(
             *(
-                measurement_settings(self.model, tasks, model_args, task_args, args.seed, every, args.recalibrate)
+                measurement_settings(self.model, tasks, model_args, task_args, args.seed, every)
                 for tasks, every in ((self.search_tasks, None), (self.tasks, args.evaluate_every))
             )
         )
@@ -140,7 +121,7 @@ class EvaluationJob:
     def _refuse_other_measurements(self, model_args: ModelArguments) -> None:
         """Refuses folders whose rows were measured with other settings, as far as these tell without any image."""
         args = self.args
-        declared = partial(declared_settings, model_args, self.task_args, args.seed, recalibrate=args.recalibrate)
+        declared = partial(declared_settings, model_args, self.task_args, args.seed)
         stores = self._make_stores(declared(), declared(evaluate_every=args.evaluate_every))
         identities = self._identities([l3rs_contender(self.network)])
 
@@ -151,8 +132,8 @@ class EvaluationJob:
         on_main_process(self.accelerator, check)
 
     def _identities(self, contenders: Sequence[Contender]) -> dict[str, Any]:
-        rivals: list[Baseline] = [*self.baselines, *DATA_LIMITS.values()]
-        return {**{each.name: each.identity for each in rivals}, **{each.name: each.identity for each in contenders}}
+        baselines = {each.name: each.identity for each in self.baselines}
+        return {**baselines, **{each.name: each.identity for each in contenders}}
 
     def run(self, command: str | None = None) -> str:
         """
@@ -170,48 +151,36 @@ class EvaluationJob:
         """
         identities = self._identities(self.contenders)
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
-        return self.report(self.compare(self.search()), command)
+        with _one_thread():
+            rows = self.compare(self.search())
+        return self.report(rows, command)
 
     def search(self) -> list[Row]:
-        """Returns the rows of every learning rate of every baseline, and of the data limit, on validation tasks."""
-        args = self.args
-        limited = [steps for steps in args.horizons if steps <= args.data_limit_max_steps]
-        runs = [
-            *search_runs(self.baselines, args.num_search_tasks, args.horizons),
-            *search_runs(DATA_LIMITS.values(), args.num_search_tasks, limited),
-        ]
+        """Returns the rows of every learning rate of every baseline on validation tasks."""
+        runs = search_runs(self.baselines, self.args.num_search_tasks, self.args.horizons)
         return self._run_all(self.search_tasks, runs, self.search_store, "searching learning rates")
 
     def compare(self, searched: Sequence[Row]) -> list[Row]:
         """Returns the rows of all optimizers on the same unseen tasks, at the best rates of those that have any."""
-        runs = comparison_runs(
-            self.baselines,
-            best_rates(searched),
-            self.contenders,
-            self.args.num_tasks,
-            self.args.horizons,
-            best_data_limits(searched),
-        )
-        return self._run_all(self.tasks, runs, self.store, "comparing", self.args.evaluate_every)
+        args = self.args
+        runs = comparison_runs(self.baselines, best_rates(searched), self.contenders, args.num_tasks, args.horizons)
+        return self._run_all(self.tasks, runs, self.store, "comparing", args.evaluate_every)
 
     def _run_all(
         self, tasks: Any, runs: Sequence[Run], store: RowStore, title: str, evaluate_every: int | None = None
     ) -> list[Row]:
-        if self.args.recalibrate:
-            runs = [replace(run, contender=recalibrated(run.contender)) for run in runs]
         return run_all(self.accelerator, self.model, tasks, self.args.seed, runs, store, title, evaluate_every)
 
     def report(self, rows: Sequence[Row], command: str | None = None) -> str:
         """Writes `summary.md`, `results.json` (the card's) and `curves.png`; returns the summary in Markdown."""
         args, datasets = self.args, self.task_args.datasets
         command = command or shlex.join(["python", *sys.argv])
-        summaries = summarise(rows, args.baselines)
-        savings = describe_savings(summaries, args.baselines, self.meta_training_cost)
-        parts = (to_markdown(summaries), tuning_free_to_markdown(summaries), savings)
-        table = "\n\n".join(part for part in parts if part)
+        names = [baseline.name for baseline in self.baselines]
+        summaries = summarise(rows, names)
+        table = f"{to_markdown(summaries)}\n\n{describe(rows, summaries, self.meta_training_cost)}"
         entries = to_results(
             summaries,
-            args.baselines,
+            names,
             dataset=", ".join(dict.fromkeys(dataset.hub_id or dataset.path for dataset in datasets)),
             hub_id=datasets[0].known_as if len(datasets) == 1 else None,
             split=", ".join(dict.fromkeys(dataset.evaluation_split or dataset.batches_split for dataset in datasets)),
@@ -229,3 +198,14 @@ class EvaluationJob:
 
         on_main_process(self.accelerator, write)
         return table
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch, in which many small runs are fastest, and on which rounding depends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

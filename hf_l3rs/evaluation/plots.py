@@ -1,4 +1,4 @@
-"""Pictures of what a benchmark measured. They need matplotlib: `pip install hf_l3rs[plots]`."""
+"""Pictures of what a benchmark measured. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from hf_l3rs.evaluation.data_limit import DATA_LIMIT, is_data_limit
-from hf_l3rs.evaluation.report import mean_and_stderr
-from hf_l3rs.evaluation.rows import Row, to_csv, to_frame
+from hf_l3rs.evaluation.report import comparable, mean_and_stderr
+from hf_l3rs.evaluation.store import Row, to_csv, to_frame
 from hf_l3rs.files import write_files
 
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 # L3RS and what is made of it stand out; baselines keep to muted colours that differ in lightness too.
 HIGHLIGHT = "#c1121f"
 VARIANTS = ("#f77f00", "#e5989b")
-LIMIT = "#333333"
+NEUTRAL = "#333333"
 MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
 
 # Lengths of run side by side; more of them go below.
@@ -36,8 +35,7 @@ _DIGEST = "Data digest"
 
 def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, highlight: str = "L3RS") -> None:
     """
-    Draws loss and accuracy over steps, one line for each optimizer, one column for each length of run. The data limit
-    is a dashed line across.
+    Draws loss and accuracy over steps, one line for each optimizer, one column for each length of run.
 
     Args:
         rows (`Sequence[Row]`): Of one comparison.
@@ -46,7 +44,7 @@ def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, high
         highlight (`str`, *optional*, defaults to `"L3RS"`): The optimizer that stands out.
     """
     plt = pyplot()
-    frame = to_frame(rows)
+    frame = to_frame(comparable(rows))
     styles = _styles(frame.optimizer.unique(), highlight)
     horizons = sorted(frame.num_training_steps.unique())
     bands = math.ceil(len(horizons) / MAX_COLUMNS)
@@ -83,7 +81,7 @@ def _styles(names: Sequence[str], highlight: str) -> dict[str, dict[str, Any]]:
     """How each optimizer is drawn; a colour that comes again is dashed."""
     styles: dict[str, dict[str, Any]] = {highlight: {"color": HIGHLIGHT, "linewidth": 2.4, "zorder": 3}}
     variants = [name for name in names if name.startswith(f"{highlight}, ")]
-    others = [name for name in names if name != highlight and name not in variants and not is_data_limit(name)]
+    others = [name for name in names if name != highlight and name not in variants]
     for palette, group in ((VARIANTS, variants), (MUTED, others)):
         for index, name in enumerate(group):
             dashes = ("-", "--", ":", "-.")[index // len(palette) % 4]
@@ -95,13 +93,9 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, styles: dict[str,
     """Means over tasks with one standard error: as lines with a band, or as points where there is a single step."""
     from matplotlib.ticker import MaxNLocator
 
-    of_limit = frame.optimizer.map(is_data_limit).astype(bool)
-    limit, curves = frame[of_limit][metric].mean(), frame[~of_limit]
-    if limit < math.inf:
-        axis.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=DATA_LIMIT)
-    steps = curves.step.unique()
+    steps = frame.step.unique()
     tables = {
-        name: mean_and_stderr(rows.groupby("step")[metric]) for name, rows in curves.groupby("optimizer", sort=False)
+        name: mean_and_stderr(rows.groupby("step")[metric]) for name, rows in frame.groupby("optimizer", sort=False)
     }
     tables = {name: table.where(table["mean"] < math.inf) for name, table in tables.items()}
     if len(steps) == 1:

@@ -1,21 +1,84 @@
-"""What a benchmark's rows say: summaries, and their table in Markdown."""
+"""What a benchmark's rows say: summaries with paired differences, as a table, as sentences, as entries of a card."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
-from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.baselines import is_tuning_free
-from hf_l3rs.evaluation.data_limit import is_data_limit
-from hf_l3rs.evaluation.rows import Row, final_rows, ranked
-from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups
-from hf_l3rs.hub.results import OPTIMIZER_NAME, describe_speed_up, gap_closed
+from hf_l3rs.errors import ArtifactError, DataError
+from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES, is_tuning_free
+from hf_l3rs.evaluation.store import Row, final_rows, ranked
+from hf_l3rs.hub.results import OPTIMIZER_NAME, Result
 from hf_l3rs.markdown import markdown_table, mean_with_stderr, percent_with_stderr
+from hf_l3rs.validation import Range, short
+
+
+UNTRAINED = f"{OPTIMIZER_NAME}, untrained"
+
+# Half the width of a 95 % interval in standard errors (Student's t), by degrees of freedom from 1 on; then the limit.
+_T_95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
+_T_95 += [2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042]
+_T_LIMIT = 1.96
+
+_STANDS = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
+
+# Some stored tables have runs of this name, with many passes over their batches. They are compared with nothing.
+_MANY_PASSES = "Data limit"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """
+    The losses of one optimizer less those of another on the same tasks, and the 95 % interval of the mean.
+
+    Args:
+        difference (`float`): The mean, in nats: negative if the first is better. Infinite if one of them diverged.
+        stderr (`float`, *optional*): Its standard error; `None` for a single task, or if a run diverged.
+        low (`float`): Lower end of the interval; minus infinity where nothing is known.
+        high (`float`): Upper end.
+        wins (`int`): Tasks on which the first has the lower loss.
+        num_tasks (`int`): Of both.
+    """
+
+    difference: float
+    stderr: float | None
+    low: float
+    high: float
+    wins: int
+    num_tasks: int
+
+    @property
+    def verdict(self) -> str:
+        """How the first stands beside the second: `"ahead"`, `"behind"`, or `"level"` if the interval holds zero."""
+        return "ahead" if self.high < 0 else "behind" if self.low > 0 else "level"
+
+
+def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
+    """
+    Compares final losses in pairs. Whoever diverges on a task loses it beyond any interval; two that diverge on the
+    same task are equal there.
+
+    Args:
+        ours (`Sequence[float]`): Of one optimizer, a loss for each task; infinite if it diverged.
+        theirs (`Sequence[float]`): Of another on the same tasks.
+    """
+    differences = pd.Series([0.0 if a == b else a - b for a, b in zip(ours, theirs, strict=True)])
+    wins, count = int((differences < 0).sum()), len(differences)
+    worst, best = float(differences.max()), float(differences.min())
+    if math.isinf(worst) or math.isinf(best):
+        low, high = (best if math.isinf(best) else worst), (worst if math.isinf(worst) else best)
+        return Paired(low if low == high else 0.0, None, low, high, wins, count)
+    mean = float(differences.mean())
+    if count < 2:
+        return Paired(mean, None, -math.inf, math.inf, wins, count)
+    stderr = float(differences.sem())
+    half = stderr * (_T_95[count - 2] if count - 2 < len(_T_95) else _T_LIMIT)
+    return Paired(mean, stderr, mean - half, mean + half, wins, count)
 
 
 @dataclass(frozen=True)
@@ -35,15 +98,9 @@ class Summary:
         loss_median (`float`): Median of the final evaluation loss, in nats.
         accuracy (`float`): Mean final accuracy.
         accuracy_stderr (`float`, *optional*): Its standard error over tasks; `None` if there is a single one.
-        wins (`int`): Tasks on which the loss is lower than the reference's.
         reference (`str`): The best baseline for runs of this length.
         reference_loss (`float`): Its mean loss; infinite if a run diverged.
-        data_limit_loss (`float`, *optional*):
-            Mean loss of the data limit, of many passes over the batches of the run; `None` if it was not measured.
-        losses_to_l3rs (`int`, *optional*):
-            Tasks on which the loss is higher than L3RS's; `None` if that was not measured.
-        speed_up ([`~hf_l3rs.evaluation.speed_up.SpeedUp`], *optional*):
-            Steps of the best baseline for the same loss over its own; `None` for baselines, and if a run diverged.
+        paired ([`Paired`]): This optimizer beside the reference.
     """
 
     optimizer: str
@@ -56,12 +113,9 @@ class Summary:
     loss_median: float
     accuracy: float
     accuracy_stderr: float | None
-    wins: int
     reference: str
     reference_loss: float
-    data_limit_loss: float | None = None
-    losses_to_l3rs: int | None = None
-    speed_up: SpeedUp | None = None
+    paired: Paired
 
     @property
     def is_reference(self) -> bool:
@@ -69,24 +123,14 @@ class Summary:
         return self.optimizer == self.reference
 
     @property
-    def is_data_limit(self) -> bool:
-        """Whether this is the data limit, a line to refer to and no rival."""
-        return is_data_limit(self.optimizer)
-
-    @property
-    def is_tuning_free(self) -> bool:
-        """Whether this is a baseline that needs no tuning."""
-        return is_tuning_free(self.optimizer)
+    def wins(self) -> int:
+        """Tasks on which the loss is lower than the reference's."""
+        return self.paired.wins
 
     @property
     def ratio(self) -> float:
         """Mean loss over the reference's mean loss; NaN if the reference's is infinite or 0."""
         return self.loss / self.reference_loss if 0 < self.reference_loss < math.inf else math.nan
-
-    @property
-    def gap_closed(self) -> float | None:
-        """How far the mean loss is on the way from the reference's, 0, to the data limit, 1, if that is known."""
-        return gap_closed(self.loss, self.reference_loss, self.data_limit_loss)
 
 
 def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
@@ -105,10 +149,15 @@ def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
     return table
 
 
+def comparable(rows: Iterable[Row]) -> list[Row]:
+    """Returns the rows of runs that see each of their batches once, as all do but one kind in some stored tables."""
+    return [row for row in rows if not row.optimizer.startswith(_MANY_PASSES)]
+
+
 def rivals_in(rows: Iterable[Row]) -> list[str]:
-    """Returns the baselines that rows hold: every optimizer but L3RS, also untrained, and the data limit."""
-    names = dict.fromkeys(row.optimizer for row in rows)
-    return [name for name in names if not is_data_limit(name) and name.split(",")[0] != OPTIMIZER_NAME]
+    """Returns the baselines that rows hold: every optimizer but L3RS, also untrained."""
+    names = dict.fromkeys(row.optimizer for row in comparable(rows))
+    return [name for name in names if name.split(",")[0] != OPTIMIZER_NAME]
 
 
 def best_baseline(rows: Iterable[Row], horizon: int, baselines: Sequence[str]) -> str:
@@ -147,20 +196,15 @@ def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
     Raises:
         DataError: If a run is there twice, or no baseline is.
     """
-    finals = final_rows(rows)
+    finals = final_rows(comparable(rows))
     repeated = finals[finals.duplicated(["optimizer", "task", "num_training_steps"])]
     if len(repeated):
         raise DataError(
             f"The rows hold {repeated.optimizer.iloc[0]} on task {repeated.task.iloc[0]} for "
             f"{repeated.num_training_steps.iloc[0]} steps twice; keep one of each run."
         )
-    ratios = {
-        name: speed_ups(finals, name, baselines)
-        for name in finals.optimizer.unique()
-        if name not in baselines and not is_data_limit(name)
-    }
     return [
-        replace(summary, speed_up=ratios.get(summary.optimizer, {}).get(summary.num_training_steps))
+        summary
         for horizon, of_horizon in finals.groupby("num_training_steps")
         for summary in _summarise_horizon(int(horizon), of_horizon, _best_baseline(of_horizon, baselines))
     ]
@@ -170,9 +214,7 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
     groups = finals.groupby("optimizer", sort=False)
     losses, accuracies = mean_and_stderr(groups.loss), mean_and_stderr(groups.accuracy)
     by_task = finals.pivot(index="task", columns="optimizer", values="loss")
-    wins = by_task.lt(by_task[reference], axis=0).sum()
-    losses_to_l3rs = by_task.gt(by_task[OPTIMIZER_NAME], axis=0).sum() if OPTIMIZER_NAME in by_task else None
-    limits = [float(losses.loc[name, "mean"]) for name in losses.index if is_data_limit(name)]
+    pairs = {name: by_task[[name, reference]].dropna().to_numpy() for name in by_task}  # tasks that both ran on
     return [
         Summary(
             optimizer=name,
@@ -185,11 +227,9 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
             loss_median=float(of_optimizer.loss.median()),
             accuracy=float(accuracies.loc[name, "mean"]),
             accuracy_stderr=_known(accuracies.loc[name, "stderr"]),
-            wins=int(wins[name]),
             reference=reference,
             reference_loss=float(losses.loc[reference, "mean"]),
-            data_limit_loss=min(limits, default=None),
-            losses_to_l3rs=None if losses_to_l3rs is None else int(losses_to_l3rs[name]),
+            paired=compare_paired(pairs[name][:, 0].tolist(), pairs[name][:, -1].tolist()),
         )
         for name, of_optimizer in groups
     ]
@@ -212,45 +252,23 @@ def steps_to_reach(
 
 
 def to_markdown(summaries: Iterable[Summary]) -> str:
-    """
-    Returns a table with a line for each horizon and optimizer; the reference of each horizon is marked. Where a data
-    limit was measured, its last column has the share of the gap between the two that is closed. Baselines that need no
-    tuning are in [`tuning_free_to_markdown`] instead, but for one that is the best of all.
-    """
-    summaries = [summary for summary in summaries if summary.is_reference or not summary.is_tuning_free]
-    headers = ["steps", "optimizer", "learning rate", "loss", "accuracy", "loss / best baseline", "wins"]
-    headers += ["speed-up (95 %)", "gap closed"]
-    has_limit = any(summary.data_limit_loss is not None for summary in summaries)
-    columns = len(headers) if has_limit else len(headers) - 1
-    alignments = ("right", "left", *["right"] * (columns - 2))
-    return markdown_table(headers[:columns], [_cells(summary)[:columns] for summary in summaries], alignments)
-
-
-def tuning_free_to_markdown(summaries: Iterable[Summary]) -> str:
-    """Returns a table of the baselines that need no tuning, each beside L3RS, which needs none; empty without any."""
-    summaries = list(summaries)
-    ours = {each.num_training_steps: each.loss for each in summaries if each.optimizer == OPTIMIZER_NAME}
-    headers = ("steps", "no tuning", "learning rate", "loss", "accuracy", "L3RS / its loss", "L3RS wins")
+    """Returns a table with a line for each horizon and optimizer, each beside the best baseline of its horizon."""
+    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "less the best baseline's", "wins", "is")
     lines = []
-    for summary in summaries:
-        if not summary.is_tuning_free:
-            continue
-        ratio = ours.get(summary.num_training_steps, math.nan) / summary.loss if summary.loss else math.nan
-        wins = "" if summary.losses_to_l3rs is None else f"{summary.losses_to_l3rs} of {summary.num_tasks}"
-        lines.append((*_measured(summary, summary.optimizer), _ratio(ratio), wins))
-    return markdown_table(headers, lines, ("right", "left", *["right"] * 5)) if lines else ""
+    for each in summaries:
+        beside = ("", "", "best baseline") if each.is_reference else _beside(each.paired)
+        rate = "none" if each.learning_rate is None else f"{each.learning_rate:g}"
+        accuracy = percent_with_stderr(each.accuracy, each.accuracy_stderr)
+        lines.append((each.num_training_steps, each.optimizer, rate, describe_loss(each), accuracy, *beside))
+    return markdown_table(headers, lines, ("right", "left", *["right"] * 5, "left"))
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
-    is_rival = not (summary.is_reference or summary.is_data_limit)
-    share = summary.gap_closed if is_rival else None
-    return (
-        *_measured(summary, f"{summary.optimizer} (best baseline)" if summary.is_reference else summary.optimizer),
-        _ratio(summary.ratio),
-        f"{summary.wins} of {summary.num_tasks}" if is_rival else "",
-        "" if summary.speed_up is None else describe_speed_up(**asdict(summary.speed_up)),
-        "" if share is None else f"{100 * share:.0f} %",
-    )
+def _beside(paired: Paired) -> tuple[str, str, str]:
+    difference = ""
+    if math.isfinite(paired.difference):
+        stderr = "" if paired.stderr is None else f" ± {paired.stderr:.3f}"
+        difference = f"{paired.difference:+.3f}{stderr}"
+    return difference, f"{paired.wins} of {paired.num_tasks}", paired.verdict
 
 
 def describe_loss(summary: Summary) -> str:
@@ -260,15 +278,132 @@ def describe_loss(summary: Summary) -> str:
     return mean_with_stderr(summary.loss, summary.loss_stderr)
 
 
-def _measured(summary: Summary, name: str) -> tuple[str, ...]:
+def describe(rows: Iterable[Row], summaries: Iterable[Summary], cost: float | None = None) -> str:
+    """
+    Says, one line for each length of run, how L3RS stands beside the best baseline, beside itself before it was
+    trained, and when its meta-training is paid back.
+
+    Args:
+        rows (`Iterable[Row]`): Of one comparison.
+        summaries (`Iterable[Summary]`): Of the rows.
+        cost (`float`, *optional*): Of meta-training, in plain steps, as of [`meta_training_cost`].
+    """
+    finals = final_rows(rows)
+    lines = []
+    for each in summaries:
+        if each.optimizer != OPTIMIZER_NAME:
+            continue
+        steps = each.num_training_steps
+        line = f"- After {steps} steps {OPTIMIZER_NAME} is {_STANDS[each.paired.verdict]} {each.reference}, the best "
+        line += f"baseline. It is lower on {each.wins} of {each.paired.num_tasks} tasks."
+        trained = _beside_untrained(finals[finals.num_training_steps == steps])
+        if trained is not None and trained.verdict != "ahead":
+            line += f" Untrained, it is {'level with that' if trained.verdict == 'level' else 'better'}."
+        elif cost and each.paired.verdict != "behind":
+            line += f" {_describe_payback(cost, steps)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _beside_untrained(finals: pd.DataFrame) -> Paired | None:
+    by_task = finals.pivot(index="task", columns="optimizer", values="loss")
+    if UNTRAINED not in by_task or OPTIMIZER_NAME not in by_task:
+        return None
+    losses = by_task[[OPTIMIZER_NAME, UNTRAINED]].dropna().to_numpy()
+    return compare_paired(losses[:, 0].tolist(), losses[:, 1].tolist())
+
+
+def _describe_payback(cost: float, steps: int) -> str:
+    """After how many tasks meta-training has saved its own steps for somebody who would search the rate on each."""
+    count = len(ADAPTIVE_RATES)
+    runs = math.ceil(cost / ((count - 1) * steps))
     return (
-        str(summary.num_training_steps),
-        name,
-        "none" if summary.learning_rate is None else f"{summary.learning_rate:g}",
-        describe_loss(summary),
-        percent_with_stderr(summary.accuracy, summary.accuracy_stderr),
+        f"Its meta-training, worth {cost:,.0f} plain steps, is paid back after {runs:,} tasks beside a user who would "
+        f"try {count} learning rates on each."
     )
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "–"
+def meta_training_cost(meta_training: Mapping[str, Any]) -> float | None:
+    """
+    Returns what a meta-training cost, in steps of plain fine-tuning.
+
+    Args:
+        meta_training (`Mapping`):
+            Of an artefact's configuration. `cost_in_plain_steps` weighs differentiated steps by what they cost; where
+            it is absent, each of the `inner_steps` counts as a plain one.
+
+    Returns:
+        `float` or `None`: `None` if the artefact does not tell.
+
+    Raises:
+        ArtifactError: If it tells something that is not a number of steps.
+    """
+    for name in ("cost_in_plain_steps", "inner_steps"):
+        cost = meta_training.get(name)
+        if cost is None:
+            continue
+        if not isinstance(cost, (int, float)) or isinstance(cost, bool) or cost not in Range(low=0):
+            raise ArtifactError(
+                f"The L3RS has a damaged record of what its meta-training cost: {name} must be a number of at least "
+                f"0, got {short(cost)}; meta-train or download it again."
+            )
+        return cost
+    return None
+
+
+def to_results(
+    summaries: Sequence[Summary],
+    baselines: Sequence[str],
+    *,
+    dataset: str,
+    split: str,
+    setting: str,
+    command: str,
+    hub_id: str | None = None,
+) -> list[Result]:
+    """
+    Turns the summaries into entries of a model card: each L3RS beside the best baseline of its horizon.
+
+    Args:
+        summaries (`Sequence[Summary]`): Of one comparison.
+        baselines (`Sequence[str]`): Names of the tuned optimizers, and of those that need no tuning.
+        dataset (`str`): What was evaluated on.
+        split (`str`): Split of the evaluation sets.
+        setting (`str`): How the tasks relate to meta-training, such as `"in domain"`.
+        command (`str`): What measures it again.
+        hub_id (`str`, *optional*): Id of the data set on the Hub, if it is there.
+
+    Returns:
+        `list[Result]`: For every optimizer that is no baseline.
+    """
+    references = {summary.num_training_steps: summary for summary in summaries if summary.is_reference}
+    results = []
+    for summary in summaries:
+        if summary.optimizer in baselines:
+            continue
+        reference, paired = references[summary.num_training_steps], summary.paired
+        results.append(
+            Result(
+                optimizer=summary.optimizer,
+                dataset=dataset,
+                hub_id=hub_id,
+                split=split,
+                num_training_steps=summary.num_training_steps,
+                num_tasks=summary.num_tasks,
+                loss=summary.loss,
+                loss_stderr=None if summary.num_diverged else summary.loss_stderr,
+                accuracy=summary.accuracy,
+                accuracy_stderr=summary.accuracy_stderr,
+                setting=setting,
+                baseline=reference.optimizer + ("" if is_tuning_free(reference.optimizer) else ", tuned"),
+                baseline_loss=reference.loss,
+                baseline_accuracy=reference.accuracy,
+                difference_low=paired.low if math.isfinite(paired.low) else None,
+                difference_high=paired.high if math.isfinite(paired.high) else None,
+                verdict=paired.verdict,
+                wins=summary.wins,
+                command=command,
+                num_diverged=summary.num_diverged or None,
+            )
+        )
+    return results

@@ -1,18 +1,188 @@
-"""A table of rows on disk that outlives the processes that measure them."""
+"""What a benchmark measures: rows, their table on disk, and the manifest that says what they were measured with."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_l3rs.errors import CheckpointError
-from hf_l3rs.evaluation.manifest import MANIFEST_NAME, differences, plain, read_manifest, write_manifest
-from hf_l3rs.evaluation.rows import Row, Run, RunKey, read_rows, to_csv, write_rows
+import pandas as pd
+import torch
+from torch import nn
+
+from hf_l3rs.errors import CheckpointError, DataError
+from hf_l3rs.evaluation.baselines import Contender, installed_version
 from hf_l3rs.files import append_line, write_files
+from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
+
+
+MANIFEST_NAME = "manifest.json"
+PACKAGES = ("hf_l3rs", "torch", "transformers")
+
+# Settings that are known only with model and images at hand.
+FOUND = ("base_model_revision", "images_and_weights", "device")
+# Of each pool, so many images enter the fingerprint, beside all labels.
+NUM_PROBES = 16
+# Settings of data sets that change no row: what cards call them, and whether images are kept in memory.
+_WITHOUT_EFFECT = ("hub_id", "max_memory_gb")
+
+# What tells one run from another: optimizer, learning rate, task, number of steps.
+RunKey = tuple[str, float | None, int, int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One run of a benchmark: a contender on a task for a number of steps.
+
+    Args:
+        contender ([`~hf_l3rs.evaluation.baselines.Contender`]): The optimizer.
+        task (`int`): Index of the task.
+        num_training_steps (`int`): Length of the run.
+    """
+
+    contender: Contender
+    task: int
+    num_training_steps: int
+
+    @property
+    def key(self) -> RunKey:
+        """What tells this run from others, as in [`Row.run`]."""
+        return self.contender.name, self.contender.learning_rate, self.task, self.num_training_steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One evaluation of one run. Six significant digits are kept, so that a row in memory is the row on disk.
+
+    Args:
+        optimizer (`str`): Name of the contender.
+        learning_rate (`float`, *optional*): The one it ran with.
+        task (`int`): Index of the task; the same index is the same task for all contenders.
+        num_training_steps (`int`): Planned length of the run.
+        step (`int`): Steps taken at the evaluation.
+        loss (`float`): Mean cross entropy on the evaluation set, in nats; infinite if the run diverged.
+        accuracy (`float`): Share classified right; 0 if the run diverged.
+    """
+
+    optimizer: str
+    learning_rate: float | None
+    task: int
+    num_training_steps: int
+    step: int
+    loss: float
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        diverged = not math.isfinite(self.loss)
+        object.__setattr__(self, "loss", math.inf if diverged else float(f"{self.loss:.6g}"))
+        object.__setattr__(self, "accuracy", 0.0 if diverged else float(f"{self.accuracy:.6g}"))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the end of its run."""
+        return self.step == self.num_training_steps
+
+    @property
+    def run(self) -> RunKey:
+        """The run that this is a part of, as in [`Run.key`]."""
+        return self.optimizer, self.learning_rate, self.task, self.num_training_steps
+
+
+COLUMNS = tuple(spec.name for spec in fields(Row))
+
+
+def to_csv(rows: Iterable[Row], header: bool = True) -> str:
+    """Returns rows as CSV, one a line; `datasets.load_dataset("csv", data_files=...)` reads the file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(COLUMNS)
+    for row in rows:
+        *run, loss, accuracy = astuple(row)
+        writer.writerow([*run, f"{loss:.6g}", f"{accuracy:.6g}"])
+    return text.getvalue()
+
+
+def write_rows(rows: Iterable[Row], path: str | os.PathLike[str]) -> None:
+    """Writes rows as CSV, all or nothing."""
+    path = Path(path)
+    write_files(path.parent, {path.name: to_csv(rows).encode()})
+
+
+def read_rows(path: str | os.PathLike[str], whole: bool = True) -> list[Row]:
+    """
+    Reads what [`write_rows`] wrote. Further columns are ignored.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        whole (`bool`, *optional*, defaults to `True`):
+            Whether the file was written at once; false drops half a last line, as a killed process leaves it.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+        lines = csv.DictReader(io.StringIO((data if whole else data[: data.rfind(b"\n") + 1]).decode(), newline=""))
+        if not set(COLUMNS) <= set(lines.fieldnames or ()):
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        return [_parse(line) for line in lines]
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} does not hold the rows of a benchmark ({error}); run it again.") from error
+
+
+def _parse(line: dict[str, Any]) -> Row:
+    if None in line:
+        raise ValueError(f"a line has more than {len(COLUMNS)} values")
+    return Row(
+        optimizer=line["optimizer"],
+        learning_rate=float(line["learning_rate"]) if line["learning_rate"] else None,
+        task=int(line["task"]),
+        num_training_steps=int(line["num_training_steps"]),
+        step=int(line["step"]),
+        loss=float(line["loss"]),
+        accuracy=float(line["accuracy"]),
+    )
+
+
+def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Returns rows as a table, with a column for each field of [`Row`]; a learning rate that is `None` is NaN."""
+    return pd.DataFrame(map(astuple, rows), columns=list(COLUMNS)).astype({"learning_rate": float})
+
+
+def final_rows(rows: Iterable[Row]) -> pd.DataFrame:
+    """Returns the ends of all runs as a table, as [`to_frame`] does."""
+    return to_frame(row for row in rows if row.is_final)
+
+
+def ranked(finals: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """
+    Ranks groups of final rows, best first: by the fewest diverged runs, then by the lowest mean loss of the others.
+
+    Args:
+        finals (`pandas.DataFrame`): Of [`final_rows`].
+        by (`Sequence[str]`): The columns that make a group.
+
+    Returns:
+        `pandas.DataFrame`: A row for each group, with the columns `by`, `num_diverged` and `loss`. Of groups that are
+        equally good, the one whose rows come first is first.
+    """
+    diverged = finals.loss == math.inf
+    groups = finals.assign(num_diverged=diverged, loss=finals.loss.where(~diverged)).groupby(list(by), sort=False)
+    table = groups.agg(num_diverged=("num_diverged", "sum"), loss=("loss", "mean")).reset_index()
+    return table.sort_values(["num_diverged", "loss"], kind="stable")
 
 
 class RowStore:
@@ -25,9 +195,8 @@ class RowStore:
 
     Args:
         file (`str` or `os.PathLike`): The table, such as `OUTPUT_DIR/rows.csv`.
-        settings (`Mapping`):
-            What the rows depend on beside their columns and the optimizer's identity, as of
-            [`~hf_l3rs.evaluation.manifest.measurement_settings`].
+        settings (`Mapping`): What the rows depend on beside their columns and the optimizer's identity, as of
+            [`measurement_settings`].
         shared (`bool`, *optional*, defaults to `False`):
             Whether several comparisons use the table, so that it may hold, and keeps, runs that one of them does not
             ask for. Otherwise such runs are refused: what is in the table is what is reported.
@@ -42,7 +211,7 @@ class RowStore:
         remedy: str = "name another folder",
     ) -> None:
         self.file = Path(file)
-        self.settings = plain(settings)
+        self.settings = _plain(settings)
         self.shared, self.remedy = shared, remedy
         self.parts = self.file.with_name(f"{self.file.stem}.parts")
         self._part = f"{uuid.uuid4().hex}.csv"  # never one that a killed process left, with half a line at its end
@@ -71,9 +240,9 @@ class RowStore:
             {name: value for name, value in settings.items() if name not in without}
             for settings in (section["settings"], self.settings)
         )
-        changed = differences(before, after) + differences(
+        changed = _differences(before, after) + _differences(
             {name: known[name]["identity"] for name in known if name in identities},
-            {name: plain(identities[name]) for name in identities if name in known},
+            {name: _plain(identities[name]) for name in identities if name in known},
         )
         if changed:
             more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -140,14 +309,13 @@ class RowStore:
 
     def _section(self, runs: Sequence[Run]) -> dict[str, Any]:
         """What the manifest says of the table."""
-        grows = self.shared and self._has_rows()
-        old = read_manifest(self.file.parent)[self.file.name] if grows else {}
+        old = read_manifest(self.file.parent).get(self.file.name, {}) if self.shared and self._has_rows() else {}
         optimizers = dict(old.get("optimizers", {}))
         for contender in {run.contender.name: run.contender for run in runs}.values():
             rates = {run.contender.learning_rate for run in runs if run.contender.name == contender.name}
             rates |= set(optimizers.get(contender.name, {}).get("learning_rates", ()))
             optimizers[contender.name] = {
-                "identity": plain(contender.identity),
+                "identity": _plain(contender.identity),
                 "learning_rates": sorted(rate for rate in rates if rate is not None),
             }
         return {
@@ -156,3 +324,131 @@ class RowStore:
             "horizons": sorted({run.num_training_steps for run in runs} | set(old.get("horizons", ()))),
             "num_tasks": max(len({run.task for run in runs}), old.get("num_tasks", 0)),
         }
+
+
+def measurement_settings(
+    model: nn.Module,
+    tasks: TaskDistribution,
+    model_args: ModelArguments,
+    task_args: TaskArguments,
+    seed: int,
+    evaluate_every: int | None = None,
+) -> dict[str, Any]:
+    """
+    Returns what a row depends on beside its own columns and its optimizer, as plain JSON values.
+
+    Args:
+        model (`nn.Module`): On the device that runs are on.
+        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where tasks are drawn from.
+        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): What `model` was built from.
+        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): What `tasks` was built from.
+        seed (`int`): Of the tasks.
+        evaluate_every (`int`, *optional*): Steps between evaluations; at the end of runs only by default.
+    """
+    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+    return {
+        **declared_settings(model_args, task_args, seed, evaluate_every),
+        "base_model_revision": commit or model_args.base_model_revision,
+        "images_and_weights": fingerprint(tasks, seed),
+        "device": next(model.parameters()).device.type,  # each rounds in its own way
+    }
+
+
+def declared_settings(
+    model_args: ModelArguments, task_args: TaskArguments, seed: int, evaluate_every: int | None = None
+) -> dict[str, Any]:
+    """As [`measurement_settings`], without what only model and images tell: FOUND."""
+    datasets = [asdict(dataset) for dataset in task_args.datasets]
+    return {
+        **{name: value for name, value in asdict(model_args).items() if name not in FOUND},
+        "datasets": [{name: spec[name] for name in spec if name not in _WITHOUT_EFFECT} for spec in datasets],
+        "num_classes": task_args.num_classes,
+        "batch_size": task_args.batch_size,
+        "batch_sizes": list(task_args.batch_sizes),
+        "evaluation_size": task_args.evaluation_size,
+        "augmentations": list(task_args.augmentations),
+        "seed": seed,
+        "evaluate_every": evaluate_every,
+        "versions": {name: installed_version(name) for name in PACKAGES},  # which round in their own ways
+    }
+
+
+def fingerprint(tasks: TaskDistribution, seed: int) -> str:
+    """Returns 16 hexadecimal digits that change with images, labels and initial weights, whatever their names."""
+    digest = hashlib.sha256()
+    for source in tasks.sources:
+        for pool in (source.batches, source.evaluation):
+            probes = torch.linspace(0, len(pool.labels) - 1, NUM_PROBES).long()
+            digest.update(_bytes(pool.labels) + _bytes(pool.fetch(probes)))
+    for name, tensor in sorted(tasks.draw(seed, 0, 0).initial_state.items()):
+        digest.update(name.encode() + _bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """
+    Reads what [`write_manifest`] wrote.
+
+    Returns:
+        `dict`: For each file of rows what it was measured with; empty if there is no manifest.
+
+    Raises:
+        CheckpointError: If the manifest is damaged, or was edited.
+    """
+    file = folder / MANIFEST_NAME
+    if not file.exists():
+        return {}
+    try:
+        sections = json.loads(file.read_text(encoding="utf-8"))
+        for section in sections.values():
+            if section["hash"] != _hash(section):
+                raise ValueError("its hash does not fit its content")
+        return sections
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file} does not say what the rows beside it were measured with ({error}); restore it, or name another "
+            "folder."
+        ) from error
+
+
+def write_manifest(folder: Path, name: str, section: Mapping[str, Any]) -> None:
+    """Writes what the rows in the file `name` are measured with, and leaves what the manifest says of other files."""
+    old = read_manifest(folder)
+    new = {**old, name: {"hash": _hash(section), **section}}
+    if new != old:
+        write_files(folder, {MANIFEST_NAME: (json.dumps(new, indent=2) + "\n").encode()})
+
+
+def _differences(old: Any, new: Any) -> list[str]:
+    """What differs between two settings, each as `name was OLD, now NEW`."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    return [
+        f"{name} was {json.dumps(before.get(name))}, now {json.dumps(after.get(name))}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}[{index}]")
+    else:
+        yield name, value
+
+
+def _plain(settings: Any) -> Any:
+    """Settings as they come back from JSON; what JSON does not know becomes text."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _hash(section: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in section.items() if name != "hash"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

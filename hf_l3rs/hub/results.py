@@ -59,6 +59,10 @@ class Result:
             their shortest.
         hub_id (`str`, *optional*): Id of the data set on the Hub; `None` if it came from elsewhere.
         num_diverged (`int`, *optional*): Tasks on which the run diverged; none by default.
+        difference_low (`float`, *optional*):
+            Lower end of the 95 % interval of the mean difference to the baseline's loss, in pairs over tasks.
+        difference_high (`float`, *optional*): Upper end.
+        verdict (`str`, *optional*): `"ahead"` or `"behind"` of the baseline, or `"level"` if the interval holds zero.
         data_limit_loss (`float`, *optional*):
             Mean loss where the run's own batches may be revisited many times; infinity if such a run diverged.
 
@@ -88,6 +92,9 @@ class Result:
     step_ratio_low: float | None = None
     step_ratio_high: float | None = None
     step_ratio_bound: str | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    verdict: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("accuracy", "baseline_accuracy"):
@@ -163,6 +170,7 @@ _SIGNS = {"at least": "≥ ", "at most": "≤ ", None: ""}
 _RULES: dict[str, Range | tuple[str, ...]] = {
     **dict.fromkeys((*_COUNTS, *_RATIOS, "loss_stderr", "accuracy_stderr"), Range(low=0)),
     "step_ratio_bound": ("at least", "at most"),
+    "verdict": ("ahead", "level", "behind"),
     **dict.fromkeys(("accuracy", "baseline_accuracy"), Range(low=0, high=1)),
     **dict.fromkeys(_LOSSES, Range(low=0, high=math.inf)),
 }

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_l3rs.errors import DataError, reason
-from hf_l3rs.evaluation.data_limit import DATA_LIMIT
-from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figure, scale_loss
+from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, pyplot, save_figure, scale_loss
 
 
 CURVE_NAME = "curve.png"
@@ -54,9 +53,7 @@ def draw_curve(metrics_file: str | Path, path: str | Path, title: str | None = N
     generations = [line["generation"] for line in validated]
     axis.plot(generations, [line["validation_loss"] for line in validated], "o-", color=HIGHLIGHT, label="L3RS")
     for index, (name, loss) in enumerate(references.items()):
-        is_limit = name == DATA_LIMIT
-        color, style = (LIMIT, "--") if is_limit else (MUTED[index % len(MUTED)], "-")
-        axis.axhline(loss, color=color, linestyle=style, linewidth=1.3, label=_label(name, is_limit))
+        axis.axhline(loss, color=MUTED[index % len(MUTED)], linewidth=1.3, label=_label(name))
     if 0 < min(loss for loss in axis.get_ylim()) < math.inf:
         scale_loss(axis)
     axis.set_xlim(left=0)
@@ -90,5 +87,5 @@ def _validations(data: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _label(name: str, is_limit: bool) -> str:
-    return name.lower() if is_limit else "untrained L3RS" if name == "untrained" else f"{name}, tuned"
+def _label(name: str) -> str:
+    return "untrained L3RS" if name == "untrained" else f"{name}, tuned"

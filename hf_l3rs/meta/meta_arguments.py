@@ -110,9 +110,6 @@ class MetaTrainingArguments:
         num_threads (`int`, *optional*, defaults to `1`):
             CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
         compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
-        data_limit (`bool`, *optional*, defaults to `False`):
-            Whether to measure the data limit of the validation tasks, a line to refer to beside tuned Adam's. It takes
-            124 times the steps of one validation.
         report_to (`str`, *optional*):
             A tracker that Accelerate knows, such as `"trackio"`, `"tensorboard"` or `"wandb"`.
         project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
@@ -129,7 +126,6 @@ class MetaTrainingArguments:
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
     num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
     compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
-    data_limit: bool = field(default=False, metadata={"help": "Measure the data limit of the validation tasks."})
     report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
     project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 

@@ -20,7 +20,6 @@ from accelerate.utils import LoggerType
 from tqdm.auto import tqdm
 
 from hf_l3rs.errors import ConfigError, reason
-from hf_l3rs.evaluation.data_limit import DATA_LIMIT
 from hf_l3rs.markdown import duration
 from hf_l3rs.meta.candidates import MetaLoss, Scorer
 from hf_l3rs.meta.checkpoint import Progress, plain_json
@@ -83,7 +82,7 @@ def look_back(progress: Progress) -> str | None:
     Args:
         progress ([`Progress`]): Of a run that is over.
     """
-    rivals = {name: loss for name, loss in progress.references.items() if name != DATA_LIMIT}
+    rivals = progress.references
     if not rivals or progress.best_loss is None:
         return None
     name = min(rivals, key=lambda each: rivals[each])

@@ -23,7 +23,8 @@ optimizer = L3RS(model, config, num_training_steps=100)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -158,6 +159,22 @@ COEFFICIENTS, NUM_ROUNDS = (3.4445, -4.7750, 2.0315), 5
 
 # Added to the norm that a matrix is divided by first, so that a zero matrix stays zero.
 EPS = 1e-7
+
+
+# Kernels thinner than this, or longer than this many times their width, gain nothing from orthogonalisation.
+MIN_SIDE, MAX_ASPECT = 4, 128
+
+
+def is_matrix_for_muon(shape: Sequence[int]) -> bool:
+    """
+    Returns whether Muon takes a parameter of this shape, by timm's rule: no vectors, no depthwise kernels
+    `(channels, 1, ...)`, no position embeddings `(1, length, ...)`, and no matrices with a side below 4 or one side
+    more than 128 times the other. A kernel counts as a matrix with a row for each output channel.
+    """
+    if len(shape) < 2 or 1 in shape[:2]:
+        return False
+    rows, columns = shape[0], math.prod(shape[1:])
+    return min(rows, columns) >= MIN_SIDE and max(rows, columns) <= MAX_ASPECT * min(rows, columns)
 
 
 def orthogonalise(tensors: Tensors) -> Tensors:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hf_l3rs.evaluation.rows import Row, final_rows
+from hf_l3rs.evaluation.store import Row, final_rows
 from hf_l3rs.markdown import markdown_table
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_l3rs.evaluation.plots import HIGHLIGHT, LIMIT, MUTED, pyplot, save_figure, scale_loss
+from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, NEUTRAL, pyplot, save_figure, scale_loss
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
-from hf_l3rs.evaluation.rows import Row, to_csv
+from hf_l3rs.evaluation.store import Row, final_rows, to_csv
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from recipes.evidence.experiment import LETTERS, SETTINGS
+from recipes.evidence.speed_up import SpeedUp, speed_ups
 
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def plot_grid(
 ) -> None:
     """
     Draws the mean final loss over the length of the run, a panel for each cell: of L3RS, of the best tuned baseline of
-    each length, of an untrained L3RS, and the data limit; the last panel has the speed-up of all cells.
+    each length, and of an untrained L3RS; the last panel has the speed-up of all cells.
 
     Args:
         cells (`Mapping[str, Sequence[Row]]`): The rows of each comparison, by the names of [`SETTINGS`].
@@ -44,14 +45,16 @@ def plot_grid(
         axis.set_visible(False)
     last, lengths = axes.flat[len(cells)], set[int]()
     for index, (name, rows) in enumerate(cells.items()):
-        summaries = summarise(rows, rivals_in(rows))
+        rivals = rivals_in(rows)
+        summaries = summarise(rows, rivals)
         axis = axes.flat[index]
         _draw_losses(axis, summaries, trained_steps)
         axis.set_title(f"{LETTERS[name]}{SETTINGS[name]}", fontsize=10)
-        _draw_speed_up(last, summaries, SETTINGS[name], MUTED[index % len(MUTED)])
+        ups = speed_ups(final_rows(rows), OPTIMIZER_NAME, rivals)
+        _draw_speed_up(last, ups, SETTINGS[name], MUTED[index % len(MUTED)])
         lengths |= {each.num_training_steps for each in summaries}
     _scale_steps(last, lengths)
-    last.axhline(1, color=LIMIT, linewidth=0.8)
+    last.axhline(1, color=NEUTRAL, linewidth=0.8)
     last.set_title("F  speed-up over the best baseline", fontsize=10)
     if last.get_legend_handles_labels()[0]:  # bounds alone have no curve
         last.legend(fontsize=7, frameon=False)
@@ -89,16 +92,14 @@ def _draw_losses(axis: Axes, summaries: Sequence[Summary], trained_steps: int | 
     curve(lambda each: each.optimizer == OPTIMIZER_NAME, OPTIMIZER_NAME, HIGHLIGHT)
     curve(lambda each: each.is_reference, "best tuned baseline", MUTED[0])
     curve(lambda each: each.optimizer == f"{OPTIMIZER_NAME}, untrained", "untrained L3RS", MUTED[2])
-    curve(lambda each: each.is_data_limit, "data limit", LIMIT)
     scale_loss(axis)
     axis.set_ylabel("evaluation loss", fontsize=8)
     _scale_steps(axis, {each.num_training_steps for each in summaries})
 
 
-def _draw_speed_up(axis: Axes, summaries: Sequence[Summary], label: str, color: str) -> None:
+def _draw_speed_up(axis: Axes, speed_ups: Mapping[int, SpeedUp], label: str, color: str) -> None:
     """Bounds are arrows, as nobody knows how far the value lies beyond them."""
-    ours = [each for each in summaries if each.optimizer == OPTIMIZER_NAME and each.speed_up is not None]
-    known = [(each.num_training_steps, up) for each in ours if (up := each.speed_up) and up.bound is None]
+    known = [(steps, up) for steps, up in speed_ups.items() if up.bound is None]
     if known:
         steps, ups = zip(*known)
         below = [up.ratio - (up.ratio if up.low is None else up.low) for up in ups]
@@ -106,7 +107,7 @@ def _draw_speed_up(axis: Axes, summaries: Sequence[Summary], label: str, color: 
         ratios = [up.ratio for up in ups]
         axis.errorbar(steps, ratios, yerr=[below, above], fmt="o-", color=color, label=label, capsize=2, markersize=3)
     for bound, marker in (("at least", "^"), ("at most", "v")):
-        points = [(each.num_training_steps, up.ratio) for each in ours if (up := each.speed_up) and up.bound == bound]
+        points = [(steps, up.ratio) for steps, up in speed_ups.items() if up.bound == bound]
         if points:
             axis.plot(*zip(*points), marker, color=color, markersize=5)
 

@@ -29,7 +29,7 @@ def race(
 
     Args:
         model (`nn.Module`): What is copied; it is left as it is.
-        contenders (`Sequence[Contender]`): The optimizers, of different names, with one pass over the batches.
+        contenders (`Sequence[Contender]`): The optimizers, of different names.
         task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
         evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where the copies train.
@@ -39,13 +39,13 @@ def race(
         on, the loss is infinite and the accuracy 0.
 
     Raises:
-        ConfigError: If there is nobody to race, two have one name, or one goes over the batches several times.
+        ConfigError: If there is nobody to race, two have one name, or one starts at a linear probe.
     """
     names = [contender.name for contender in contenders]
-    if not names or len(set(names)) < len(names) or any(contender.passes > 1 for contender in contenders):
+    if not names or len(set(names)) < len(names) or any(contender.starts_at_probe for contender in contenders):
         raise ConfigError(
-            "A race needs contenders of different names with one pass each over the batches, got "
-            f"{', '.join(names) or 'none'}; name at least one, each once, and no data limit."
+            f"A race needs optimizers of different names that start from the task's head, got "
+            f"{', '.join(names) or 'none'}; name at least one, each once, and no linear probe."
         )
     learners = {each.name: make_learner(copy.deepcopy(model).to(device), each, task, device) for each in contenders}
     losses: dict[str, list[torch.Tensor]] = {name: [] for name in names}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
-from hf_l3rs.evaluation.rows import COLUMNS, Row, read_rows, to_csv
+from hf_l3rs.evaluation.store import COLUMNS, Row, read_rows, to_csv
 from hf_l3rs.files import write_files
 
 

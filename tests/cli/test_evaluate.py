@@ -16,7 +16,6 @@ def test_an_evaluation_ends_in_a_release(run, hub, inputs, tmp_path):
         "evaluation_size": 12,
         "baselines": ["Adam at 1e-3"],
         "horizons": [2],
-        "data_limit_max_steps": 0,
         "num_tasks": 2,
         "title": "Tiny",
         "output_dir": str(tmp_path / "out"),

@@ -16,8 +16,7 @@ from transformers import ViTImageProcessorPil
 
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.job import EvaluationJob
-from hf_l3rs.evaluation.rows import to_csv
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.store import RowStore, to_csv
 from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
@@ -47,9 +46,8 @@ def make_job(inputs: Path, output_dir: Path, *, model=None, dataset=None, tasks=
     sizes = {"num_classes": 3, "batch_size": 4, "evaluation_size": 12, **(tasks or {})}
     settings = {
         "l3rs": str(inputs / "l3rs"),
-        "baselines": ["Adam constant, head only", "Adam cosine"],
+        "baselines": ["SGD constant", "Adam cosine"],
         "horizons": [2, 3],
-        "data_limit_max_steps": 2,
         "num_tasks": 2,
         "num_search_tasks": 1,
         "evaluate_every": 1,

@@ -1,6 +1,6 @@
 """Rows of a small comparison that tests share."""
 
-from hf_l3rs.evaluation.rows import Row
+from hf_l3rs.evaluation.store import Row
 
 
 def row(optimizer, task, loss, steps=10, step=None, rate=None):
@@ -15,5 +15,3 @@ ROWS = [
     *(row(name, task, 0.5, steps=20) for task in range(3) for name in ("Adam constant", "Adam cosine", "L3RS")),
 ]
 BASELINE_NAMES = ("Adam constant", "Adam cosine")
-LIMIT = "Data limit, 8 passes"
-WITH_LIMIT = [*ROWS[:9], *(row(LIMIT, task, loss, rate=0.004) for task, loss in enumerate([0.5, 1.0, 1.5])), *ROWS[9:]]

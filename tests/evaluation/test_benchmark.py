@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender, l3rs_contender
+from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender, l3rs_contender, of_parameters
 from hf_l3rs.evaluation.benchmark import (
     best_rates,
     comparison_runs,
@@ -14,8 +14,7 @@ from hf_l3rs.evaluation.benchmark import (
     search_runs,
     tuned_losses,
 )
-from hf_l3rs.evaluation.rows import Run, read_rows
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.store import RowStore, Run, read_rows
 from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.tasks.inner_loop import fine_tune
@@ -51,9 +50,13 @@ def test_a_run_that_diverges_counts_as_infinite():
 
 
 def test_a_contender_sees_nothing_of_who_ran_before():
-    """Defect 1: gradients that an optimizer of the head alone left in the trunk entered the next one's first step."""
+    """Gradients that an optimizer of a part of the model leaves in the rest do not enter the next one's first step."""
+
+    def of_a_part(model, num_training_steps):
+        return torch.optim.SGD(list(model.parameters())[-2:], lr=0.1), None
+
     contenders = [
-        BASELINES["Adam constant, head only"].at(0.01),
+        Contender("a part", of_a_part),
         BASELINES["Adam cosine"].at(0.01),
         BASELINES["SGD constant"].at(0.01),
         l3rs_contender(make_network(trained=True)),
@@ -125,10 +128,11 @@ def test_search_is_full_and_chooses_by_the_mean():
 
 def test_what_needs_no_tuning_is_not_searched_and_runs_at_its_only_rate():
     adam, default = BASELINES["Adam constant"], BASELINES["Adam at 1e-3"]
-    assert search_runs([default], 2, [10]) == []
+    assert search_runs([default, BASELINES["Linear probe"]], 2, [10]) == []
     assert {run.contender.name for run in search_runs([default, adam], 1, [10])} == {"Adam constant"}
-    runs = comparison_runs([default], {}, [], 2, [10, 20])
-    assert [run.key for run in runs] == [("Adam at 1e-3", 1e-3, task, steps) for steps in (10, 20) for task in (0, 1)]
+    runs = comparison_runs([default, BASELINES["Linear probe"]], {}, [], 1, [10, 20])
+    names = (("Adam at 1e-3", 1e-3), ("Linear probe", None))
+    assert [run.key for run in runs] == [(*name, 0, steps) for steps in (10, 20) for name in names]
 
 
 def test_a_rate_that_diverges_loses_against_one_that_does_not():
@@ -171,7 +175,7 @@ def test_an_interrupted_comparison_keeps_its_rows_and_goes_on(tmp_path, caplog):
 
 def test_the_reference_is_tuned_on_the_tasks_themselves():
     tasks, model = [make_tasks().draw(0, 0, index) for index in range(2)], make_model()
-    baseline = Baseline("SGD", lambda part, lr: torch.optim.SGD(part.parameters, lr=lr), learning_rates=(1e-9, 0.3))
+    baseline = Baseline("SGD", of_parameters(torch.optim.SGD), learning_rates=(1e-9, 0.3))
     losses = {}
     for rate in baseline.learning_rates:
         finals = []
@@ -183,6 +187,6 @@ def test_the_reference_is_tuned_on_the_tasks_themselves():
 
 
 def test_a_reference_that_diverges_at_every_rate_is_infinite():
-    baseline = Baseline("SGD", lambda part, lr: torch.optim.SGD(part.parameters, lr=lr), learning_rates=(1e9, 1e10))
+    baseline = Baseline("SGD", of_parameters(torch.optim.SGD), learning_rates=(1e9, 1e10))
     tasks = [make_tasks(evaluation_size=12).draw(0, 0, 0)]
     assert tuned_losses(make_accelerator(), tasks, [baseline]) == {"SGD": math.inf}

@@ -1,9 +1,73 @@
+"""Rows survive the disk, interruptions and other settings."""
+
+import json
+import math
+
+import datasets
 import pytest
+import torch
 
 from hf_l3rs.errors import CheckpointError, DataError, StorageError
 from hf_l3rs.evaluation.baselines import Contender
-from hf_l3rs.evaluation.rows import Row, Run, read_rows
-from hf_l3rs.evaluation.store import RowStore
+from hf_l3rs.evaluation.store import (
+    MANIFEST_NAME,
+    Row,
+    RowStore,
+    Run,
+    fingerprint,
+    read_manifest,
+    read_rows,
+    to_csv,
+    to_frame,
+    write_manifest,
+    write_rows,
+)
+from hf_l3rs.tasks.distribution import TaskSource
+from hf_l3rs.tasks.pools import ImagePool
+from tests.evaluation.rows import row
+from tests.meta.problems import make_model, make_pool, make_tasks
+
+
+def test_rows_are_a_data_set_that_survives_the_disk(tmp_path):
+    rows = [row("L3RS", 0, 0.123456789), row("NA", 1, math.inf, rate=0.01), row("(0.9, 0.99)", 2, 1e-7)]
+    write_rows(rows, tmp_path / "rows.csv")
+    table = datasets.load_dataset("csv", data_files=str(tmp_path / "rows.csv"), split="train", cache_dir=str(tmp_path))
+    assert table["loss"][:] == [0.123457, math.inf, 1e-7] and table["learning_rate"][:] == [None, 0.01, None]
+    assert read_rows(tmp_path / "rows.csv") == rows
+    frame = to_frame(rows)
+    assert list(frame.optimizer) == ["L3RS", "NA", "(0.9, 0.99)"] and math.isnan(frame.learning_rate[0])
+    assert to_frame([]).empty
+    assert Row("Adam", 0.1, 0, 2, 2, math.nan, 0.3) == Row("Adam", 0.1, 0, 2, 2, math.inf, 0.0)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 30, 31, 32, 39])
+def test_half_a_last_line_is_dropped(cut, tmp_path):
+    """Also where what is left of it could pass for a whole one."""
+    rows = [row("Adam", 0, 0.25, rate=0.01), row("Adam", 1, 0.125, rate=0.01)]
+    (tmp_path / "part.csv").write_text(to_csv(rows)[:-cut])
+    kept = rows[:1] if cut <= len("Adam,0.01,1,10,10,0.125,0.9875\n") else []
+    assert read_rows(tmp_path / "part.csv", whole=False) == kept
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nonsense\n1\n",
+        b"\xff\xfe",
+        to_csv([]).encode() + b"Adam,0.1,0\n",
+        to_csv([]).encode() + b"Adam,0.1,0,2,2,0.5,0.5,7\n",
+        to_csv([]).encode() + b"Adam,0.1,zero,2,2,0.5,0.5\n",
+        to_csv([]).encode() + b"Adam,\x00,0,2,2,0.5,0.5\n",
+        None,
+    ],
+)
+def test_a_file_of_something_else_is_refused_in_one_sentence(content, tmp_path):
+    if content is not None:
+        (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(DataError, match="rows.csv") as error:
+        read_rows(tmp_path / "rows.csv")
+    assert "\n" not in str(error.value)
 
 
 def make_runs(names=("Adam",), num_tasks=2, horizons=(2,), **identity):
@@ -58,15 +122,14 @@ def test_parts_that_outlived_their_table_count_once(tmp_path):
 
 
 def test_other_settings_are_named(tmp_path):
-    finish(RowStore(tmp_path / "rows.csv", {"seed": 1, "datasets": [{"path": "a"}]}), make_runs())
-    settings = {"seed": 2, "datasets": [{"path": "b"}], "x": 1, "y": 2}
-    store = RowStore(tmp_path / "rows.csv", settings, remedy="name another output_dir")
+    settings = {"seed": 1, "datasets": [{"path": "a"}], "kind": torch.float32, "pair": (1, 2)}
+    finish(RowStore(tmp_path / "rows.csv", settings), make_runs())
+    RowStore(tmp_path / "rows.csv", settings).open(make_runs())
+    changed = {**settings, "seed": 2, "datasets": [{"path": "b"}], "pair": (1, 3), "x": 1, "y": 2}
     with pytest.raises(CheckpointError) as error:
-        store.open(make_runs())
-    assert str(error.value) == (
-        f'{tmp_path}/rows.csv was measured with other settings (seed was 1, now 2; datasets[0].path was "a", now '
-        '"b"; x was null, now 1; and 1 more); restore them, or name another output_dir.'
-    )
+        RowStore(tmp_path / "rows.csv", changed, remedy="name another output_dir").open(make_runs())
+    words = ("seed was 1, now 2", 'datasets[0].path was "a", now "b"', "pair was [1, 2]", "2 more", "another output_")
+    assert all(each in str(error.value) for each in words)
 
 
 def test_an_interrupted_table_is_as_safe_as_a_finished_one(tmp_path):
@@ -86,19 +149,14 @@ def test_an_optimizer_of_the_same_name_must_be_the_same(tmp_path):
 
 def test_only_a_shared_table_holds_more_than_was_asked_for(tmp_path):
     few, many = make_runs(), make_runs(["Adam", "SGD"], horizons=(2, 3))
-    for shared in (True, False):
-        file = tmp_path / str(shared) / "rows.csv"
-        finish(RowStore(file, {}, shared), many)
-        if shared:
-            store = RowStore(file, {}, shared)
-            assert len(store.open(few)) == len(read_rows(file)) == sum(len(rows_of(run)) for run in many)
-            store.close([row for run in few for row in rows_of(run)])
-            assert store.open(many) == [row for run in many for row in rows_of(run)]
-        else:
-            with pytest.raises(
-                CheckpointError, match="holds 6 runs that are not asked for, such as Adam on task 0 for 3"
-            ):
-                RowStore(file, {}).open(few)
+    finish(RowStore(tmp_path / "shared.csv", {}, shared=True), many)
+    store = RowStore(tmp_path / "shared.csv", {}, shared=True)
+    assert len(store.open(few)) == len(read_rows(store.file)) == sum(len(rows_of(run)) for run in many)
+    store.close([row for run in few for row in rows_of(run)])
+    assert store.open(many) == [row for run in many for row in rows_of(run)]
+    finish(RowStore(tmp_path / "own.csv", {}), many)
+    with pytest.raises(CheckpointError, match="holds 6 runs that are not asked for, such as Adam on task 0 for 3"):
+        RowStore(tmp_path / "own.csv", {}).open(few)
 
 
 def test_a_table_that_was_removed_may_be_measured_with_other_settings(tmp_path):
@@ -108,11 +166,52 @@ def test_a_table_that_was_removed_may_be_measured_with_other_settings(tmp_path):
     RowStore(tmp_path / "rows.csv", {"seed": 2}).open(make_runs())
 
 
-def test_what_cannot_be_read_or_written_is_one_sentence(tmp_path):
-    finish(RowStore(tmp_path / "rows.csv", {}), make_runs())
-    (tmp_path / "rows.csv").write_text("nonsense\n1\n")
-    with pytest.raises(DataError, match="does not hold the rows"):
-        RowStore(tmp_path / "rows.csv", {}).open(make_runs())
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written"):
         RowStore(tmp_path / "file" / "rows.csv", {}).open(make_runs())
+
+
+def test_the_fingerprint_is_of_images_labels_and_weights():
+    same = fingerprint(make_tasks(), 7)
+    assert same == fingerprint(make_tasks(), 7)
+    pool = make_pool()
+    darker = ImagePool(pool.pixel_values - 1, *pool[1:])
+    relabelled = ImagePool(pool.pixel_values, pool.labels.roll(1), pool.class_names)
+    others = [
+        fingerprint(make_tasks(), 8),
+        fingerprint(make_tasks(model=make_model(seed=1)), 7),
+        fingerprint(make_tasks(seed=1), 7),
+        *(
+            fingerprint(make_tasks(sources=[TaskSource("blobs", *pools)]), 7)
+            for pools in ((darker, make_pool(seed=1)), (relabelled, make_pool(seed=1)), (pool, darker))
+        ),
+    ]
+    assert same == fingerprint(make_tasks(sources=[TaskSource("another name", pool, make_pool(seed=1))]), 7)
+    assert len({same, *others}) == 1 + len(others)
+    assert fingerprint(make_tasks(model=make_model().to(torch.bfloat16)), 7) != same
+
+
+def test_each_file_has_its_entry_in_the_manifest(tmp_path):
+    assert read_manifest(tmp_path) == {}
+    write_manifest(tmp_path, "search.csv", {"settings": {"seed": 1}})
+    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}})
+    sections = read_manifest(tmp_path)
+    assert [sections[name]["settings"]["seed"] for name in ("search.csv", "rows.csv")] == [1, 2]
+    before = (tmp_path / MANIFEST_NAME).stat().st_mtime_ns
+    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}})
+    assert (tmp_path / MANIFEST_NAME).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"3", b'{"rows.csv": 3}', b'{"rows.csv": {}}', b"\xff", None])
+def test_a_damaged_or_edited_manifest_is_refused_in_one_sentence(content, tmp_path):
+    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 1}})
+    file = tmp_path / MANIFEST_NAME
+    if content is None:
+        sections = json.loads(file.read_text())
+        sections["rows.csv"]["settings"]["seed"] = 2
+        content = json.dumps(sections).encode()
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="manifest.json") as error:
+        read_manifest(tmp_path)
+    assert "\n" not in str(error.value)

@@ -4,7 +4,6 @@ import logging
 
 import torch
 
-from hf_l3rs.evaluation.data_limit import DATA_LIMIT
 from hf_l3rs.meta.checkpoint import Progress
 from hf_l3rs.meta.meta_trainer import look_back
 from hf_l3rs.meta.outer import OuterState
@@ -28,7 +27,6 @@ def over(best, best_generation=4, **references):
 
 def test_a_run_that_beats_its_references_needs_no_advice():
     assert over(0.4, Adam=0.5, untrained=0.9) is None and over(None, Adam=0.5) is None and over(0.4) is None
-    assert over(0.4, **{"Adam": 0.5, DATA_LIMIT: 0.1}) is None
 
 
 def test_one_that_does_not_is_told_to_train_longer():

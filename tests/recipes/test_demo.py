@@ -1,6 +1,6 @@
 import pytest
 
-from hf_l3rs.evaluation.rows import read_rows
+from hf_l3rs.evaluation.store import read_rows
 from recipes import demo
 
 

@@ -6,7 +6,7 @@ import pytest
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.job import SEARCH_NAME
 from hf_l3rs.evaluation.plots import is_picture_of
-from hf_l3rs.evaluation.rows import Row, to_csv, write_rows
+from hf_l3rs.evaluation.store import Row, to_csv, write_rows
 from recipes import readme
 from recipes.evidence import stored
 from recipes.evidence.grid_plots import grid_data

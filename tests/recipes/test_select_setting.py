@@ -1,7 +1,7 @@
 import pytest
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.rows import read_rows
+from hf_l3rs.evaluation.store import read_rows
 from hf_l3rs.hub.artifact import load_network
 from recipes import select_setting
 

@@ -2,7 +2,7 @@
 
 import math
 
-from hf_l3rs.evaluation.rows import Row
+from hf_l3rs.evaluation.store import Row
 from recipes.evidence.ablation import variations_table
 
 

@@ -7,7 +7,6 @@ from tests.evaluation.rows import row
 
 def rows(own):
     losses = {"Adam": {10: 1.0, 20: 0.5, 40: 0.25}, "L3RS": own, "L3RS, untrained": {10: 2.0}}
-    losses |= {"Data limit, 3 passes": {10: 0.1}}
     return [
         row(name, task, loss * (1 + 0.1 * task), steps, rate=0.1 if name == "Adam" else None)
         for name, of_name in losses.items()
@@ -37,7 +36,7 @@ def test_a_panel_a_cell_and_one_for_the_speed_up(axes):
     assert first.get_title() == "A. in domain" and second.get_title() == "C. other domain"
     lines = {line.get_label(): line.get_ydata() for line in first.lines}
     assert lines["best tuned baseline"] == pytest.approx([1.1, 0.55, 0.275])
-    assert lines["data limit"] == pytest.approx([0.11]) and lines["untrained L3RS"] == pytest.approx([2.2])
+    assert lines["untrained L3RS"] == pytest.approx([2.2])
     solid, dashed = (line for line in first.lines if line.get_color() == HIGHLIGHT)
     assert solid.get_xdata().tolist() == [10, 20] and solid.get_linestyle() == "-"
     assert dashed.get_xdata().tolist() == [20, 40] and dashed.get_linestyle() == "--"

@@ -48,10 +48,10 @@ def test_one_that_diverges_does_not_stop_the_other():
     assert list(race(task.model, [wild("one"), wild("two")], task)) == [(12, {"one": DIVERGED, "two": DIVERGED})]
 
 
-@pytest.mark.parametrize("contenders", [[], [wild("same"), wild("same")], "data limit"])
+@pytest.mark.parametrize("contenders", [[], [wild("same"), wild("same")], "linear probe"])
 def test_who_cannot_race_is_refused(contenders):
     task = image_task(num_steps=2)
-    if contenders == "data limit":
-        contenders = [Contender("many", wild("many").build, passes=3)]
-    with pytest.raises(ConfigError, match="A race needs contenders"):
+    if contenders == "linear probe":
+        contenders = [Contender("many", wild("many").build, starts_at_probe=True)]
+    with pytest.raises(ConfigError, match="A race needs"):
         next(race(task.model, contenders, task))

@@ -69,7 +69,7 @@ def speed_ups(finals: pd.DataFrame, optimizer: str, baselines: Sequence[str]) ->
     length is chosen anew each time. The resampling is seeded, so that the same rows give the same interval.
 
     Args:
-        finals (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.rows.final_rows`], each run once.
+        finals (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.store.final_rows`], each run once.
         optimizer (`str`): Whose speed-up.
         baselines (`Sequence[str]`): Names of the tuned optimizers.
 

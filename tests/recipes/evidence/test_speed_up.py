@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from hf_l3rs.evaluation.report import summarise, to_markdown
-from hf_l3rs.evaluation.rows import final_rows
-from hf_l3rs.evaluation.speed_up import SpeedUp, speed_ups, steps_for_loss
+from hf_l3rs.evaluation.store import final_rows
+from recipes.evidence.speed_up import SpeedUp, speed_ups, steps_for_loss
 from tests.evaluation.rows import row
 
 
@@ -87,13 +86,3 @@ def test_the_best_of_several_baselines_counts_at_each_length():
     several = [*rows({10: 2.0, 20: 0.5}, {10: 0.5}), *(row("SGD", task, 1.0 + 0.03 * task, 10) for task in range(12))]
     found = speed_ups(final_rows(several), "L3RS", ["Adam", "SGD"])[10]
     assert found.ratio == pytest.approx(2.0) and found.low <= 2.0 <= found.high
-
-
-def test_it_stands_in_the_summary_of_rivals_alone():
-    summaries = summarise(rows(CURVE, {10: 0.5, 20: 0.2}), ["Adam"])
-    ten, twenty = (each for each in summaries if each.optimizer == "L3RS")
-    assert ten.speed_up.ratio == pytest.approx(2.0) and twenty.speed_up.bound == "at least"
-    assert {each.speed_up for each in summaries if each.optimizer == "Adam"} == {None}
-    lines = to_markdown(summaries).splitlines()
-    assert lines[0].endswith("| wins | speed-up (95 %) |")
-    assert "| 2.00 (2.00 to 2.00) |" in lines[3] and "| ≥ 2.00 (≥ 2.00) |" in lines[5]

@@ -19,11 +19,9 @@ NEWEST_PYTHON ?= $(PYTHON)
 NEWEST_TORCH ?= torch
 VERSIONS_TESTS ?= tests/optimizer tests/trainer tests/hub tests/tasks tests/tasks tests/meta/test_checkpoint.py
 VERSIONS_PYTEST := -m pytest -m "not slow and not gpu" $(VERSIONS_TESTS)
-# Folder of the four idx files of Fashion-MNIST, for `make data`.
-FASHION_MNIST ?= /usr/share/datasets/fashion-mnist
 
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu test-versions test-lowest test-newest quality style demo space docs data \
+.PHONY: install test test-slow test-gpu test-versions test-lowest test-newest quality style demo space docs \
 	pretrain meta-train evaluate ablations readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
@@ -82,9 +80,6 @@ space: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file recipes/docs/mkdocs.yml
-
-data: $(VENV)/.installed
-	$(BIN)/python recipes/data/build_fashion_mnist.py $(FASHION_MNIST)
 
 pretrain: $(VENV)/.installed
 	$(BIN)/python recipes/pretrain.py --architecture resnet --output_dir recipes/base_models/resnet-tiny-fashion

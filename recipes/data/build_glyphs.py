@@ -1,4 +1,5 @@
-"""Renders the third image domain: digits and letters of many fonts, in colour, on cluttered grounds.
+"""
+Renders the third image domain: digits and letters of many fonts, in colour, on cluttered grounds.
 
     python recipes/data/build_glyphs.py outputs/glyphs
 
@@ -9,7 +10,6 @@ pyarrow give the same bytes.
 """
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -19,82 +19,46 @@ from PIL import Image, ImageDraw
 
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
-from hf_l3rs.files import write_files
 from hf_l3rs.settings import OptionParser
 from hf_l3rs.tasks.images import load_image_dataset
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes is not installed
 
-from recipes.data.parquet import to_parquet
+from recipes.data.repository import SEED, Split, write_repository
 
 
 SIZE = 32  # pixels of a side
 CANVAS = 128  # what is drawn on, before it is averaged to SIZE
-SEED = 0
 DIGITS, LETTERS = range(0, 10), range(10, 36)
 
 
-class Split(NamedTuple):
-    """What a split is made of: classes, font families (from, to, in 64ths of all), images a class; and its use."""
+class Recipe(NamedTuple):
+    """What a split is made of: classes, font families (from, to, in 64ths of all), images a class."""
 
     classes: range
     families: tuple[int, int]
     count: int
-    use: str
 
 
 SPLITS = {
-    "pretrain": Split(DIGITS, (0, 48), 1000, "training of a base model"),
-    "pretrain_test": Split(DIGITS, (48, 64), 200, "test of a base model"),
-    "meta_train_batches": Split(LETTERS, (0, 20), 500, "training batches of meta-training tasks"),
-    "meta_train_eval": Split(LETTERS, (20, 28), 150, "meta-loss of meta-training tasks"),
-    "validation_batches": Split(LETTERS, (28, 38), 250, "training batches of validation tasks"),
-    "validation_eval": Split(LETTERS, (38, 44), 100, "evaluation of validation tasks"),
-    "test_batches": Split(LETTERS, (44, 56), 300, "training batches of test tasks"),
-    "test_eval": Split(LETTERS, (56, 64), 150, "evaluation of test tasks"),
+    "pretrain": Recipe(DIGITS, (0, 48), 1000),
+    "pretrain_test": Recipe(DIGITS, (48, 64), 200),
+    "meta_train_batches": Recipe(LETTERS, (0, 20), 500),
+    "meta_train_eval": Recipe(LETTERS, (20, 28), 150),
+    "validation_batches": Recipe(LETTERS, (28, 38), 250),
+    "validation_eval": Recipe(LETTERS, (38, 44), 100),
+    "test_batches": Recipe(LETTERS, (44, 56), 300),
+    "test_eval": Recipe(LETTERS, (56, 64), 150),
 }
 
-CARD = """\
----
-license: apache-2.0
-pretty_name: Coloured glyphs, split for meta-training
-task_categories:
-- image-classification
-size_categories:
-- 10K<n<100K
-tags:
-- meta-learning
-- synthetic
-configs:
-- config_name: default
-  data_files:
-{data_files}
-dataset_info:
-  download_size: {num_bytes}
----
-
-# Coloured glyphs, split for meta-training
-
-{total:,} RGB images of {size}x{size} pixels: one of {classes} characters, bright on a dark ground with up to three
-shapes of clutter, at a random size, place and angle, in random colours. They are rendered from drawings of
-{num_families} font families, which are shared out over the splits of the letters, so that a learned optimizer, the
-search for baselines and the final measurement share no family; a base model for them is trained on the digits, whose
-drawings are in no other split.
-
-| split | classes | images a class | font families | images | use |
-|---|---|---|---|---|---|
-{table}
-
-```python
-from datasets import load_dataset
-
-images = load_dataset("{folder}", split="test_eval")
-```
-
-`family` names the font family, one of those whose licences (SIL Open Font License 1.1, Apache License 2.0) are in the
-card of the drawings, `recipes/data/glyph_drawings`. `recipes/data/build_glyphs.py` wrote this folder.
-"""
+TEXT = f"""\
+RGB images of {SIZE}x{SIZE} pixels: one of 36 characters, bright on a dark ground with up to three shapes of clutter,
+at a random size, place and angle, in random colours. The drawings' font families are shared out over the splits of the
+letters, so that a learned optimizer, the search for baselines and the final measurement share no family. A base model
+is trained on the digits, whose drawings are in no other split. The families' licences (SIL Open Font License 1.1,
+Apache License 2.0) are in the card of the drawings, `recipes/data/glyph_drawings`. `recipes/data/build_glyphs.py`
+wrote this folder."""
 
 
 class Drawings(NamedTuple):
@@ -106,7 +70,7 @@ class Drawings(NamedTuple):
 
 def read_drawings(folder: Path) -> Drawings:
     """
-    Reads what draw_glyphs.py wrote.
+    Reads the embedded drawings.
 
     Raises:
         DataError: If the folder cannot be read.
@@ -174,47 +138,26 @@ def render(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def render_split(name: str, families: list[str], drawings: Drawings) -> bytes:
-    """A split as a parquet file, its images in random order."""
-    number, split = list(SPLITS).index(name), SPLITS[name]
-    images, labels, names = [], [], []
-    for label in split.classes:
-        rng = np.random.Generator(np.random.PCG64([SEED, number, label]))
-        for index in range(split.count):
-            family = families[index % len(families)]
-            images.append(render(drawings.masks[family][label], rng))
-            labels.append(label)
-            names.append(family)
-    order = np.random.Generator(np.random.PCG64([SEED, number])).permutation(len(images))
-    return to_parquet(
-        [images[i] for i in order], np.array(labels)[order], drawings.class_names, family=np.array(names)[order]
-    )
-
-
 def build(target: Path, drawings: Drawings) -> None:
     """Writes the data set repository `target`."""
-    pieces, rows, total, num_bytes = share_out(list(drawings.masks)), [], 0, 0
-    for name, split in SPLITS.items():
-        data = render_split(name, pieces[name], drawings)
-        write_files(target, {f"{name}.parquet": data})
-        images = split.count * len(split.classes)
-        print(f"{name}: {images} images, {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()[:16]}")
-        total, num_bytes = total + images, num_bytes + len(data)
-        first, last = (drawings.class_names[split.classes[end]] for end in (0, -1))
-        rows.append(
-            f"| `{name}` | {first}-{last} | {split.count:,} | {len(pieces[name])} | {images:,} | {split.use} |"
+    pieces = share_out(list(drawings.masks))
+    splits = {
+        name: Split(
+            {label: {family: [drawings.masks[family][label]] for family in pieces[name]} for label in recipe.classes},
+            recipe.count,
         )
-    card = CARD.format(
-        data_files="\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in SPLITS),
-        num_bytes=num_bytes,  # `datasets` goes by the card's head whether what it has prepared before still holds
-        total=total,
-        size=SIZE,
-        classes=len(drawings.class_names),
-        num_families=len(drawings.masks),
-        table="\n".join(rows),
-        folder=target,
+        for name, recipe in SPLITS.items()
+    }
+    write_repository(
+        target,
+        splits,
+        drawings.class_names,
+        render,
+        column="family",
+        licence="apache-2.0",
+        title="Coloured glyphs",
+        text=TEXT,
     )
-    write_files(target, {"README.md": card.encode()})
 
 
 def main(argv: list[str] | None = None) -> None:

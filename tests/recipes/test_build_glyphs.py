@@ -9,9 +9,10 @@ import pytest
 
 from hf_l3rs.errors import DataError
 from hf_l3rs.tasks.images import load_image_dataset
-from recipes.data import build_glyphs, draw_glyphs
+from recipes.data import build_glyphs
 
 
+CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "recipes" / "data" / "build_glyphs.py"
 TASK_SPLITS = [name for name, split in build_glyphs.SPLITS.items() if split.classes == build_glyphs.LETTERS]
@@ -24,7 +25,7 @@ def drawings(monkeypatch):
     monkeypatch.setattr(build_glyphs, "SPLITS", few)
     noise = np.random.default_rng(0).integers(0, 256, (32, 36, 6, 6), np.uint8)
     masks = {f"family {number}": dict(enumerate(of_family)) for number, of_family in enumerate(noise)}
-    return build_glyphs.Drawings(masks, list(draw_glyphs.CHARACTERS))
+    return build_glyphs.Drawings(masks, list(CHARACTERS))
 
 
 def test_the_splits_share_no_drawing(drawings, tmp_path):
@@ -62,7 +63,7 @@ def test_too_few_families_are_refused(drawings, tmp_path):
 
 def test_the_embedded_drawings_are_complete():
     drawings = build_glyphs.read_drawings(ROOT / "recipes" / "data" / "glyph_drawings")
-    assert list(drawings.masks) == draw_glyphs.FAMILIES and drawings.class_names == list(draw_glyphs.CHARACTERS)
+    assert len(drawings.masks) == 64 and drawings.class_names == list(CHARACTERS)
     for of_family in drawings.masks.values():
         assert sorted(of_family) == list(range(36))
         assert all(mask.shape == (48, 48) and mask.max() > 200 for mask in of_family.values())
@@ -74,24 +75,3 @@ def test_a_mistake_ends_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(SOURCE), run_name="__main__")
     assert str(exit.value.code).startswith("error: There is no folder")
-
-
-def test_other_fonts_are_refused(tmp_path, monkeypatch):
-    for family in draw_glyphs.FAMILIES:
-        draw_glyphs.font_file(tmp_path, family).parent.mkdir(parents=True)
-        draw_glyphs.font_file(tmp_path, family).write_bytes(b"font")
-        (draw_glyphs.package(tmp_path, family) / "package.json").write_text("{}")
-    monkeypatch.setattr("sys.argv", ["draw_glyphs.py", str(tmp_path), "--target", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as exit:
-        runpy.run_path(str(SOURCE.with_name("draw_glyphs.py")), run_name="__main__")
-    assert "error: the fonts cannot be drawn (the fonts have SHA-256" in str(exit.value.code)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_character_fills_its_drawing():
-    matplotlib = pytest.importorskip("matplotlib")
-    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    for character in "I8W":
-        mask = draw_glyphs.draw(font, character)
-        rows, columns = np.flatnonzero(mask.max(1)), np.flatnonzero(mask.max(0))
-        assert mask.shape == (48, 48) and max(np.ptp(rows), np.ptp(columns)) >= 46

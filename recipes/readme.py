@@ -22,7 +22,7 @@ from scipy import stats
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.plots import is_picture_of, plot_learning_curves
+from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, is_picture_of, plot_learning_curves, pyplot, save_figure
 from hf_l3rs.evaluation.report import best_baseline, rivals_in
 from hf_l3rs.evaluation.store import Row, final_rows, to_csv
 from hf_l3rs.files import write_files
@@ -53,6 +53,8 @@ HEADLINES = {
     "EfficientNet-Lite0, ImageNet, 3.4 M": "l3rs-efficientnet-lite0-fashion",
 }
 HEADLINE_STEPS = 20
+# The L3RS of README's picture.
+FRONT = "l3rs-resnet-tiny-fashion"
 # Pictures of the paper's figure 3, for those that were measured in several settings.
 WITH_GRID = ("l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion", "l3rs-universal-start")
 WARM_START = "warm_start_"
@@ -200,9 +202,35 @@ def results_page(text: str) -> str:
     return with_table(text, "rivals", rivals_table(rivals, HEADLINE_STEPS))
 
 
+def draw_front(path: Path) -> bool:
+    """Draws README's picture, L3RS and the best tuned rival by the length of the run; whether it was of other rows."""
+    rows = read_stored(FRONT)[OWN]
+    found = comparisons(rows)
+    (rival,) = {each.rival for each in found.values()}
+    data = to_csv([row for row in rows if row.optimizer in (OPTIMIZER_NAME, rival)]).encode()
+    if is_picture_of(path, data):
+        return False
+    figure, axis = pyplot().subplots(figsize=(7.2, 3.2), layout="constrained")
+    for name, label, color in (
+        (rival, f"{rival}, its rate searched for each length", MUTED[0]),
+        (OPTIMIZER_NAME, "L3RS, nothing to search", HIGHLIGHT),
+    ):
+        losses = [each.losses[name] for each in found.values()]
+        errors = [each.sem() for each in losses]
+        axis.errorbar(list(found), [each.mean() for each in losses], errors, label=label, color=color, capsize=3)
+    axis.set(xscale="log", yscale="log", xlabel="steps of the fine-tuning run", ylabel="loss on test images")
+    for ticks, values in ((axis.set_xticks, list(found)), (axis.set_yticks, [0.15, 0.2, 0.25, 0.3])):
+        ticks(values, map(str, values))
+        ticks([], minor=True)
+    axis.legend(frameon=False)
+    save_figure(figure, path, data, dpi=110)
+    return True
+
+
 def draw() -> list[Path]:
     """Draws the pictures that are not of the stored rows yet, and returns them."""
-    drawn = []
+    front = RESULTS / "readme.png"
+    drawn = [front] if draw_front(front) else []
     for name in stored_names():
         table = {setting: rows for setting, rows in read_stored(name).items() if setting in SETTINGS}
         first = next(iter(table.values()))

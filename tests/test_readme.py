@@ -1,4 +1,4 @@
-"""What README shows works as it stands there."""
+"""What README shows works as it stands there, with no network and outside of the repository."""
 
 import re
 from pathlib import Path
@@ -6,23 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from transformers import AutoModelForImageClassification, TrainingArguments
+from transformers import ResNetConfig, ResNetForImageClassification, TrainingArguments
+
+from hf_l3rs.cli.main import main
+from hf_l3rs.hub.artifact import released_names
 
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture
 def names(tmp_path, monkeypatch):
-    """What the snippets take for granted."""
-    monkeypatch.chdir(ROOT)
+    """What the snippets take for granted: a ResNet of random weights, and images."""
+    monkeypatch.chdir(tmp_path)
     images, labels = torch.randn(8, 3, 28, 28), torch.arange(8) % 5
-    args = TrainingArguments(str(tmp_path), max_steps=2, report_to="none", disable_tqdm=True, use_cpu=True)
     dataset = [{"pixel_values": image, "labels": int(label)} for image, label in zip(images, labels)]
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
     yield {
-        "model": AutoModelForImageClassification.from_pretrained("recipes/base_models/resnet-tiny-fashion"),
-        "args": args,
+        "model": ResNetForImageClassification(config).eval(),  # as `from_pretrained` returns it
+        "args": TrainingArguments("run", max_steps=2, report_to="none", disable_tqdm=True),
         "dataset": dataset,
         "loader": torch.utils.data.DataLoader(dataset, batch_size=4),
         "batches": [
@@ -33,23 +37,30 @@ def names(tmp_path, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_there_are_snippets():
-    assert len(BLOCKS) == 4
-
-
 @pytest.mark.parametrize("block", BLOCKS)
 def test_snippet(block, names):
     before = [parameter.detach().clone() for parameter in names["model"].parameters()]
     exec("from hf_l3rs import L3RS\n" + block, names)
     if "L3RSTrainer" in block:
         names["trainer"].train()
-    assert not all(torch.equal(old, new) for old, new in zip(before, names["model"].parameters()))
+    after = list(names["model"].parameters())
+    assert not any(torch.equal(old, new.cpu()) for old, new in zip(before, after) if new.dim() > 1)
+    assert all(torch.isfinite(parameter).all() for parameter in after)
 
 
-def test_every_path_and_command_that_is_named_exists():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"(?:recipes|model_cards)/[\w./-]+", text):
-        assert (ROOT / path).exists(), path
+def test_it_is_read_to_its_end():
+    assert len(BLOCKS) == 4 and len(BLOCKS[0].splitlines()) <= 8 and len(TEXT.splitlines()) <= 130
+    assert all(len(row.split("|")) <= 8 for row in TEXT.splitlines() if row.startswith("|"))
+    assert max(len(line) for block in BLOCKS for line in block.splitlines()) <= 100  # no sideways scroll
+
+
+def test_every_name_path_and_command_exists(capsys):
+    paths = re.findall(r"\]\((?!http)([\w./-]+)\)", TEXT) + re.findall(r"`((?:recipes|model_cards)/[\w./-]+)`", TEXT)
+    assert len(paths) >= 7 and all((ROOT / path).exists() for path in paths)
+    assert set(re.findall(r"`(l3rs-[\w-]+)`", TEXT)) <= set(released_names())
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make ([\w-]+)", text, re.MULTILINE):
-        assert f"\n{target}:" in makefile, target
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"`make ([\w-]+)`", TEXT))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert all(f" {command} " in told for command in re.findall(r"hf-l3rs ([\w-]+)", TEXT))

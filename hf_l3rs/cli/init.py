@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_l3rs.tasks.task_arguments import TaskArguments
 
 # Every made L3RS starts from this released one, of other models.
-START = "l3rs-universal-start"
+START = "l3rs-vision"
 
 
 class Plan(NamedTuple):

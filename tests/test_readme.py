@@ -63,4 +63,4 @@ def test_every_name_path_and_command_exists(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     told = capsys.readouterr().out
-    assert all(f" {command} " in told for command in re.findall(r"hf-l3rs ([\w-]+)", TEXT))
+    assert all(f" {command}" in told for command in re.findall(r"hf-l3rs ([\w-]+)", TEXT))

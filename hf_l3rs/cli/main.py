@@ -25,8 +25,8 @@ from hf_l3rs.settings import OptionParser
 
 # Commands whose options are the fields of settings. Their modules take seconds to import, so they come when needed.
 WITH_SETTINGS = {
-    "meta-train": "make a learned optimizer: SETTINGS.yaml, and options that override it",
-    "evaluate": "measure one against tuned optimizers: SETTINGS.yaml, and options that override it",
+    "meta-train": "make a learned optimizer by a settings file",
+    "evaluate": "measure one beside tuned optimizers by a settings file",
 }
 
 

@@ -257,8 +257,3 @@ def test_models_without_a_validation_task_are_counted(images, base_model, caplog
             *make_arguments(images, base_model, {"num_validation_tasks": count}, more_base_models=[base_model]), 0
         )
         assert ("1 of 2 models have no say" in caplog.text) == warns
-
-
-def test_checkpoints_of_one_architecture_do_not_go_with_several():
-    with pytest.raises(ConfigError, match="leave out one of the two"):
-        ModelArguments("a", initial_checkpoints=["random"], more_base_models=["b"])

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hf_l3rs.errors import ConfigError, DataError
-from hf_l3rs.tasks.distribution import Horizon, TaskSource
+from hf_l3rs.tasks.distribution import Horizon, TaskMixture, TaskSource
 from hf_l3rs.tasks.model import RANDOM, InitialStates
-from hf_l3rs.tasks.pools import AUGMENTATIONS, Transform
+from hf_l3rs.tasks.pools import AUGMENTATIONS, Batch, Transform, View, derive_seed, generator
 from tests.meta.problems import make_model, make_pool, make_tasks
 
 
@@ -166,3 +166,64 @@ def test_one_batch_size_to_choose_from_is_no_choice():
         other = several.draw(0, 0, pair)  # the same classes and length, whatever its size
         assert (other.seed, other.num_training_steps) == (task.seed, task.num_training_steps)
         assert torch.equal(other.batches.label_map, task.batches.label_map)
+
+
+def test_members_take_turns():
+    models = [make_model(seed) for seed in range(3)]
+    mixture = TaskMixture([make_tasks(model) for model in models])
+    assert mixture.models == models
+    for generation in range(2):
+        drawn = [mixture.draw(0, generation, pair).model for pair in range(6)]
+        assert {models.index(model) for model in drawn[:3]} == {0, 1, 2} and drawn[:3] == drawn[3:]
+        assert drawn[0] is models[generation]
+
+
+def test_a_draw_is_the_members_own():
+    members = [make_tasks(make_model(seed)) for seed in range(2)]
+    drawn, own = TaskMixture(members).draw(3, 1, 4), members[1].draw(3, 1, 4)
+    assert drawn.seed == own.seed and drawn.num_training_steps == own.num_training_steps
+    assert torch.equal(drawn.batches[0].pixel_values, own.batches[0].pixel_values)
+
+
+def test_a_mixture_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="at least one"):
+        TaskMixture([])
+
+
+def test_members_have_one_horizon_and_any_batch_size():
+    with pytest.raises(ConfigError, match="one horizon, got several"):
+        TaskMixture([make_tasks(), make_tasks(horizon=Horizon(4, 5))])
+    mixture = TaskMixture([make_tasks(batch_size=[4, 8]), make_tasks(batch_size=8)])
+    assert mixture.horizon == Horizon(4, 4)
+    sizes = [len(mixture.draw(0, 0, pair).batches[0].labels) for pair in range(20)]
+    assert set(sizes[::2]) == {4, 8} and set(sizes[1::2]) == {8}
+
+
+def test_a_view_looks_batches_up_and_renumbers_labels():
+    pool = make_pool(num_images=12, num_classes=4)
+    label_map = torch.tensor([-1, 1, -1, 0])
+    rows = [torch.tensor([1, 3]), torch.tensor([5, 7])]
+    view = View(pool, rows, label_map, Transform(inverted=True))
+    assert len(view) == 2
+    for batch, chosen in zip(view, rows):
+        assert torch.equal(batch.pixel_values, -pool.pixel_values[chosen])
+        assert batch.labels.tolist() == [1, 0]
+    assert view[1].to("cpu").labels.tolist() == [1, 0] and isinstance(view[0], Batch)
+
+
+def test_transforms_are_what_they_say():
+    images = torch.arange(24.0).view(1, 2, 3, 4)
+    assert torch.equal(Transform()(images), images)
+    assert torch.equal(Transform(quarter_turns=4)(images), images)
+    assert Transform(quarter_turns=1)(images).shape == (1, 2, 4, 3)
+    assert torch.equal(Transform(channels=(1, 0))(images), images.flip(1))
+
+
+def test_seeds_differ_by_every_part_and_stay_the_same():
+    assert derive_seed(0, "noise", 1, 2) == derive_seed(0, "noise", 1, 2) == 674851391966508135
+    seeds = {derive_seed(*parts) for parts in ((0, 1), (1, 0), (0, 1, 0), ("01", 0), (2**70, 1), (-1, 1))}
+    assert len(seeds) == 6 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_generators_draw_the_same_numbers():
+    assert torch.equal(torch.rand(3, generator=generator(0, "a")), torch.rand(3, generator=generator(0, "a")))

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.pools import Batch
-from hf_l3rs.tasks.unrolled import UnrolledLearner
+from hf_l3rs.tasks.unrolled import UnrolledLearner, clip_to_norm
 from tests.meta.problems import make_model, make_network, make_tasks
 from tests.tiny import tiny_resnet, tiny_vit
 
@@ -123,3 +124,20 @@ def test_batch_norm_is_looked_after_as_in_the_run_that_ships():
     trajectory = run(make_learner(model, network), task)
     assert trajectory.evaluations[NUM_STEPS].loss == pytest.approx(rollout(model, network, task).loss, rel=1e-4)
     assert rollout(model, network, task).loss != rollout(model, make_network(model), task).loss
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_it_is_torchs(max_norm):
+    params = [nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,))]
+    for param in params:
+        param.grad = torch.randn(param.shape, generator=torch.Generator().manual_seed(param.numel()))
+    grads = [param.grad.clone().requires_grad_() for param in params]
+    clipped = clip_to_norm(grads, max_norm)
+    nn.utils.clip_grad_norm_(params, max_norm)
+    torch.testing.assert_close([grad.detach() for grad in clipped], [param.grad for param in params])
+    assert all(torch.isfinite(grad).all() for grad in torch.autograd.grad(sum(c.sum() for c in clipped), grads))
+
+
+def test_without_a_norm_nothing_is_done():
+    grads = [torch.ones(2)]
+    assert clip_to_norm(grads, None) is grads

@@ -5,12 +5,13 @@ import logging
 import os
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 
 from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError, DataError
-from hf_l3rs.tasks.seen_data import check_unseen, describe_data, seen_data
+from hf_l3rs.tasks.seen_data import check_unseen, describe_data, seen_data, splits_overlap
 from hf_l3rs.tasks.task_arguments import TaskArguments
 from tests.meta.problems import make_model
 
@@ -188,3 +189,54 @@ def test_the_evaluations_that_ship_draw_what_meta_training_did_not_see(file, cap
     for stage in settings["meta_training"]:
         check_unseen(describe_data(TaskArguments(stage["datasets"]), seed=0), evaluation, seed=1000)
     assert not caplog.records
+
+
+DISJOINT = [
+    ("train", "test"),
+    ("train", "train.clean"),
+    ("train[:50%]", "train[50%:]"),
+    ("train[10%:20%]", "train[20%:30%]"),
+    ("train[:1_0]", "train[10:]"),
+    ("train[:-10]", "train[-10:]"),
+    ("train[-20:-10]", "train[-10:]"),
+    ("train[:10%]+test", "train[10%:20%] + other"),
+    ("train[:33%](pct1_dropremainder)", "train[33%:](pct1_dropremainder)"),
+]
+OVERLAPPING = [
+    ("train", "train"),
+    ("train", "train[:1]"),
+    ("train[:]", "train[5:]"),
+    ("train[:60%]", "train[40%:]"),
+    ("train[:50%]", "train[50:]"),  # units differ: unknown without the size
+    ("train[:50]", "train[-50:]"),
+    ("train[50:]", "train[:-50]"),
+    (
+        "train[:50%](pct1_dropremainder)",
+        "train[50%:]",
+    ),  # of 150 images, the first ends at 50 and the other starts at 75
+    ("test+train", "train[3:4]"),
+    ("all", "train"),
+    ("train[:10]", "all"),
+    ("train[", "train"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DISJOINT)
+def test_provably_disjoint(one, other):
+    assert not splits_overlap(one, other) and not splits_overlap(other, one)
+
+
+@pytest.mark.parametrize(("one", "other"), OVERLAPPING)
+def test_everything_else_overlaps(one, other):
+    assert splits_overlap(one, other) and splits_overlap(other, one)
+
+
+@pytest.mark.parametrize("size", [113, 150, 1237])
+def test_what_is_called_disjoint_is_for_datasets(size):
+    def rows(split):
+        parts = datasets.ReadInstruction.from_spec(split).to_absolute({name: size for name in names})
+        return {(part.splitname, row) for part in parts for row in range(part.from_, part.to)}
+
+    names = ("train", "test", "other", "train.clean")
+    for one, other in DISJOINT:
+        assert not rows(one) & rows(other), (one, other)

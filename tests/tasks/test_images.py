@@ -1,6 +1,5 @@
 """Data sets become tensors: columns, splits, classes and errors; the embedded data set keeps its promises."""
 
-import re
 import subprocess
 import sys
 import time
@@ -15,7 +14,15 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from hf_l3rs.errors import ArtifactError, DataError, L3RSError
-from hf_l3rs.tasks.images import find_columns, load_image_dataset, load_image_pool, load_image_processor, split_names
+from hf_l3rs.tasks.images import (
+    class_ids,
+    find_columns,
+    load_image_dataset,
+    load_image_pool,
+    load_image_processor,
+    read_labels,
+    split_names,
+)
 
 
 FASHION_MNIST = Path(__file__).parents[2] / "recipes" / "data" / "fashion_mnist"
@@ -85,19 +92,6 @@ class TestLoadImageDataset:
         with pytest.raises(DataError, match="no configuration 'large'.*default"):
             load_image_dataset(folder, name="large", split="odd_name")
 
-    @pytest.mark.parametrize("path", ["./missing", "/missing/folder", "a/b/c"])
-    def test_missing_folder(self, path):
-        with pytest.raises(DataError, match=f"no folder '{path}'"):
-            load_image_dataset(path)
-
-    def test_missing_file(self):
-        with pytest.raises(DataError, match=r"no file 'missing\.parquet'"):
-            load_image_dataset("missing.parquet")
-
-    def test_folder_without_data(self, tmp_path):
-        with pytest.raises(DataError, match="holds no data"):
-            load_image_dataset(tmp_path)
-
     def test_neither_folder_nor_on_the_hub(self, monkeypatch):
         def load_dataset(path, **kwargs):
             raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{path}' doesn't exist on the Hub.")
@@ -133,37 +127,6 @@ class TestLoadImageDataset:
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
             monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
             assert len(load_image_dataset("owner/name")) == 12
-
-    @pytest.mark.parametrize("damage", ["cut", "junk", "empty", "zeros"])
-    def test_a_corrupt_file(self, tmp_path, dataset, damage):
-        file = tmp_path / "data.parquet"
-        dataset.to_parquet(file)
-        whole = file.read_bytes()
-        zeros = whole[:200] + bytes(1000) + whole[1200:]
-        file.write_bytes({"cut": whole[: len(whole) // 2], "junk": b"junk", "empty": b"", "zeros": zeros}[damage])
-        with pytest.raises(DataError, match=r"data\.parquet' cannot be read \(.+\); repair") as error:
-            load_image_dataset(file)
-        assert "\n" not in str(error.value)
-
-    @pytest.mark.parametrize("content", ["---\nconfigs: [\n---\n", CONFIG.format("missing.parquet")])
-    def test_a_bad_readme(self, tmp_path, dataset, content):
-        (tmp_path / "data").mkdir()
-        dataset.to_parquet(tmp_path / "data" / "a.parquet")
-        (tmp_path / "data" / "README.md").write_text(content)
-        with pytest.raises(DataError, match="data' cannot be read") as error:
-            load_image_dataset(tmp_path / "data")
-        assert "\n" not in str(error.value) and len(str(error.value)) < 500
-
-    @pytest.mark.parametrize(
-        "split", ["test", "train+test", "train[", "train[:200%]", "train[100:]", "", " train", "a/b"]
-    )
-    def test_splits_that_are_none(self, tmp_path, dataset, split):
-        dataset.to_parquet(tmp_path / "data.parquet")
-        with pytest.raises(
-            DataError, match=f"data.parquet' (has no|cannot give the) split {re.escape(repr(split))}"
-        ) as error:
-            load_image_dataset(tmp_path / "data.parquet", split=split)
-        assert "\n" not in str(error.value)
 
     def test_a_folder_with_the_name_of_a_loader(self, tmp_path, dataset, monkeypatch):
         """datasets would read the current folder instead."""
@@ -217,34 +180,6 @@ class TestLoadImagePool:
         image_processor.save_pretrained(tmp_path)
         pool = load_image_pool(tmp_path / "data.parquet", tmp_path)
         assert torch.equal(pool.pixel_values, load_image_pool(dataset, image_processor).pixel_values)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"classes": ["dog"]}, "no class 'dog'; the classes are 0 ant, 1 bee, 2 cow"),
-            ({"classes": [3]}, "no class 3"),
-            ({"classes": []}, "no image of the classes"),
-            ({"max_images": 0}, "max_images is 0"),
-        ],
-    )
-    def test_argument_errors(self, dataset, image_processor, arguments, message):
-        with pytest.raises(DataError, match=message):
-            load_image_pool(dataset, image_processor, **arguments)
-
-    @pytest.mark.parametrize("label", [None, -1])
-    def test_unlabelled_images(self, image_processor, label):
-        features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
-        data = datasets.Dataset.from_dict({"image": [gray_image(0)] * 2, "label": [0, label]}, features=features)
-        with pytest.raises(DataError, match="without a label"):
-            load_image_pool(data, image_processor)
-
-    def test_unreadable_image(self, image_processor):
-        features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
-        data = datasets.Dataset.from_dict(
-            {"image": [{"bytes": b"no image", "path": None}], "label": [0]}, features=features
-        )
-        with pytest.raises(DataError, match="image in row 0 of column 'image' cannot be read"):
-            load_image_pool(data, image_processor)
 
     def test_image_processor_without_a_fixed_size(self):
         features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
@@ -335,3 +270,58 @@ class TestFashionMnist:
         monkeypatch.chdir(FASHION_MNIST.parents[2])
         loaded = datasets.load_dataset("recipes/data/fashion_mnist", split="test_eval", cache_dir=str(tmp_path))
         assert len(loaded) == 2500
+
+
+class TestFindColumns:
+    image, number, text = datasets.Image(), datasets.Value("int64"), datasets.Value("string")
+    classes = datasets.ClassLabel(names=["a", "b"])
+
+    @pytest.mark.parametrize(
+        ("columns", "found"),
+        [
+            ({"img": image, "fine_label": classes, "id": number}, ("img", "fine_label")),
+            ({"photo": image, "labels": number, "source_index": number}, ("photo", "labels")),
+            ({"mask": image, "image": image, "label": classes}, ("image", "label")),
+            ({"image": image, "fine_label": classes, "coarse_label": classes}, ("image", "fine_label")),
+        ],
+    )
+    def test_by_type_then_name(self, columns, found):
+        assert find_columns(datasets.Features(columns)) == found
+
+    def test_given(self):
+        features = datasets.Features(a=self.image, b=self.image, c=self.classes, d=self.number)
+        assert find_columns(features, image_column="b", label_column="d") == ("b", "d")
+
+    @pytest.mark.parametrize(
+        ("columns", "given", "message"),
+        [
+            ({"label": classes}, {}, "no image column; its columns are label"),
+            ({"image": image, "text": text}, {}, "no label column.*name one with label_column"),
+            ({"a": image, "b": image, "label": classes}, {}, r"several image columns \(a, b\)"),
+            ({"image": image, "a": classes, "b": classes}, {}, r"several label columns \(a, b\)"),
+            ({"image": image, "label": classes}, {"image_column": "img"}, "no column 'img'.*it has image, label"),
+            ({"image": image, "label": classes}, {"image_column": "label"}, "must hold images"),
+            ({"image": image, "label": text}, {"label_column": "label"}, "must hold class labels or integers"),
+        ],
+    )
+    def test_errors(self, columns, given, message):
+        with pytest.raises(DataError, match=message):
+            find_columns(datasets.Features(columns), **given)
+
+
+def test_class_ids_prefers_names():
+    # Digit data sets name their classes by numbers, which need not be the ids.
+    assert class_ids(["9", "8"], ["9", 1]) == [0, 1]
+
+
+def test_the_list_of_classes_is_not_endless():
+    with pytest.raises(DataError, match="no class 'x'") as error:
+        class_ids([f"class {number}" for number in range(1000)], ["x"])
+    assert len(str(error.value)) < 600
+
+
+def test_numbers_that_are_no_class_ids_are_refused():
+    """Their names would fill the memory."""
+    data = datasets.Dataset.from_dict({"label": [0, 2**40]})
+    with pytest.raises(DataError, match="numbers up to 1099511627776"):
+        read_labels(data, "label")

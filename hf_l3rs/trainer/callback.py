@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import weakref
@@ -14,12 +13,19 @@ import transformers.trainer
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from transformers import SchedulerType, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, SchedulerType, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.optimization import GreedyLR
 
 from hf_l3rs.errors import BindingError, UnsupportedSetupError
 from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.optimizer.parameters import all_named, refuse_sharding, refuse_sparse_modules
+
+
+logger = logging.getLogger(__name__)
+
+# Optimizers that a Trainer has bound to its model: another Trainer may bind them to its own. Those that a user has
+# bound to another model are a mistake there.
+_bound_by_trainer: weakref.WeakSet[L3RS] = weakref.WeakSet()
 
 
 def unwrap_optimizer(optimizer: Any) -> L3RS | None:
@@ -29,132 +35,19 @@ def unwrap_optimizer(optimizer: Any) -> L3RS | None:
     return optimizer if isinstance(optimizer, L3RS) else None
 
 
-logger = logging.getLogger(__name__)
-
-
-def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) -> None:
-    """
-    Holds every group's `lr` where it was before the schedule, and logs so: a warning if the user chose the schedule.
-
-    Args:
-        lr_scheduler (`LambdaLR`, `ReduceLROnPlateau` or `GreedyLR`):
-            What `transformers.get_scheduler` makes, one of these for every `SchedulerType`. Others, which an
-            overridden `create_scheduler` may make, are somebody's choice and left alone.
-        args (`TrainingArguments`): The run's arguments.
-        max_steps (`int`): Length of the run in optimizer steps.
-    """
-    if isinstance(lr_scheduler, LambdaLR):
-        lr_scheduler.lr_lambdas = [_hold for _ in lr_scheduler.lr_lambdas]
-        lr_scheduler._last_lr = list(lr_scheduler.base_lrs)
-        for group, lr in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs):
-            group["lr"] = lr
-    elif isinstance(lr_scheduler, (ReduceLROnPlateau, GreedyLR)):  # these have not moved yet
-        lr_scheduler.min_lrs = [group["lr"] for group in lr_scheduler.optimizer.param_groups]
-        if isinstance(lr_scheduler, GreedyLR):
-            lr_scheduler.max_lrs = list(lr_scheduler.min_lrs)
-    else:
-        return
-    is_default = args.lr_scheduler_type in ("linear", "constant") and not args.get_warmup_steps(max_steps)
-    logger.log(
-        logging.INFO if is_default else logging.WARNING,
-        "L3RS is its own learning rate schedule: lr_scheduler_type='%s' and warmup are not applied; to scale its "
-        "steps over time all the same, pass a scheduler, Trainer(optimizers=(optimizer, scheduler)).",
-        SchedulerType(args.lr_scheduler_type).value,
-    )
-
-
-def _hold(step: int) -> float:
-    return 1.0
-
-
-def refuse_engines(args: TrainingArguments) -> None:
-    """Raises [`~hf_l3rs.errors.UnsupportedSetupError`] if `args` ask for DeepSpeed or FSDP."""
-    active = {"DeepSpeed": bool(args.deepspeed or args.deepspeed_plugin), "FSDP": bool(args.fsdp)}
-    refuse_sharding(*(engine for engine, is_active in active.items() if is_active))
-
-
-def refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:
-    """Raises where the training loss is not in the output of the model itself."""
-    if args.n_gpu > 1:
-        raise UnsupportedSetupError(
-            "L3RS cannot read the training loss under nn.DataParallel, which the Trainer uses for "
-            f"{args.n_gpu} GPUs in one process; launch with `torchrun --nproc_per_node`, show one GPU by "
-            "CUDA_VISIBLE_DEVICES=0, or use hf_l3rs.L3RSTrainer."
-        )
-    # the Trainer itself drops label smoothing for multi-label classification
-    problem_type = getattr(getattr(model, "config", None), "problem_type", None)
-    if args.label_smoothing_factor and problem_type != "multi_label_classification":
-        raise BindingError(
-            f"With label_smoothing_factor={args.label_smoothing_factor} the Trainer computes the loss outside of the "
-            "model, where L3RS cannot see it; use hf_l3rs.L3RSTrainer in place of Trainer, or set it to 0."
-        )
-
-
-def refuse_unseen_loss(is_blind: bool) -> None:
-    """Raises if the first forward passes showed no loss."""
-    if is_blind:
-        raise BindingError(
-            "L3RS saw no training loss in the model's output, as with compute_loss_func or an own compute_loss; "
-            "use hf_l3rs.L3RSTrainer in place of Trainer, which sees every loss."
-        )
-
-
-@functools.cache
-def take_over_clipping() -> None:
-    """Makes every Trainer, from now on, clip the gradients of an L3RS as in its meta-training, and no others."""
-    clip, measure = Trainer._clip_grad_norm, Trainer._get_grad_norm
-
-    @functools.wraps(clip)
-    def clip_grad_norm(self: Trainer, model: nn.Module) -> Any:
-        own = unwrap_optimizer(self.optimizer)
-        return clip(self, model) if own is None else _clip(self, model, own.config.max_grad_norm)
-
-    @functools.wraps(measure)
-    def get_grad_norm(self: Trainer, model: nn.Module, grad_norm: Any = None) -> Any:
-        own = unwrap_optimizer(self.optimizer)
-        if own is not None and grad_norm is None:  # the user's max_grad_norm is 0, so nothing was clipped yet
-            grad_norm = _clip(self, model, own.config.max_grad_norm)
-        return measure(self, model, grad_norm=grad_norm)
-
-    Trainer._clip_grad_norm, Trainer._get_grad_norm = clip_grad_norm, get_grad_norm  # type: ignore[method-assign]
-
-
-def _clip(trainer: Trainer, model: nn.Module, max_norm: float | None) -> torch.Tensor:
-    """Returns the norm of all gradients, which are clipped to `max_norm`, or left alone where that is `None`."""
-    if max_norm is not None:
-        return trainer.accelerator.clip_grad_norm_(model.parameters(), max_norm)
-    trainer.accelerator.unscale_gradients()
-    # clipping to infinity would make every gradient NaN where one is not finite
-    return nn.utils.get_total_norm([param.grad for param in model.parameters() if param.grad is not None])
-
-
-def tell_clipping(args: TrainingArguments, trained_with: float | None) -> None:
-    """Logs whether the user's `max_grad_norm` is not what is used: a warning if the user chose it."""
-    given = args.max_grad_norm
-    if given == trained_with or (trained_with is None and (not given or math.isinf(given))):
-        return
-    logger.log(
-        logging.INFO if given == type(args).max_grad_norm else logging.WARNING,
-        "This L3RS was meta-trained with max_grad_norm=%s, which train() uses in place of %s; to change it, set "
-        "max_grad_norm in the L3RS's config.",
-        trained_with,
-        given,
-    )
-
-
-# Optimizers that a Trainer bound to its model, so that another Trainer may bind them to its own; what a user bound
-# elsewhere is a mistake there.
-_bound_by_trainer: weakref.WeakSet[L3RS] = weakref.WeakSet()
-
-
 def register() -> None:
     """
-    Adds [`L3RSCallback`] to the callbacks of every `Trainer` that is built from now on, once.
-
-    The class is added, not an instance, so that Trainers share nothing. It leaves other optimizers alone.
+    Adds [`L3RSCallback`] to the callbacks of every `Trainer` that is built from now on, once. It does nothing in
+    Trainers with other optimizers. [`unregister`] takes it out again.
     """
     if L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS:
         transformers.trainer.DEFAULT_CALLBACKS.append(L3RSCallback)  # type: ignore[arg-type]
+
+
+def unregister() -> None:
+    """Takes [`L3RSCallback`] out of the callbacks of Trainers to come, until the next unbound L3RS is built."""
+    while L3RSCallback in transformers.trainer.DEFAULT_CALLBACKS:
+        transformers.trainer.DEFAULT_CALLBACKS.remove(L3RSCallback)  # type: ignore[arg-type]
 
 
 class L3RSCallback(TrainerCallback):
@@ -165,13 +58,17 @@ class L3RSCallback(TrainerCallback):
 
     It binds the optimizer to the model and tells it the number of steps, reads the training loss from the model's
     output, and starts the optimizer over at each `train()` that does not resume. The learning rate schedule that the
-    Trainer makes is held at 1.0, as L3RS is its own schedule (a scheduler that you pass is kept), and gradients are
-    clipped as the L3RS was meta-trained with; `args` stay as they are. Logs get `learning_rate`, the root mean square
-    per element of the update, averaged over layers, and `l3rs/step_size_min`, `l3rs/step_size_max` and
-    `l3rs/mixture_<direction>`.
+    Trainer makes is held at 1.0, as L3RS is its own schedule (a scheduler that you pass is kept). In its steps,
+    gradients are clipped as the L3RS was meta-trained with. `args` stay as they are. Logs get `learning_rate`, the
+    root mean square per element of the update, averaged over layers, and `l3rs/step_size_min`, `l3rs/step_size_max`
+    and `l3rs/mixture_<direction>`.
+
+    The draft card that the stock `Trainer.create_model_card` writes names `args.optim`, which no callback can change;
+    that of [`L3RSTrainer`] names L3RS.
 
     Raises:
-        UnsupportedSetupError: Under DeepSpeed, FSDP or `nn.DataParallel`, and for embeddings with sparse gradients.
+        UnsupportedSetupError: Under DeepSpeed, FSDP or `nn.DataParallel`, for embeddings with sparse gradients, and
+            for `load_best_model_at_end` with a model whose checkpoints the Trainer cannot load back.
         BindingError: If optimizer and model do not go together, or the training loss is not in the model's output.
     """
 
@@ -205,27 +102,35 @@ class L3RSCallback(TrainerCallback):
         if own is None or not is_first:
             return
         refuse_engines(args)
+        _refuse_renamed_weights(args, model)
         if self._reads_loss and _needs_loss(own):
-            refuse_hidden_loss(args, model)
+            _refuse_hidden_loss(args, model)
         _begin_run(own, model, state)
         self._first_step = state.global_step
         self._watch(own, model, args)
         # the Trainer makes its scheduler for the prepared optimizer, which wraps the one that a user has
         if not self._has_user_scheduler and getattr(lr_scheduler, "optimizer", None) is not own:
             hold_schedule(lr_scheduler, args, state.max_steps)
-        take_over_clipping()
-        tell_clipping(args, own.config.max_grad_norm)
+        _tell_clipping(args, own.config.max_grad_norm)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         own = unwrap_optimizer(kwargs["optimizer"])
         if own is not None:  # the step before may have been skipped, as after an overflow in float16
             own.loss_observer.clear()
+            _clipping.take_over()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         own = unwrap_optimizer(kwargs["optimizer"])
+        if own is None:
+            return
+        _clipping.give_back()
         # once, as processes ask each other; a loss that is missing later counts as neutral
-        if own is not None and state.global_step == self._first_step and _needs_loss(own):
-            refuse_unseen_loss(own.loss_observer.is_blind(args.device))
+        is_first = state.global_step == self._first_step
+        if is_first and _needs_loss(own) and own.loss_observer.is_blind(args.device):
+            raise BindingError(
+                "L3RS saw no training loss in the model's output, as with compute_loss_func or an own compute_loss; "
+                "use hf_l3rs.L3RSTrainer in place of Trainer, which sees every loss."
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         own, logs = unwrap_optimizer(kwargs["optimizer"]), kwargs["logs"]
@@ -305,4 +210,142 @@ def _warn_of_inflation() -> None:
         "The model ignores num_items_in_batch, so the Trainer's loss and gradients are too large by the number of "
         "accumulation steps (and of processes), and L3RS sees them so; set `model.accepts_loss_kwargs = False` before "
         "building the Trainer, or use hf_l3rs.L3RSTrainer, which does."
+    )
+
+
+def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) -> None:
+    """
+    Holds every group's `lr` where it was before the schedule, and logs so: a warning if the user chose the schedule.
+
+    Args:
+        lr_scheduler (`LambdaLR`, `ReduceLROnPlateau` or `GreedyLR`):
+            What `transformers.get_scheduler` makes, one of these for every `SchedulerType`. Others, which an
+            overridden `create_scheduler` may make, are somebody's choice and left alone.
+        args (`TrainingArguments`): The run's arguments.
+        max_steps (`int`): Length of the run in optimizer steps.
+    """
+    if isinstance(lr_scheduler, LambdaLR):
+        lr_scheduler.lr_lambdas = [_hold for _ in lr_scheduler.lr_lambdas]
+        lr_scheduler._last_lr = list(lr_scheduler.base_lrs)
+        for group, lr in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs):
+            group["lr"] = lr
+    elif isinstance(lr_scheduler, (ReduceLROnPlateau, GreedyLR)):  # these have not moved yet
+        lr_scheduler.min_lrs = [group["lr"] for group in lr_scheduler.optimizer.param_groups]
+        if isinstance(lr_scheduler, GreedyLR):
+            lr_scheduler.max_lrs = list(lr_scheduler.min_lrs)
+    else:
+        return
+    is_default = args.lr_scheduler_type in ("linear", "constant") and not args.get_warmup_steps(max_steps)
+    logger.log(
+        logging.INFO if is_default else logging.WARNING,
+        "L3RS is its own learning rate schedule: lr_scheduler_type='%s' and warmup are not applied; to scale its "
+        "steps over time all the same, pass a scheduler, Trainer(optimizers=(optimizer, scheduler)).",
+        SchedulerType(args.lr_scheduler_type).value,
+    )
+
+
+def _hold(step: int) -> float:
+    return 1.0
+
+
+def refuse_engines(args: TrainingArguments) -> None:
+    """Raises [`~hf_l3rs.errors.UnsupportedSetupError`] if `args` ask for DeepSpeed or FSDP."""
+    active = {"DeepSpeed": bool(args.deepspeed or args.deepspeed_plugin), "FSDP": bool(args.fsdp)}
+    refuse_sharding(*(engine for engine, is_active in active.items() if is_active))
+
+
+def _refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:
+    """Raises where the training loss is not in the output of the model itself."""
+    if args.n_gpu > 1:
+        raise UnsupportedSetupError(
+            "L3RS cannot read the training loss under nn.DataParallel, which the Trainer uses for "
+            f"{args.n_gpu} GPUs in one process; launch with `torchrun --nproc_per_node`, show one GPU by "
+            "CUDA_VISIBLE_DEVICES=0, or use hf_l3rs.L3RSTrainer."
+        )
+    # the Trainer itself drops label smoothing for multi-label classification
+    problem_type = getattr(getattr(model, "config", None), "problem_type", None)
+    if args.label_smoothing_factor and problem_type != "multi_label_classification":
+        raise BindingError(
+            f"With label_smoothing_factor={args.label_smoothing_factor} the Trainer computes the loss outside of the "
+            "model, where L3RS cannot see it; use hf_l3rs.L3RSTrainer in place of Trainer, or set it to 0."
+        )
+
+
+def _refuse_renamed_weights(args: TrainingArguments, model: Any) -> None:
+    """Raises where the Trainer would load of the best checkpoint only the weights whose names in the file are theirs
+    in the model: transformers saves some models, such as ViT, by older names."""
+    if not args.load_best_model_at_end or not isinstance(model, PreTrainedModel):
+        return
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # releases that save the names that the model has
+        return
+    own = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    saved = revert_weight_conversion(model, {name: tensor.to("meta") for name, tensor in own.items()})
+    renamed = own.keys() - saved.keys()
+    if renamed:
+        raise UnsupportedSetupError(
+            f"load_best_model_at_end would mix two checkpoints: {len(renamed)} of the model's {len(own)} weights have "
+            "other names in its checkpoints, and the Trainer does not load those back; set it to False with "
+            f'metric_for_best_model="loss", and load {type(model).__name__}.from_pretrained('
+            "trainer.state.best_model_checkpoint) after training."
+        )
+
+
+class _Clipping:
+    """
+    Has the `Trainer` clip the gradients of an L3RS as in its meta-training, and those of others as before. No callback
+    can do that, so two methods of the class are replaced, from the beginning of a step to its clipping. A step that
+    fails leaves them replaced until the next step of an L3RS has clipped.
+    """
+
+    def __init__(self) -> None:
+        self._own: tuple[Any, Any] | None = None  # the Trainer's
+
+    def take_over(self) -> None:
+        if self._own is not None:
+            return
+        self._own = clip, measure = Trainer._clip_grad_norm, Trainer._get_grad_norm
+
+        def clip_grad_norm(trainer: Trainer, model: nn.Module) -> Any:
+            own = unwrap_optimizer(trainer.optimizer)
+            return clip(trainer, model) if own is None else _clip(trainer, model, own.config.max_grad_norm)
+
+        def get_grad_norm(trainer: Trainer, model: nn.Module, grad_norm: Any = None) -> Any:
+            own = unwrap_optimizer(trainer.optimizer)
+            if own is not None and grad_norm is None:  # the user's max_grad_norm is 0, so nothing was clipped yet
+                grad_norm = _clip(trainer, model, own.config.max_grad_norm)
+            return measure(trainer, model, grad_norm=grad_norm)
+
+        Trainer._clip_grad_norm, Trainer._get_grad_norm = clip_grad_norm, get_grad_norm  # type: ignore[method-assign]
+
+    def give_back(self) -> None:
+        if self._own is not None:
+            Trainer._clip_grad_norm, Trainer._get_grad_norm = self._own  # type: ignore[method-assign]
+            self._own = None
+
+
+_clipping = _Clipping()
+
+
+def _clip(trainer: Trainer, model: nn.Module, max_norm: float | None) -> torch.Tensor:
+    """Returns the norm of all gradients, which are clipped to `max_norm`, or left alone where that is `None`."""
+    if max_norm is not None:
+        return trainer.accelerator.clip_grad_norm_(model.parameters(), max_norm)
+    trainer.accelerator.unscale_gradients()
+    # clipping to infinity would make every gradient NaN where one is not finite
+    return nn.utils.get_total_norm([param.grad for param in model.parameters() if param.grad is not None])
+
+
+def _tell_clipping(args: TrainingArguments, trained_with: float | None) -> None:
+    """Logs whether the user's `max_grad_norm` is not what is used: a warning if the user chose it."""
+    given = args.max_grad_norm
+    if given == trained_with or (trained_with is None and (not given or math.isinf(given))):
+        return
+    logger.log(
+        logging.INFO if given == type(args).max_grad_norm else logging.WARNING,
+        "This L3RS was meta-trained with max_grad_norm=%s, which train() uses in place of %s; to change it, set "
+        "max_grad_norm in the L3RS's config.",
+        trained_with,
+        given,
     )

@@ -32,9 +32,9 @@ class L3RSFactory:
 
     Args:
         l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`]):
-            The learned optimizer: a Hub id, a folder, an L3RS, whose meta-weights and `lr` are used, or the
-            meta-weights.
-        **kwargs: Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where it is a Hub id or a folder.
+            The learned optimizer: the name of a released one, a folder, a Hub id, an L3RS, whose meta-weights and `lr`
+            are used, or the meta-weights.
+        **kwargs: Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where it is to be loaded.
 
     Example:
 
@@ -58,42 +58,32 @@ class L3RSFactory:
             BindingError: If it is another model's.
             UnsupportedSetupError: Under DeepSpeed or FSDP.
         """
-        return own_optimizer(as_optimizer(l3rs, kwargs)).bind(model)
+        return _unbound_twin(_as_optimizer(l3rs, kwargs)).bind(model)
 
 
-def as_optimizer(l3rs: Any, kwargs: dict[str, Any] | None = None) -> L3RS:
-    """
-    Returns the learned optimizer that `l3rs` names or holds.
-
-    Args:
-        l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`]): See [`L3RSFactory`].
-        kwargs (`dict`, *optional*): Arguments of [`L3RS.from_pretrained`] for a Hub id or a folder.
-
-    Raises:
-        ConfigError: If it is nothing of the kind, or has arguments that are not for it.
-    """
+def _as_optimizer(l3rs: Any, kwargs: dict[str, Any]) -> L3RS:
+    """Returns the learned optimizer that `l3rs` names or holds."""
     if isinstance(l3rs, (str, os.PathLike)):
-        return L3RS.from_pretrained(l3rs, **(kwargs or {}))
+        return L3RS.from_pretrained(l3rs, **kwargs)
     if kwargs:
         raise ConfigError(
-            f"The options {', '.join(kwargs)} are for loading a Hub id or a folder, but l3rs is "
+            f"The options {', '.join(kwargs)} are for loading an L3RS by its name, folder or Hub id, but l3rs is "
             f"{type(l3rs).__name__}; leave them out."
         )
     if isinstance(l3rs, L3RS):
         return l3rs
-    if isinstance(l3rs, L3RSNetwork):
-        l3rs = L3RSArtifact(l3rs)
-    if isinstance(l3rs, L3RSArtifact):
-        optimizer = L3RS(network=l3rs.network)
-        optimizer.commit_hash = l3rs.commit_hash
-        return optimizer
-    raise ConfigError(
-        "l3rs must be a Hub id, a folder, an L3RS, an L3RSArtifact or an L3RSNetwork, got "
-        f"{type(l3rs).__name__}; load one by L3RS.from_pretrained(...)."
-    )
+    network = l3rs.network if isinstance(l3rs, L3RSArtifact) else l3rs
+    if not isinstance(network, L3RSNetwork):
+        raise ConfigError(
+            "l3rs must be a name, a folder, a Hub id, an L3RS, an L3RSArtifact or an L3RSNetwork, got "
+            f"{type(l3rs).__name__}; load one by L3RS.from_pretrained(...)."
+        )
+    optimizer = L3RS(network=network)
+    optimizer.commit_hash = getattr(l3rs, "commit_hash", None)
+    return optimizer
 
 
-def own_optimizer(template: L3RS) -> L3RS:
+def _unbound_twin(template: L3RS) -> L3RS:
     """Returns an unbound L3RS with the meta-weights and settings of another, which stays as it is."""
     optimizer = L3RS(
         network=template.network,
@@ -102,7 +92,7 @@ def own_optimizer(template: L3RS) -> L3RS:
         float32_copy=template.float32_copy,
         minimum_fit=template.minimum_fit,
     )
-    optimizer.commit_hash = getattr(template, "commit_hash", None)
+    optimizer.commit_hash = template.commit_hash
     return optimizer
 
 
@@ -116,10 +106,9 @@ class L3RSTrainer(Trainer):
         model (`PreTrainedModel` or `nn.Module`, *optional*): As for `Trainer`.
         args (`TrainingArguments`, *optional*): As for `Trainer`; of the optimizer's own settings none is used.
         l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`], *optional*):
-            The learned optimizer: a Hub id, a folder, an L3RS, whose meta-weights and `lr` are used, or the
-            meta-weights. Without it, `optimizers` must hold one.
+            The learned optimizer, as of [`L3RSFactory`]. Without it, `optimizers` must hold one.
         l3rs_kwargs (`dict`, *optional*):
-            Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where `l3rs` is a Hub id or a folder.
+            Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where `l3rs` is to be loaded.
         **kwargs: Everything else that `Trainer` takes, by keyword.
 
     Raises:
@@ -150,7 +139,7 @@ class L3RSTrainer(Trainer):
             refuse_engines(args)
         register()
         self.l3rs_name = os.fspath(l3rs) if isinstance(l3rs, (str, os.PathLike)) else None
-        self._template = None if l3rs is None else as_optimizer(l3rs, l3rs_kwargs)
+        self._template = None if l3rs is None else _as_optimizer(l3rs, l3rs_kwargs or {})
         super().__init__(model, args, **kwargs)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, L3RSCallback):
@@ -159,7 +148,7 @@ class L3RSTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds and binds an [`L3RS`] of its own for each model, unless `optimizers` held one."""
         if self.optimizer is None and self._template is not None:
-            own = own_optimizer(self._template)
+            own = _unbound_twin(self._template)
             self.optimizer = own.bind(self.model if model is None else model)  # type: ignore[arg-type]
         return super().create_optimizer(model)
 
@@ -194,7 +183,8 @@ def _check_choice(l3rs: Any, optimizer: Any, factory: Any) -> None:
         raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
     if l3rs is None and not isinstance(optimizer, L3RS):
         raise ConfigError(
-            "L3RSTrainer got no learned optimizer; pass l3rs= with a Hub id, a folder or an L3RS, or use Trainer."
+            "L3RSTrainer got no learned optimizer; pass l3rs= with a name, a folder, a Hub id or an L3RS, or use "
+            "Trainer."
         )
 
 

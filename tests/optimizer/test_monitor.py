@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_l3rs import L3RS
 from hf_l3rs.optimizer.config import LONG_RUN
-from tests.tiny import trained_network
+from tests.tiny import tiny_resnet, trained_network
 
 
 def test_skipped_layers_are_counted_and_warned_of_once(caplog):
@@ -70,3 +70,20 @@ def test_a_run_as_it_should_be_is_warned_of_nothing(run, caplog):
 def test_a_trap_is_warned_of_once(run, message, caplog):
     (said,) = warnings_of(caplog, **run)
     assert message in said
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_loss_that_is_not_seen_is_told_with_its_cause(is_training, caplog):
+    """A model as from_pretrained returns it is in evaluation mode, in which its loss is not read."""
+    model = tiny_resnet().train(is_training)
+    optimizer = L3RS(network=trained_network(model)).bind(model, num_training_steps=3)
+    inputs = torch.randn(2, 3, 8, 8)
+    for _ in range(2):
+        loss = model(pixel_values=inputs, labels=torch.arange(2)).loss
+        if is_training:
+            optimizer.loss_observer.clear()  # as of a model that returns no loss
+        loss.backward()
+        with caplog.at_level(logging.WARNING, logger="hf_l3rs"):
+            optimizer.step()
+    (record,) = caplog.records
+    assert ("model.train()" in record.message) != is_training and ("step(loss)" in record.message) == is_training

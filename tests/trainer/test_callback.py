@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_l3rs import L3RS, L3RSCallback
 from hf_l3rs.errors import BindingError
-from hf_l3rs.trainer.callback import register
+from hf_l3rs.trainer.callback import register, unregister
 from tests.tiny import (
     MODELS,
     RandomImages,
@@ -371,6 +371,10 @@ def test_register_is_idempotent(monkeypatch):
         register()
         learned_optimizer(tiny_vit())
     assert transformers.trainer.DEFAULT_CALLBACKS.count(L3RSCallback) == 1
+    unregister()
+    assert L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS
+    L3RS(network=trained_network(tiny_vit()), quiet=True)  # as in meta-training
+    assert L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS
 
 
 def test_unbound_step_is_refused():

@@ -103,7 +103,7 @@ def test_what_is_no_learned_optimizer_is_refused(tmp_path):
     for kwargs, match in (
         ({}, "got NoneType; load one"),
         ({"l3rs": 3}, "got int"),
-        ({"l3rs": trained_network(model), "lr": 2.0}, "options lr are for loading a Hub id or a folder"),
+        ({"l3rs": trained_network(model), "lr": 2.0}, "options lr are for loading"),
     ):
         with pytest.raises(ConfigError, match=match):
             L3RSFactory()(model, **kwargs)

@@ -13,6 +13,7 @@ from tests.tiny import (
     learned_optimizer,
     parameters,
     tiny_resnet,
+    tiny_vit,
     trained_network,
     training_arguments,
 )
@@ -124,3 +125,26 @@ def test_evaluating_in_low_precision_is_fine(precision, tmp_path):
     trainer.train()
     assert raw(trainer).param_groups[0]["step"] == 4
     assert all(param.dtype == torch.float32 for param in trainer.model.parameters())
+
+
+def saving_trainer(model, folder, **args):
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    return stock_trainer(model, folder, **steps, **args)
+
+
+def test_a_best_model_that_would_be_a_mixture_is_refused(tmp_path):
+    """transformers saves a ViT's weights by older names, and the Trainer does not load those back. The way out works;
+    other models are none of this."""
+    trainer = saving_trainer(tiny_vit(), tmp_path / "vit", load_best_model_at_end=True)
+    before = parameters(trainer.model)
+    with pytest.raises(UnsupportedSetupError, match="load_best_model_at_end would mix") as caught:
+        trainer.train()
+    assert_one_sentence(caught)
+    assert_same(parameters(trainer.model), before)
+    trainer = saving_trainer(tiny_vit(), tmp_path / "best", metric_for_best_model="loss")
+    trainer.train()
+    best = type(trainer.model).from_pretrained(trainer.state.best_model_checkpoint)
+    names = [f"checkpoint-{step}" for step in (2, 4)]
+    assert trainer.state.best_model_checkpoint.rpartition("/")[2] in names
+    assert parameters(best).keys() == parameters(trainer.model).keys()
+    saving_trainer(tiny_resnet(), tmp_path / "resnet", load_best_model_at_end=True).train()

@@ -26,13 +26,12 @@ _MODULES = {
     "L3RSNetwork": "optimizer.network",
     "L3RSTrainer": "trainer.l3rs_trainer",
     "LayerSpec": "optimizer.config",
-    "MetaLoss": "meta.candidates",
     "MetaTrainer": "meta.meta_trainer",
     "MetaTrainingArguments": "meta.meta_arguments",
     "ModelArguments": "tasks.task_arguments",
+    "SegmentConfig": "meta.segments",
     "TaskArguments": "tasks.task_arguments",
     "TaskMixture": "tasks.distribution",
-    "WindowConfig": "meta.windows",
     "build_network": "meta.meta_build",
     "build_tasks": "tasks.distribution",
     "describe_layers": "optimizer.layers",
@@ -59,13 +58,12 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "L3RSNetwork",
     "L3RSTrainer",
     "LayerSpec",
-    "MetaLoss",
     "MetaTrainer",
     "MetaTrainingArguments",
     "ModelArguments",
+    "SegmentConfig",
     "TaskArguments",
     "TaskMixture",
-    "WindowConfig",
     "build_network",
     "build_tasks",
     "describe_layers",
@@ -79,13 +77,12 @@ if TYPE_CHECKING:
     from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
     from hf_l3rs.evaluation.job import EvaluationJob
     from hf_l3rs.hub.pretrained import L3RSArtifact
-    from hf_l3rs.meta.candidates import MetaLoss
     from hf_l3rs.meta.evolution import ESConfig
     from hf_l3rs.meta.gradient import GradientConfig
     from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
     from hf_l3rs.meta.meta_build import build_network
     from hf_l3rs.meta.meta_trainer import MetaTrainer
-    from hf_l3rs.meta.windows import WindowConfig
+    from hf_l3rs.meta.segments import SegmentConfig
     from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
     from hf_l3rs.optimizer.directions import Direction
     from hf_l3rs.optimizer.fit import Fit

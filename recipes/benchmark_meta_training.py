@@ -36,12 +36,11 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.meta.candidates import rollout
-from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.checkpoint import METRICS_NAME
+from hf_l3rs.meta.evolution import ESConfig, rollout
 from hf_l3rs.meta.gradient import differentiate
 from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.meta.meta_trainer import MetaTrainer
-from hf_l3rs.meta.run_folder import METRICS_NAME
 from hf_l3rs.settings import OptionParser
 from hf_l3rs.tasks.distribution import Horizon, Setup, Task, TaskDistribution, TaskSource, build_tasks
 from hf_l3rs.tasks.model import InitialStates

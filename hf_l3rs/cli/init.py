@@ -189,13 +189,13 @@ def _measure(training: bytes) -> StepCosts:
     from hf_l3rs.meta.meta_trainer import make_accelerator
     from hf_l3rs.tasks.distribution import build_tasks
 
-    model_args, l3rs_args, task_args, es, windows, _, args = _parsed(ARGUMENTS, training)
+    model_args, l3rs_args, task_args, es, segments, args = _parsed(ARGUMENTS, training)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(args.num_threads)
     try:
         _, tasks, _ = build_tasks(model_args, task_args, es.seed)
         network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
-        return measure_steps(tasks, network, windows.of_whole_runs(), make_accelerator())
+        return measure_steps(tasks, network, segments.of_whole_runs(), make_accelerator())
     finally:
         torch.set_num_threads(num_threads)
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from os.path import isdir
 from pathlib import Path
-from typing import Any
 
 from hf_l3rs.cli.shell import Answer
 from hf_l3rs.errors import CheckpointError, ConfigError, NothingToKeepError
-from hf_l3rs.evaluation.baselines import BASELINES
-from hf_l3rs.evaluation.benchmark import tuned_losses
 from hf_l3rs.hub.artifact import L3RS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.meta.candidates import MetaLoss
+from hf_l3rs.meta.checkpoint import RunFolder
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
-from hf_l3rs.meta.meta_build import build_network, choose_best, run_settings, summary_of_choice
+from hf_l3rs.meta.meta_build import build_network, run_settings, summary_of_choice
 from hf_l3rs.meta.meta_trainer import MetaTrainer, make_accelerator
-from hf_l3rs.meta.processes import Processes
-from hf_l3rs.meta.run_folder import RunFolder
-from hf_l3rs.meta.windows import WindowConfig
-from hf_l3rs.optimizer.network import L3RSNetwork
+from hf_l3rs.meta.segments import SegmentConfig
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
@@ -37,8 +30,7 @@ ARGUMENTS = (
     L3RSArguments,
     TaskArguments,
     ESConfig,
-    WindowConfig,
-    MetaLoss,
+    SegmentConfig,
     MetaTrainingArguments,
 )
 
@@ -75,8 +67,7 @@ def train(
     l3rs_args: L3RSArguments,
     task_args: TaskArguments,
     es: ESConfig,
-    windows: WindowConfig,
-    meta_loss: MetaLoss,
+    segments: SegmentConfig,
     args: MetaTrainingArguments,
 ) -> Path | None:
     """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
@@ -84,46 +75,43 @@ def train(
     accelerator = make_accelerator(args.report_to, args.output_dir)
     folders = {own.output_dir: own.resume_from_checkpoint for _, own in runs}
     for path, resume in {args.output_dir: None, **folders}.items():  # that of a single seed's run is not written over
-        RunFolder(path, args.keep_checkpoints, Processes(accelerator)).check_free(resume)
+        RunFolder(path, args.keep_checkpoints, accelerator).check_free(resume)
     _, tasks, validation = build_tasks(model_args, task_args, es.seed)
     validation_tasks = [validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)]
-
-    @functools.cache  # the same for every seed
-    def references() -> dict[str, float]:
-        return tuned_losses(accelerator, validation_tasks, [BASELINES["Adam cosine"]])
-
-    networks: dict[str, L3RSNetwork] = {}
-    summaries: dict[str, dict[str, Any]] = {}
+    trainers: list[MetaTrainer] = []
+    usable: list[MetaTrainer] = []
     for own_es, own in runs:
-        name, is_last = f"seed {own_es.seed}", len(summaries) == len(runs) - 1
         trainer = MetaTrainer(
             build_network(tasks.models, l3rs_args, model_args, task_args, own_es.seed),
             tasks,
             own_es,
             own,
-            gradient={"gradient": windows.of_whole_runs(), "windows": windows}.get(args.estimator),
-            meta_loss=meta_loss,
+            gradient={"gradient": segments.of_whole_runs(), "segments": segments}.get(args.estimator),
             validation_tasks=validation_tasks,
-            references=references,
             accelerator=make_accelerator(own.report_to, own.output_dir),  # trackers write where it says
             settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
         )
+        trainers.append(trainer)
+        is_last = len(trainers) == len(runs)
         try:
-            networks[name] = trainer.train()
+            trainer.train()
+            usable.append(trainer)
         except NothingToKeepError as error:
-            if is_last and not networks:
+            if is_last and not usable:
                 raise
-            logger.warning("The choice is without %s: %s", name, error)
+            logger.warning("The choice is without seed %d: %s", own_es.seed, error)
         if trainer.was_interrupted or (trainer.was_asked_to_stop and not is_last):
             logger.info("Interrupted; continue with --resume_from_checkpoint last.")
             return None
-        summaries[name] = trainer.summary()
-    best = choose_best(networks, validation_tasks, accelerator) if len(networks) > 1 else next(iter(networks))
+    best = min(usable, key=lambda each: each.progress.best_loss or 0.0)  # several were all validated
     folder = Path(args.output_dir) / L3RS_NAME
     if accelerator.is_main_process:
-        network = networks[best]
-        network.config = network.config.replace(meta_training=summary_of_choice(summaries, best))
-        L3RSArtifact(network).save_pretrained(folder)
+        if len(runs) > 1:
+            losses = {f"seed {each.es.seed}": each.progress.best_loss for each in usable}
+            logger.info("Seed %d is kept, the best by validation losses: %s.", best.es.seed, losses)
+        summary = summary_of_choice([each.summary() for each in trainers], trainers.index(best))
+        best.network.config = best.network.config.replace(meta_training=summary)
+        L3RSArtifact(best.network).save_pretrained(folder)
         logger.info("Saved the L3RS in %s.", folder)
     accelerator.end_training()
     return folder
@@ -142,9 +130,10 @@ def _runs_of_seeds(
                 "as it was, or name another output_dir."
             )
         return [(es, args)]
-    if not num_validation_tasks:
+    if not (num_validation_tasks and args.validation_interval):
         raise ConfigError(
-            "Of several seeds the best on validation tasks is kept, but num_validation_tasks is 0; raise it, or set "
+            "Of several seeds the best on validation tasks is kept, but num_validation_tasks is "
+            f"{num_validation_tasks} and validation_interval {args.validation_interval}; raise what is 0, or set "
             "num_seeds to 1."
         )
     return [

@@ -1,33 +1,46 @@
-"""Checkpoints of a meta-training run: safetensors and JSON, with checksums, in a folder that appears whole or not."""
+"""
+The folder of a meta-training run: its checkpoints, its metrics, and the lock that keeps other runs out.
+
+A checkpoint is safetensors and JSON with a checksum over both, in a folder that appears whole or not at all.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import math
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from hf_l3rs.distributed import on_every_process, on_main_process
 from hf_l3rs.errors import CheckpointError, ConfigError, StorageError
-from hf_l3rs.files import write_folder
+from hf_l3rs.files import PathLike, append_line, write_files, write_folder
 from hf_l3rs.meta.outer import OuterState
 
 
 logger = logging.getLogger(__name__)
 
-TENSORS_NAME = "state.safetensors"
-STATE_NAME = "trainer_state.json"
+TENSORS_NAME, STATE_NAME = "state.safetensors", "trainer_state.json"
+METRICS_NAME, LOCK_NAME = "metrics.jsonl", ".lock"
+
+# In place of a checkpoint's folder: the last intact one that is there.
+LAST = "last"
+
 _FOLDER = re.compile(r"checkpoint-(\d+)")
-_OPTIMIZER, _ESTIMATOR = "optimizer.", "estimator."  # names of tensors begin with these
+_ESTIMATOR = "estimator."  # names of the estimator's tensors begin with this
+_STATE_TENSORS = tuple(name for name in OuterState._fields if name != "generation")
 
 # What is counted over a run.
 NO_COST: dict[str, float] = {
@@ -46,12 +59,12 @@ class Progress:
 
     Args:
         state ([`OuterState`]): Where meta-training stands.
-        settings (`dict`): The settings that the result depends on; another run's checkpoint is refused by them.
-        best_mean (`torch.Tensor`, *optional*): ψ of the best validation so far.
+        settings (`dict`): The settings that the result depends on. A checkpoint with other settings is refused.
+        best_mean (`torch.Tensor`, *optional*): Meta-weights of the best validation so far.
         best_generation (`int`, *optional*): When that was.
         best_loss (`float`, *optional*): Its mean validation loss.
-        references (`dict`): Validation losses of what meta-training is compared with; infinite where it diverged.
-        cost (`dict`): Inner steps, seconds and diverged candidates so far.
+        untrained_loss (`float`, *optional*): Validation loss of an untrained L3RS; absent if it diverged.
+        cost (`dict`): What NO_COST counts, so far.
         carried (`dict`): What the estimator carries over to the next generation: tensors by name.
     """
 
@@ -60,22 +73,139 @@ class Progress:
     best_mean: torch.Tensor | None = None
     best_generation: int | None = None
     best_loss: float | None = None
-    references: dict[str, float] = field(default_factory=dict)
+    untrained_loss: float | None = None
     cost: dict[str, float] = field(default_factory=NO_COST.copy)
     carried: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class RunFolder:
+    """
+    Where a run keeps its checkpoints and metrics. One process writes; if it cannot, all stop.
+
+    Args:
+        path (`str` or `os.PathLike`): The folder; made if absent.
+        keep (`int`): Checkpoints to keep, at least one.
+        accelerator (`Accelerator`): Knows the processes of the run.
+    """
+
+    def __init__(self, path: PathLike, keep: int, accelerator: Accelerator) -> None:
+        self.path = Path(path)
+        self._keep, self._accelerator = keep, accelerator
+
+    def check_free(self, resume: str | None) -> None:
+        """
+        Refuses a folder that [`~RunFolder.opened`] would refuse, before model and images are there.
+
+        Args:
+            resume (`str`, *optional*): As of [`~RunFolder.opened`].
+
+        Raises:
+            CheckpointError: If another run uses the folder, or its checkpoints are there and it is not resumed.
+            StorageError: If the folder cannot be written.
+        """
+
+        def check() -> None:
+            if os.path.exists(self.path):  # false, too, for a name that no file system has, which opened() tells
+                with sole_use(self.path):
+                    self._refuse_another_run(resume)
+
+        on_main_process(self._accelerator, check)
+
+    @contextmanager
+    def opened(self, fresh: Progress, resume: str | None) -> Iterator[Progress]:
+        """
+        Has the folder to itself inside, and gives the progress from which the run goes on.
+
+        Args:
+            fresh ([`Progress`]): That of a new run.
+            resume (`str`, *optional*): A checkpoint's folder, or `"last"` for the last intact one of this folder.
+
+        Raises:
+            CheckpointError:
+                If another run uses the folder or its checkpoints are there, or the one to resume from does not fit.
+            StorageError: If the folder cannot be written.
+        """
+        with ExitStack() as stack:
+
+            def prepare() -> Path | None:
+                stack.enter_context(sole_use(self.path))
+                source = self._find(fresh, resume)
+                generation = 0 if source is None else load_checkpoint(source, fresh).state.generation
+                set_aside_after(self.path, generation)
+                truncate_metrics(self.path, generation)
+                return source
+
+            source = on_main_process(self._accelerator, prepare)
+            loaded: list[Progress] = []
+            if source is not None:
+                on_every_process(self._accelerator, lambda: loaded.append(load_checkpoint(source, fresh)))
+            yield loaded[0] if loaded else fresh
+
+    def save(self, progress: Progress) -> None:
+        """Writes a checkpoint; see [`save_checkpoint`]."""
+        on_main_process(self._accelerator, lambda: save_checkpoint(self.path, progress, self._keep))
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """
+        Adds a generation's metrics as a line of strict JSON: what is not finite is null.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        line = json.dumps(plain_json(dict(metrics)), allow_nan=False)
+        on_main_process(self._accelerator, lambda: append_line(self.path / METRICS_NAME, line))
+
+    def _find(self, fresh: Progress, resume: str | None) -> Path | None:
+        """Returns the checkpoint to resume from, if any; another run's are never written over."""
+        if resume == LAST:
+            if list_checkpoints(self.path):
+                return find_newest_intact(self.path, fresh)
+            logger.info("There is no checkpoint in %s yet; starting anew.", self.path)
+            return None
+        self._refuse_another_run(resume)
+        return None if resume is None else Path(resume)
+
+    def _refuse_another_run(self, resume: str | None) -> None:
+        checkpoints = [] if resume == LAST else list_checkpoints(self.path)
+        if checkpoints and (resume is None or Path(resume).resolve().parent != self.path.resolve()):
+            raise CheckpointError(
+                f"{self.path} already holds {checkpoints[-1].name}; resume with resume_from_checkpoint='last', or "
+                "choose another output_dir."
+            )
+
+
+@contextmanager
+def sole_use(output_dir: Path) -> Iterator[None]:
+    """
+    Makes a run's folder, and keeps other runs out of it until the end, or until the process dies, however it dies.
+
+    Raises:
+        CheckpointError: If another run uses it.
+        StorageError: If it cannot be made or written to.
+    """
+    write_files(output_dir, {})
+    lock = FileLock(output_dir / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"Another run is using {output_dir}; wait until it ends, or choose another output_dir."
+        ) from None
+    except NotImplementedError:
+        logger.warning("%s cannot be locked on this file system; let no other run use it meanwhile.", output_dir)
+    except OSError as error:
+        raise StorageError(f"{output_dir} cannot be written ({error}); choose another output_dir.") from error
+    for rest in output_dir.glob(".checkpoint-*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(rest, ignore_errors=True)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
     """
     Writes `checkpoint-<generation>` and removes all but the last `keep`.
-
-    Args:
-        output_dir (`Path`): The run's folder.
-        progress ([`Progress`]): What to write.
-        keep (`int`): Checkpoints to keep, at least one.
-
-    Returns:
-        `Path`: The checkpoint's folder.
 
     Raises:
         CheckpointError: If it cannot be written, such as on a full disk. Earlier checkpoints are then untouched.
@@ -83,22 +213,24 @@ def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
     folder = output_dir / f"checkpoint-{progress.state.generation}"
     if folder.exists():  # complete, and of the same generation: the same content
         return folder
-    carried = _prefixed(_ESTIMATOR, progress.carried)
-    tensors = safetensors.torch.save({**_tensors(progress.state, progress.best_mean), **carried})
+    tensors = {f"{_ESTIMATOR}{name}": tensor for name, tensor in progress.carried.items()}
+    tensors |= {name: getattr(progress.state, name) for name in _STATE_TENSORS}
+    if progress.best_mean is not None:
+        tensors["best_mean"] = progress.best_mean
+    data = safetensors.torch.save({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
     values = plain_json(
         {
             "generation": progress.state.generation,
             "settings": progress.settings,
             "best_generation": progress.best_generation,
             "best_loss": progress.best_loss,
-            "references": progress.references,
+            "untrained_loss": progress.untrained_loss,
             "cost": progress.cost,
-            "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         }
     )
-    state = json.dumps({"sha256": hashlib.sha256(_canonical(values)).hexdigest(), **values}, indent=2)
+    state = json.dumps({"sha256": _checksum(values, data), **values}, indent=2)
     try:
-        write_folder(folder, {TENSORS_NAME: tensors, STATE_NAME: state.encode()})
+        write_folder(folder, {TENSORS_NAME: data, STATE_NAME: state.encode()})
     except StorageError as error:
         raise CheckpointError(
             f"Checkpoint {folder} could not be written ({error.__cause__}); free some disk space and resume from the "
@@ -117,43 +249,36 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def load_checkpoint(folder: Path, settings: dict[str, Any], like: OuterState | None = None) -> Progress:
+def load_checkpoint(folder: Path, fresh: Progress) -> Progress:
     """
     Reads a checkpoint.
 
     Args:
         folder (`Path`): The checkpoint.
-        settings (`dict`): This run's settings, which must be those of the run that wrote it.
-        like ([`OuterState`], *optional*): A state of this run whose tensors those of the checkpoint must resemble.
-
-    Returns:
-        [`Progress`]
+        fresh ([`Progress`]): That of a new run with the same settings, whose tensors are of the same shapes.
 
     Raises:
         CheckpointError: If it is not a checkpoint, is damaged, or belongs to other settings, named in the message.
     """
-    own_settings = plain_json(settings)
+    own_settings = plain_json(fresh.settings)
     try:
         values = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-        _check_sum(STATE_NAME, values.pop("sha256"), _canonical(values))
-        _check_settings(folder, values["settings"], own_settings)
         data = (folder / TENSORS_NAME).read_bytes()
-        _check_sum(TENSORS_NAME, values["tensors_sha256"], data)
+        if values.pop("sha256") != _checksum(values, data):
+            raise ValueError("it does not have the checksum that it was written with")
+        _check_settings(folder, values["settings"], own_settings)
         tensors = safetensors.torch.load(data)
-        carried = _with_prefix(_ESTIMATOR, tensors)
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_ESTIMATOR)}
-        _check_tensors(own, like, has_best=values["best_generation"] is not None)
-        optimizer = _with_prefix(_OPTIMIZER, tensors)
+        carried = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(_ESTIMATOR)}
+        _check_tensors(tensors, fresh.state, has_best=values["best_generation"] is not None)
         return Progress(
-            state=OuterState(tensors["mean"], values["generation"], optimizer, tensors["average"]),
+            state=OuterState(**{name: tensors[name] for name in _STATE_TENSORS}, generation=values["generation"]),
             settings=own_settings,
             best_mean=tensors.get("best_mean"),
             best_generation=values["best_generation"],
             best_loss=values["best_loss"],
-            references={name: math.inf if loss is None else loss for name, loss in values["references"].items()},
-            # of older checkpoints, whose runs took plain steps as far as they tell
-            cost={"cost_in_plain_steps": values["cost"]["inner_steps"], **values["cost"]},
-            carried=carried,
+            untrained_loss=values["untrained_loss"],
+            cost={name: values["cost"][name] for name in NO_COST},
+            carried={name.removeprefix(_ESTIMATOR): tensor for name, tensor in carried.items()},
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         reason = " ".join((f"no {error}" if isinstance(error, KeyError) else str(error)).split())
@@ -162,17 +287,13 @@ def load_checkpoint(folder: Path, settings: dict[str, Any], like: OuterState | N
         ) from error
 
 
-def load_newest_intact(output_dir: Path, settings: dict[str, Any], like: OuterState | None = None) -> Progress:
+def find_newest_intact(output_dir: Path, fresh: Progress) -> Path:
     """
-    Reads the last checkpoint of a run that can be resumed, and warns of each later one that is damaged.
+    Returns the last checkpoint of a run that can be resumed, and warns of each later one that is damaged.
 
     Args:
         output_dir (`Path`): The run's folder, with at least one checkpoint.
-        settings (`dict`): As of [`load_checkpoint`].
-        like ([`OuterState`], *optional*): As of [`load_checkpoint`].
-
-    Returns:
-        [`Progress`]
+        fresh ([`Progress`]): As of [`load_checkpoint`].
 
     Raises:
         CheckpointError: If none is intact, or the last intact one belongs to other settings.
@@ -180,7 +301,8 @@ def load_newest_intact(output_dir: Path, settings: dict[str, Any], like: OuterSt
     *_, last = checkpoints = list_checkpoints(output_dir)
     for folder in reversed(checkpoints):
         try:
-            return load_checkpoint(folder, settings, like)
+            load_checkpoint(folder, fresh)
+            return folder
         except _DamagedError as error:
             logger.warning("%s Looking for an earlier one.", error)
     raise CheckpointError(
@@ -203,6 +325,30 @@ def set_aside_after(output_dir: Path, generation: int) -> None:
         logger.warning("Resuming from generation %d; %s is kept as %s.", generation, folder.name, aside.name)
 
 
+def truncate_metrics(output_dir: Path, generation: int) -> None:
+    """
+    Drops the lines of generations that will run again, and half a last line, which a process leaves that is killed.
+
+    Raises:
+        CheckpointError: If the file is not a run's.
+        StorageError: If it cannot be written.
+    """
+    path = output_dir / METRICS_NAME
+    if not path.exists():
+        return
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+        lines += [rest] if _is_whole(rest) else []
+        kept = [line for line in lines if _generation_of(line) <= generation]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} does not hold a generation's metrics on every line ({reason}); move it away."
+        ) from error
+    if rest or len(kept) < len(lines):
+        write_files(output_dir, {METRICS_NAME: b"".join(line + b"\n" for line in kept)})
+
+
 def plain_json(values: Any) -> Any:
     """
     Returns values as strict JSON gives them back: tuples become lists, and what is not finite becomes null.
@@ -218,17 +364,17 @@ def plain_json(values: Any) -> Any:
         ) from error
 
 
+def with_earlier_cost(cost: Mapping[str, float], earlier: Mapping[str, Any]) -> dict[str, float]:
+    """Adds what an earlier run cost, by its summary."""
+    return {name: value + earlier.get(name, 0) for name, value in cost.items()}
+
+
 class _DamagedError(CheckpointError):
     """An earlier checkpoint may do."""
 
 
-def _canonical(values: dict[str, Any]) -> bytes:
-    return json.dumps(values, sort_keys=True).encode()
-
-
-def _check_sum(name: str, expected: str, data: bytes) -> None:
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise ValueError(f"{name} does not have the checksum that it was written with")
+def _checksum(values: dict[str, Any], data: bytes) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + data).hexdigest()
 
 
 def _check_settings(folder: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
@@ -240,8 +386,9 @@ def _check_settings(folder: Path, saved: dict[str, Any], own: dict[str, Any]) ->
         )
 
 
-def _check_tensors(tensors: dict[str, torch.Tensor], like: OuterState | None, has_best: bool) -> None:
-    expected = tensors if like is None else _tensors(like, like.mean if has_best else None)
+def _check_tensors(tensors: dict[str, torch.Tensor], like: OuterState, has_best: bool) -> None:
+    expected = {name: getattr(like, name) for name in _STATE_TENSORS}
+    expected |= {"best_mean": like.mean} if has_best else {}
     if tensors.keys() != expected.keys():
         raise ValueError(f"its tensors are {sorted(tensors)} in place of {sorted(expected)}")
     for name, tensor in tensors.items():
@@ -251,17 +398,15 @@ def _check_tensors(tensors: dict[str, torch.Tensor], like: OuterState | None, ha
             raise ValueError(f"{name} is not finite")
 
 
-def _tensors(state: OuterState, best_mean: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    tensors = _prefixed(_OPTIMIZER, state.optimizer)
-    tensors |= {"mean": state.mean, "average": state.average}
-    if best_mean is not None:
-        tensors["best_mean"] = best_mean
-    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+def _is_whole(line: bytes) -> bool:
+    try:
+        return bool(json.loads(line))
+    except (ValueError, RecursionError):
+        return False
 
 
-def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def _with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _generation_of(line: bytes) -> int:
+    generation = json.loads(line)["generation"]
+    if not isinstance(generation, int):
+        raise ValueError(f"generation is {generation!r}")
+    return generation

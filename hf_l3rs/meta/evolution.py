@@ -1,18 +1,24 @@
-"""Natural evolution strategies: an estimate from pairs of candidates (paper, fig. 1 right; details ours)."""
+"""Natural evolution strategies: a meta-gradient from pairs of candidates (paper, fig. 1 right)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
+from torch import nn
 
-from hf_l3rs.meta.candidates import Rollout, Scorer
+from hf_l3rs.distributed import share_out
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterConfig, OuterState
-from hf_l3rs.meta.processes import Processes
+from hf_l3rs.optimizer.config import L3RSConfig
+from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Task, Tasks
+from hf_l3rs.tasks.inner_loop import Autocast, fine_tune, inner_optimizer
 from hf_l3rs.tasks.pools import generator
 from hf_l3rs.validation import Range, check_fields
 
@@ -20,7 +26,7 @@ from hf_l3rs.validation import Range, check_fields
 @dataclass(frozen=True)
 class ESConfig(OuterConfig):
     """
-    Settings of the evolution strategy, beside those of [`OuterConfig`]; all are ours.
+    Settings of the evolution strategy, beside those of [`OuterConfig`].
 
     Args:
         num_pairs (`int`, *optional*, defaults to `10`): Antithetic pairs of a generation: 2 `num_pairs` candidates.
@@ -33,9 +39,7 @@ class ESConfig(OuterConfig):
     num_pairs: int = field(default=10, metadata={"help": "Antithetic pairs of a generation."})
     sigma: float = field(default=0.05, metadata={"help": "Standard deviation of the noise, at first."})
     final_sigma: float | None = field(default=None, metadata={"help": "That at the end; the same by default."})
-    utility: str = field(
-        default="signed_rank", metadata={"help": "signed_rank, centered_rank or pair_difference of meta-losses."}
-    )
+    utility: str = field(default="signed_rank", metadata={"help": "signed_rank or centered_rank of meta-losses."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +55,52 @@ class ESConfig(OuterConfig):
         return self.sigma * (self.final_sigma / self.sigma) ** (generation / self.num_generations)
 
 
+class Rollout(NamedTuple):
+    """
+    A candidate's result on a task.
+
+    Args:
+        loss (`float`): Final evaluation loss, the meta-loss; infinite if the run diverged.
+        accuracy (`float`): Final accuracy; 0 if the run diverged.
+        num_steps (`int`): Inner steps taken.
+    """
+
+    loss: float
+    accuracy: float
+    num_steps: int
+
+
+def rollout(
+    model: nn.Module,
+    network: L3RSNetwork,
+    task: Task,
+    *,
+    device: torch.device | str = "cpu",
+    autocast: Autocast = nullcontext,
+) -> Rollout:
+    """
+    Scores meta-weights on a task with the very optimizer that ships.
+
+    Args:
+        model (`nn.Module`): Holds the weights during the inner loop; its state is overwritten.
+        network ([`L3RSNetwork`]): The meta-weights.
+        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
+        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
+        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+
+    Returns:
+        [`Rollout`]
+    """
+    optimizer = inner_optimizer(model, network, task.num_training_steps)
+    max_grad_norm = network.config.max_grad_norm
+    trajectory = fine_tune(model, task, optimizer, device=device, autocast=autocast, max_grad_norm=max_grad_norm)
+    if not trajectory.diverged:
+        loss, accuracy = trajectory.evaluations[task.num_training_steps]
+        if math.isfinite(loss):
+            return Rollout(loss, accuracy, trajectory.num_steps)
+    return Rollout(math.inf, 0.0, trajectory.num_steps)
+
+
 class Evolution(Estimator):
     """
     The evolution strategy as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a pair of candidates.
@@ -58,8 +108,8 @@ class Evolution(Estimator):
     Args:
         config ([`ESConfig`]): Settings.
         tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What candidates are scored on.
-        scorer ([`Scorer`]): Scores them.
-        processes ([`Processes`]): Share the pairs out.
+        network_config ([`L3RSConfig`]): Of all candidates.
+        accelerator (`Accelerator`): Shares the pairs out; names device and precision.
         task_per_pair (`bool`): Whether each pair has a task of its own, or a generation shares one.
     """
 
@@ -67,26 +117,29 @@ class Evolution(Estimator):
         self,
         config: ESConfig,
         tasks: Tasks,
-        scorer: Scorer,
-        processes: Processes,
+        network_config: L3RSConfig,
+        accelerator: Accelerator,
         *,
-        task_per_pair: bool,
+        task_per_pair: bool = True,
     ) -> None:
-        self.config, self.tasks, self.scorer, self.processes = config, tasks, scorer, processes
-        self.task_per_pair = task_per_pair
+        self.config, self.tasks, self.task_per_pair = config, tasks, task_per_pair
+        self._accelerator, self._network = accelerator, L3RSNetwork(network_config)
 
     def estimate(self, state: OuterState) -> Estimate:
         """Weighs the noise of the pairs by their scores; see [`~hf_l3rs.meta.outer.Estimator.estimate`]."""
-        scores = dict(zip(Rollout._fields, self.scores(state).unbind(-1)))
-        finite = torch.isfinite(scores["meta_loss"])
+        pairs = share_out(self._accelerator, range(self.config.num_pairs), partial(self.score_pair, state))
+        losses, accuracies, num_steps = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
+        finite = torch.isfinite(losses)
+        num_inner_steps = int(num_steps.sum())
         return Estimate(
-            gradient=gradient(self.config, state, scores["meta_loss"]),
+            gradient=gradient(self.config, state, losses),
             num_evaluations=finite.numel(),
             num_diverged=int((~finite).sum()),
-            num_inner_steps=(num_inner_steps := int(scores["num_steps"].sum())),
+            num_inner_steps=num_inner_steps,
             cost_in_plain_steps=num_inner_steps,
             metrics={
-                **{name: float(scores[name][finite].mean()) for name in ("meta_loss", "loss", "accuracy")},
+                "meta_loss": float(losses[finite].mean()),
+                "accuracy": float(accuracies[finite].mean()),
                 "sigma": self.config.sigma_at(state.generation),
             },
         )
@@ -95,19 +148,15 @@ class Evolution(Estimator):
         """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
         return 2 * self.config.num_pairs * num_steps
 
-    def scores(self, state: OuterState) -> torch.Tensor:
-        """Returns the fields of [`Rollout`] for all candidates, of shape `(num_pairs, 2, num_fields)`."""
-        shape = (self.config.num_pairs, 2, len(Rollout._fields))
-        return self.processes.gather(shape, 1, partial(self._score, state))
-
-    def _score(self, state: OuterState, pairs: range) -> torch.Tensor:
-        vectors: list[torch.Tensor] = []
-        tasks: list[Task] = []
-        for pair in pairs:
-            vectors += ask(self.config, state, pair)
-            tasks += [self.tasks.draw(self.config.seed, state.generation, pair if self.task_per_pair else 0)] * 2
-        rollouts = [self.scorer.score(vector, task) for vector, task in zip(vectors, tasks)]
-        return torch.tensor(rollouts, dtype=torch.float64).unflatten(0, (len(pairs), 2))
+    def score_pair(self, state: OuterState, pair: int) -> list[Rollout]:
+        """Returns the results of both candidates of a pair, on one task."""
+        task = self.tasks.draw(self.config.seed, state.generation, pair if self.task_per_pair else 0)
+        device, autocast = self._accelerator.device, self._accelerator.autocast
+        results = []
+        for vector in ask(self.config, state, pair):
+            self._network.load_vector(vector)
+            results.append(rollout(task.model, self._network, task, device=device, autocast=autocast))
+        return results
 
 
 def noise(config: ESConfig, generation: int, pair: int, dimension: int) -> torch.Tensor:
@@ -122,7 +171,10 @@ def ask(config: ESConfig, state: OuterState, pair: int) -> tuple[torch.Tensor, t
 
 
 def gradient(config: ESConfig, state: OuterState, meta_losses: torch.Tensor) -> torch.Tensor:
-    """Returns the estimate Σ_i w_i ε_i / (σ · num_pairs), of shape `(dimension,)`, w from the utilities."""
+    """
+    Returns the estimate Σ_i w_i ε_i / (σ · num_pairs), of shape `(dimension,)`, with w from the utilities of the
+    meta-losses, of shape `(num_pairs, 2)`.
+    """
     weights = UTILITIES[config.utility](meta_losses.double()).to(state.mean.dtype)
     total = torch.zeros_like(state.mean)
     for pair, weight in enumerate(weights.tolist()):
@@ -130,23 +182,15 @@ def gradient(config: ESConfig, state: OuterState, meta_losses: torch.Tensor) -> 
     return total / (config.sigma_at(state.generation) * len(weights))
 
 
-def pair_difference(meta_losses: torch.Tensor) -> torch.Tensor:
-    """Half the difference of each pair, which makes the gradient that of the smoothed meta-loss; heavy-tailed."""
-    finite = torch.isfinite(meta_losses)
-    worst = meta_losses[finite].max() if finite.any() else meta_losses.new_zeros(())
-    losses = torch.where(finite, meta_losses, worst)
-    return (losses[:, 0] - losses[:, 1]) / 2
-
-
 def centered_rank(meta_losses: torch.Tensor) -> torch.Tensor:
-    """Half the difference of the ranks among all candidates, scaled to [-0.5, 0.5]; compares tasks with each other."""
+    """Half the difference of the ranks among all candidates, scaled to [-0.5, 0.5]: where all have one task."""
     ranks = _ranks(_worst_if_not_finite(meta_losses).flatten()).view_as(meta_losses)
     scaled = ranks / max(meta_losses.numel() - 1, 1)
     return (scaled[:, 0] - scaled[:, 1]) / 2
 
 
 def signed_rank(meta_losses: torch.Tensor) -> torch.Tensor:
-    """Sign of each pair's difference times the rank of its size, in [-1, 1]; for pairs with tasks of their own."""
+    """Sign of each pair's difference times the rank of its size, in [-1, 1]: for pairs with tasks of their own."""
     first, second = _worst_if_not_finite(meta_losses).unbind(1)
     difference = torch.where(first == second, 0.0, first - second)
     return difference.sign() * (_ranks(difference.abs()) + 1) / len(difference)
@@ -165,6 +209,5 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
 
 UTILITIES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "centered_rank": centered_rank,
-    "pair_difference": pair_difference,
     "signed_rank": signed_rank,
 }

@@ -1,29 +1,26 @@
-"""What a meta-training will take, from a few steps, or a validation, that are measured before it starts (ours)."""
+"""What a meta-training will take, by a few steps that are measured before it starts."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 
-from hf_l3rs.evaluation.baselines import BASELINES
-from hf_l3rs.evaluation.benchmark import measure
+from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
-from hf_l3rs.meta.outer import Estimator
-from hf_l3rs.meta.processes import Processes
+from hf_l3rs.meta.selection import capped_interval
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import Horizon, Task, TaskDistribution
+from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
 from hf_l3rs.tasks.task_arguments import TaskArguments
 
 
 # Runs of these lengths are measured; what a step more takes is their difference.
 _SHORT, _LONG = 1, 3
-_REFERENCE = BASELINES["Adam cosine"]
 
 
 class StepCosts(NamedTuple):
@@ -51,24 +48,23 @@ class Forecast(NamedTuple):
 
     Args:
         generation_seconds (`float`): Of a generation.
-        validation_seconds (`float`): Of a validation.
-        validation_interval (`int`): Generations between validations; 0 for none.
-        num_before (`int`): Validations, or what is like one, that come before the first generation.
+        validation_seconds (`float`): Of a validation; the first one is of the untrained L3RS.
+        validation_interval (`int`): Generations between validations, as the settings have it; 0 for none.
         num_bytes (`int`): Of the graph of the longest run, beside model and images; 0 where it was not measured.
     """
 
     generation_seconds: float
     validation_seconds: float
     validation_interval: int
-    num_before: int = 0
     num_bytes: int = 0
 
     def seconds(self, num_generations: int) -> float:
         """Returns the time of a run of so many generations."""
+        training = num_generations * self.generation_seconds
         if not self.validation_interval:
-            return num_generations * self.generation_seconds
-        num_validations = self.num_before + math.ceil(num_generations / self.validation_interval)
-        return num_generations * self.generation_seconds + num_validations * self.validation_seconds
+            return training
+        interval = capped_interval(self.validation_interval, num_generations)
+        return training + (1 + math.ceil(num_generations / interval)) * self.validation_seconds
 
 
 def measure_steps(
@@ -86,16 +82,15 @@ def measure_steps(
     short, long = (tasks.with_horizon(Horizon(steps, steps)).draw(0, 0, 0) for steps in (_SHORT, _LONG))
     device = accelerator.device
     short.model.to(device)
-    estimator = MetaGradient(gradient, 0, tasks, network, Processes(accelerator), accelerator)
+    estimator = MetaGradient(gradient, 0, tasks, network, accelerator)
     vector = network.to_vector().detach()
-    adam = _REFERENCE.at(_REFERENCE.learning_rates[0])
     estimator.of_task(vector, short)  # the first time, much is set up that never is again
     with _counted() as small:
         first = _seconds(lambda: estimator.of_task(vector, short), device)
     with _counted() as large:
         further = _seconds(lambda: estimator.of_task(vector, long), device) - first
-    once = _seconds(lambda: measure(short.model, adam, short, device=device), device)
-    plain = _per_step(_seconds(lambda: measure(long.model, adam, long, device=device), device) - once)
+    once = _seconds(lambda: rollout(short.model, network, short, device=device), device)
+    plain = _per_step(_seconds(lambda: rollout(long.model, network, long, device=device), device) - once)
     sizes = sum(small.values()), sum(large.values())
     return StepCosts(
         differentiated=_per_step(further),
@@ -122,27 +117,8 @@ def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validat
         generation_seconds=num_tasks * (steps * costs.differentiated + costs.evaluation),
         validation_seconds=validation,
         validation_interval=validation_interval,
-        num_before=1 + len(_REFERENCE.learning_rates),  # the untrained L3RS, and the tuned reference
         num_bytes=costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes,
     )
-
-
-def forecast_by_pace(
-    estimator: Estimator, validation_tasks: Sequence[Task], validation_interval: int, seconds_per_step: float
-) -> Forecast:
-    """
-    Returns what a meta-training, by whatever estimator, has still to take after the untrained L3RS was validated.
-
-    Args:
-        estimator ([`~hf_l3rs.meta.outer.Estimator`]): Whose generations they are.
-        validation_tasks (`Sequence[Task]`): At least one; as long on average as those that are trained on.
-        validation_interval (`int`): Generations between validations.
-        seconds_per_step (`float`): Of an inner step that is not differentiated, evaluations included, on all processes
-            together.
-    """
-    num_steps = sum(task.num_training_steps for task in validation_tasks)
-    cost = estimator.cost_of_generation(num_steps / len(validation_tasks))
-    return Forecast(cost * seconds_per_step, num_steps * seconds_per_step, validation_interval)
 
 
 def mean_steps(task_args: TaskArguments) -> float:

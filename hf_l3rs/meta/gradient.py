@@ -1,4 +1,4 @@
-"""Meta-gradients: reverse mode through the inner loop, at a hundredth of the cost of evolution (ours)."""
+"""Meta-gradients: reverse mode through the inner loop, at a hundredth of the cost of evolution."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 
+from hf_l3rs.distributed import share_out
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterState
-from hf_l3rs.meta.processes import Processes
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Task, Tasks
 from hf_l3rs.tasks.inner_loop import Evaluation, Trajectory, run
@@ -22,11 +22,165 @@ from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
 from hf_l3rs.validation import Range, check_fields
 
 
-def differentiate(
-    learner: UnrolledLearner, task: Task, points: Sequence[int], segment_steps: int = 0
-) -> tuple[torch.Tensor | None, Trajectory, Snapshot]:
+# A gradient of that many times the norm that it would be clipped to has exploded: its direction is noise.
+EXPLODED = 1e3
+
+# What a differentiated inner step costs, its share of the way back included, in steps that are not differentiated:
+# medians of recipes/benchmark_meta_training.py on the embedded ResNet. Others differ with the model.
+SECOND_ORDER_STEP_COST, FIRST_ORDER_STEP_COST = 3.2, 1.25
+
+
+def step_cost(second_order: bool) -> float:
+    """Returns what a step that is differentiated once costs, in plain ones."""
+    return SECOND_ORDER_STEP_COST if second_order else FIRST_ORDER_STEP_COST
+
+
+@dataclass(frozen=True)
+class GradientConfig:
     """
-    Runs a task, or a window of one, and differentiates the mean of its evaluation losses.
+    Settings of the estimate by reverse mode.
+
+    Args:
+        num_tasks (`int`, *optional*, defaults to `4`): Tasks of a generation.
+        second_order (`bool`, *optional*, defaults to `True`):
+            Whether inner gradients are differentiated, too, or taken as constants, which is cheaper.
+        feature_gradient (`bool`, *optional*, defaults to `False`):
+            Whether the gradient flows through what the network sees, or only through what it decides.
+        max_task_gradient (`float`, *optional*, defaults to `1.0`):
+            Norm that each task's gradient is clipped to, so that no task or model drowns the others.
+        num_evaluations (`int`, *optional*, defaults to `1`):
+            Evaluations, evenly along the run, that the meta-loss is the mean of; 1 is that at the end (paper).
+        segment_steps (`int`, *optional*, defaults to `0`):
+            Inner steps whose graph is held at a time; the others are run again. 0 holds all, which is fastest; the
+            root of the horizon takes least memory, which then grows with the root.
+    """
+
+    num_tasks: int = field(default=4, metadata={"help": "Tasks of a generation."})
+    second_order: bool = field(default=True, metadata={"help": "Differentiate inner gradients, too."})
+    feature_gradient: bool = field(default=False, metadata={"help": "Differentiate what the network sees, too."})
+    max_task_gradient: float = field(default=1.0, metadata={"help": "Norm that a task's gradient is clipped to."})
+    num_evaluations: int = field(default=1, metadata={"help": "Evaluations that the meta-loss is the mean of."})
+    segment_steps: int = field(default=0, metadata={"help": "Inner steps whose graph is held at a time; 0: all."})
+
+    def __post_init__(self) -> None:
+        positive = Range(low=1)
+        rules = {"num_tasks": positive, "num_evaluations": positive, "segment_steps": Range(low=0)}
+        check_fields(self, {**rules, "max_task_gradient": Range(above=0)})
+
+    @property
+    def step_cost(self) -> float:
+        """What a differentiated step costs, in plain ones: segments take every step once more."""
+        return step_cost(self.second_order) + (1 if self.segment_steps else 0)
+
+
+class TaskGradient(NamedTuple):
+    """
+    What one task gives.
+
+    Args:
+        gradient (`torch.Tensor` of shape `(num_meta_parameters,)`): Of the meta-loss; zero if the run diverged.
+        meta_loss (`float`): Mean of the evaluation losses along the run; infinite if it diverged.
+        accuracy (`float`): Final accuracy; 0 if it diverged.
+        num_steps (`int`): Inner steps taken.
+    """
+
+    gradient: torch.Tensor
+    meta_loss: float
+    accuracy: float
+    num_steps: int
+
+
+class MetaGradient(Estimator):
+    """
+    Reverse mode as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a task.
+
+    Args:
+        config ([`GradientConfig`]): Settings.
+        seed (`int`): Of the tasks.
+        tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What is fine-tuned on.
+        network ([`L3RSNetwork`]): Gives the configuration of the meta-weights.
+        accelerator (`Accelerator`): Shares the tasks out; names device and precision.
+    """
+
+    def __init__(
+        self, config: GradientConfig, seed: int, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator
+    ) -> None:
+        self.config, self.seed, self.tasks, self.network = config, seed, tasks, network
+        self._accelerator = accelerator
+
+    def estimate(self, state: OuterState) -> Estimate:
+        """
+        Averages the samples' clipped gradients. Those that exploded or are not finite are left out; where these are
+        most, there is no estimate.
+        """
+        samples = share_out(self._accelerator, range(self.config.num_tasks), partial(self.sample, state))
+        gradients = torch.stack([sample.gradient for sample in samples]).double()
+        figures = torch.tensor([sample[1:] for sample in samples], dtype=torch.float64)
+        meta_loss, accuracy, num_steps = figures.unbind(1)
+        norms, limit = torch.linalg.vector_norm(gradients, dim=1), self.config.max_task_gradient
+        usable = torch.isfinite(meta_loss) & (norms <= EXPLODED * limit)
+        clipped = gradients * (limit / norms.clamp_min(limit))[:, None]
+        num_inner_steps = int(num_steps.sum())
+        means = {"meta_loss": meta_loss, "accuracy": accuracy, "gradient_norm": norms}
+        return Estimate(
+            gradient=clipped[usable].mean(dim=0).to(state.mean.dtype) if 2 * usable.sum() >= len(usable) else None,
+            num_evaluations=self.config.num_tasks,
+            num_diverged=int((~usable).sum()),
+            num_inner_steps=num_inner_steps,
+            cost_in_plain_steps=num_inner_steps * self.config.step_cost,
+            metrics={name: float(values[usable].mean()) for name, values in means.items()},
+        )
+
+    def cost_of_generation(self, num_steps: float) -> float:
+        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
+        return self.config.num_tasks * num_steps * self.config.step_cost
+
+    def sample(self, state: OuterState, index: int) -> TaskGradient:
+        """Returns what one task of a generation gives, on one process."""
+        return self.of_task(state.mean, self.tasks.draw(self.seed, state.generation, index))
+
+    def of_task(self, mean: torch.Tensor, task: Task) -> TaskGradient:
+        """
+        Differentiates a task's meta-loss.
+
+        Args:
+            mean (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
+            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
+        """
+        points = evaluation_points(task.num_training_steps, self.config.num_evaluations)
+        return differentiate(self.learner(task, mean), task, points, self.config.segment_steps)
+
+    def learner(self, task: Task, mean: torch.Tensor, begin: Snapshot | None = None) -> UnrolledLearner:
+        """
+        Returns what a run trains.
+
+        Args:
+            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
+            mean (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
+            begin ([`~hf_l3rs.tasks.unrolled.Snapshot`], *optional*): Where the run is taken up; θ0 by default.
+        """
+        device = self._accelerator.device
+        return UnrolledLearner(
+            task.model,
+            self.network,
+            mean.to(device, copy=True).requires_grad_(),
+            task.num_training_steps,
+            second_order=self.config.second_order,
+            feature_gradient=self.config.feature_gradient,
+            device=device,
+            autocast=self._accelerator.autocast,
+            begin=begin,
+        )
+
+
+def evaluation_points(num_training_steps: int, count: int) -> list[int]:
+    """Returns the steps after which to evaluate, evenly along the run, the last included; fewer in a short run."""
+    return sorted({math.ceil(num_training_steps * (index + 1) / count) for index in range(count)})
+
+
+def differentiate(learner: UnrolledLearner, task: Task, points: Sequence[int], segment_steps: int = 0) -> TaskGradient:
+    """
+    Runs a task, or a part of one, and differentiates the mean of its evaluation losses.
 
     Args:
         learner ([`~hf_l3rs.tasks.unrolled.UnrolledLearner`]): What is trained; its vector requires a gradient.
@@ -35,25 +189,26 @@ def differentiate(
         segment_steps (`int`, *optional*, defaults to `0`): Steps whose graph is held at a time; 0 for all.
 
     Returns:
-        `tuple[torch.Tensor | None, Trajectory, Snapshot]`: The gradient, of the vector's shape, or `None` if the run
-        diverged; what the run gave; and where it ended.
+        [`TaskGradient`]
     """
-    if segment_steps:
-        recorder = _Recorder(learner, segment_steps)
-        trajectory = run(recorder, task, evaluate_at=points)
-        end = learner.snapshot()
-        gradient = None if trajectory.diverged else _recomputed(learner, task, recorder.snapshots, points)
-        return gradient, trajectory, end
-    trajectory = run(learner, task, evaluate_at=points)
-    if trajectory.diverged:
-        return None, trajectory, learner.snapshot()
-    (gradient,) = torch.autograd.grad(torch.stack(learner.evaluation_losses).mean(), learner.vector)
-    return gradient, trajectory, learner.snapshot()
+    recorder = _Recorder(learner, segment_steps) if segment_steps else None
+    trajectory = run(recorder or learner, task, evaluate_at=points)
+    meta_loss, accuracy = _judged(trajectory)
+    if math.isinf(meta_loss):
+        gradient = torch.zeros_like(learner.vector, requires_grad=False)
+    elif recorder is not None:
+        gradient = _recomputed(learner, task, recorder.snapshots, points)
+    else:
+        (gradient,) = torch.autograd.grad(torch.stack(learner.evaluation_losses).mean(), learner.vector)
+    return TaskGradient(gradient.cpu(), meta_loss, accuracy, trajectory.num_steps)
 
 
-def evaluation_points(num_training_steps: int, count: int) -> list[int]:
-    """Returns the steps after which to evaluate, evenly along the run, the last included; fewer in a short run."""
-    return sorted({math.ceil(num_training_steps * (index + 1) / count) for index in range(count)})
+def _judged(trajectory: Trajectory) -> tuple[float, float]:
+    """Meta-loss and final accuracy; infinite and 0 where the run diverged, or has a loss that is not a number."""
+    losses = [evaluation.loss for evaluation in trajectory.evaluations.values()]
+    if trajectory.diverged or not math.isfinite(sum(losses)):
+        return math.inf, 0.0
+    return sum(losses) / len(losses), trajectory.evaluations[trajectory.num_steps].accuracy
 
 
 class _Recorder:
@@ -104,190 +259,3 @@ def _recomputed(
             )
             total += gradient
     return total
-
-
-# A gradient of that many times the norm that it would be clipped to has exploded: its direction is noise.
-EXPLODED = 1e3
-
-# What a differentiated inner step costs, its share of the way back included, in steps that are not differentiated:
-# medians of recipes/benchmark_meta_training.py on the embedded ResNet. Others differ with the model.
-SECOND_ORDER_STEP_COST, FIRST_ORDER_STEP_COST = 3.2, 1.25
-
-
-@dataclass(frozen=True)
-class GradientConfig:
-    """
-    Settings of the estimate by reverse mode; all are ours.
-
-    Args:
-        num_tasks (`int`, *optional*, defaults to `4`): Tasks of a generation.
-        second_order (`bool`, *optional*, defaults to `True`):
-            Whether inner gradients are differentiated, too, or taken as constants, which is cheaper.
-        feature_gradient (`bool`, *optional*, defaults to `False`):
-            Whether the gradient flows through what the network sees, or only through what it decides.
-        max_task_gradient (`float`, *optional*, defaults to `1.0`): Norm that each task's gradient is clipped to.
-        num_evaluations (`int`, *optional*, defaults to `1`):
-            Evaluations, evenly along the run, that the meta-loss is the mean of; 1 is that at the end (paper).
-        segment_steps (`int`, *optional*, defaults to `0`):
-            Inner steps whose graph is held at a time; the others are run again. 0 holds all, which is fastest; the
-            root of the horizon takes least memory, which then grows with the root.
-    """
-
-    num_tasks: int = field(default=4, metadata={"help": "Tasks of a generation."})
-    second_order: bool = field(default=True, metadata={"help": "Differentiate inner gradients, too."})
-    feature_gradient: bool = field(default=False, metadata={"help": "Differentiate what the network sees, too."})
-    max_task_gradient: float = field(default=1.0, metadata={"help": "Norm that a task's gradient is clipped to."})
-    num_evaluations: int = field(default=1, metadata={"help": "Evaluations that the meta-loss is the mean of."})
-    segment_steps: int = field(default=0, metadata={"help": "Inner steps whose graph is held at a time; 0: all."})
-
-    def __post_init__(self) -> None:
-        positive = Range(low=1)
-        rules = {"num_tasks": positive, "num_evaluations": positive, "segment_steps": Range(low=0)}
-        check_fields(self, {**rules, "max_task_gradient": Range(above=0)})
-
-    @property
-    def step_cost(self) -> float:
-        """What a differentiated step costs, in plain ones: segments take every step once more."""
-        once = SECOND_ORDER_STEP_COST if self.second_order else FIRST_ORDER_STEP_COST
-        return once + 1 if self.segment_steps else once
-
-
-class TaskGradient(NamedTuple):
-    """
-    What one task gives.
-
-    Args:
-        gradient (`torch.Tensor` of shape `(dimension,)`): Of the meta-loss; zero if the run diverged.
-        meta_loss (`float`): Mean of the evaluation losses along the run; infinite if it diverged.
-        loss (`float`): Final evaluation loss.
-        accuracy (`float`): Final accuracy.
-        num_steps (`int`): Inner steps taken.
-    """
-
-    gradient: torch.Tensor
-    meta_loss: float
-    loss: float
-    accuracy: float
-    num_steps: int
-
-
-FIGURES = TaskGradient._fields[1:]
-
-
-class MetaGradient(Estimator):
-    """
-    Reverse mode as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a task.
-
-    Args:
-        config ([`GradientConfig`]): Settings.
-        seed (`int`): Of the tasks.
-        tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What is fine-tuned on.
-        network ([`L3RSNetwork`]): Gives the configuration of the meta-weights.
-        processes ([`Processes`]): Share the tasks out.
-        accelerator (`Accelerator`): Names device and precision.
-    """
-
-    def __init__(
-        self,
-        config: GradientConfig,
-        seed: int,
-        tasks: Tasks,
-        network: L3RSNetwork,
-        processes: Processes,
-        accelerator: Accelerator,
-    ) -> None:
-        self.config, self.seed, self.tasks = config, seed, tasks
-        self.network, self.processes = network, processes
-        self._accelerator = accelerator
-
-    def estimate(self, state: OuterState) -> Estimate:
-        """
-        Averages the tasks' clipped gradients. Those that exploded, or are no numbers, count for nothing; where these
-        are most, there is no estimate.
-        """
-        shape = (self.config.num_tasks, len(FIGURES) + len(state.mean))
-        rows = self.processes.gather(shape, 1, partial(self._of_tasks, state))
-        numbers, gradients = rows[:, : -len(state.mean)], rows[:, -len(state.mean) :]
-        meta_loss, loss, accuracy, num_steps = numbers.unbind(1)
-        norms = torch.linalg.vector_norm(gradients, dim=1)
-        usable = torch.isfinite(meta_loss) & ~self.has_exploded(gradients)
-        gradient = self.clipped(gradients[usable]).mean(dim=0).to(state.mean.dtype)
-        means = {"meta_loss": meta_loss, "loss": loss, "accuracy": accuracy, "gradient_norm": norms}
-        return Estimate(
-            gradient=gradient if 2 * usable.sum() >= len(usable) else None,
-            num_evaluations=self.config.num_tasks,
-            num_diverged=int((~usable).sum()),
-            num_inner_steps=(num_inner_steps := int(num_steps.sum())),
-            cost_in_plain_steps=num_inner_steps * self.config.step_cost,
-            metrics={name: float(values[usable].mean()) for name, values in means.items()},
-        )
-
-    def cost_of_generation(self, num_steps: float) -> float:
-        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
-        return self.config.num_tasks * num_steps * self.config.step_cost
-
-    def has_exploded(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Whether each of the gradients, of shape `(num_samples, dimension)`, is not a number, or no use."""
-        return ~(torch.linalg.vector_norm(gradients, dim=1) <= EXPLODED * self.config.max_task_gradient)
-
-    def clipped(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Returns gradients of shape `(num_samples, dimension)`, each clipped to the norm that is allowed."""
-        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-        return gradients * (self.config.max_task_gradient / norms.clamp_min(self.config.max_task_gradient))
-
-    def _of_tasks(self, state: OuterState, indices: range) -> torch.Tensor:
-        tasks = (self.tasks.draw(self.seed, state.generation, index) for index in indices)
-        results = [self.of_task(state.mean, task) for task in tasks]
-        rows = [(torch.tensor(figures, dtype=torch.float64), gradient.double()) for gradient, *figures in results]
-        return torch.stack([torch.cat(row) for row in rows])
-
-    def of_task(self, mean: torch.Tensor, task: Task) -> TaskGradient:
-        """
-        Differentiates a task's meta-loss.
-
-        Args:
-            mean (`torch.Tensor` of shape `(dimension,)`): ψ.
-            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
-
-        Returns:
-            [`TaskGradient`]
-        """
-        learner = self.learner(task, mean)
-        points = evaluation_points(task.num_training_steps, self.config.num_evaluations)
-        gradient, trajectory, _ = differentiate(learner, task, points, self.config.segment_steps)
-        return TaskGradient(torch.zeros_like(mean) if gradient is None else gradient.cpu(), *figures_of(trajectory))
-
-    def learner(
-        self, task: Task, mean: torch.Tensor, begin: Snapshot | None = None, keep_graph: bool = True
-    ) -> UnrolledLearner:
-        """
-        Returns what a run trains.
-
-        Args:
-            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
-            mean (`torch.Tensor` of shape `(dimension,)`): ψ.
-            begin ([`~hf_l3rs.tasks.unrolled.Snapshot`], *optional*): Where the run is taken up.
-            keep_graph (`bool`, *optional*, defaults to `True`): Whether the run is to be differentiated.
-        """
-        device = self._accelerator.device
-        return UnrolledLearner(
-            task.model,
-            self.network,
-            mean.to(device, copy=True).requires_grad_(keep_graph),
-            task.num_training_steps,
-            second_order=self.config.second_order,
-            feature_gradient=self.config.feature_gradient,
-            device=device,
-            autocast=self._accelerator.autocast,
-            begin=begin,
-            keep_graph=keep_graph,
-        )
-
-
-def figures_of(trajectory: Trajectory) -> tuple[float, float, float, int]:
-    """Returns the FIGURES of a run: infinite losses if it diverged, or has a loss that is not a number."""
-    losses = [evaluation.loss for evaluation in trajectory.evaluations.values()]
-    if trajectory.diverged or not math.isfinite(sum(losses)):
-        return math.inf, math.inf, 0.0, trajectory.num_steps
-    final = trajectory.evaluations[trajectory.num_steps]
-    return sum(losses) / len(losses), final.loss, final.accuracy, trajectory.num_steps

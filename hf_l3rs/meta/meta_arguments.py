@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.run_folder import LAST
+from hf_l3rs.meta.checkpoint import LAST
 from hf_l3rs.optimizer.config import FEATURES, STEP_REFERENCES
 from hf_l3rs.optimizer.directions import DIRECTIONS
 from hf_l3rs.optimizer.fit import CARRIES_OVER
@@ -93,15 +93,16 @@ class MetaTrainingArguments:
     Args:
         output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
         estimator (`str`, *optional*, defaults to `"evolution"`):
-            Where the meta-gradient comes from: `"evolution"` (paper); `"gradient"`, reverse mode through the inner
-            loop (ours), for a hundredth of the cost; or `"windows"`, for long horizons (ours), which takes runs a
-            window further in each generation.
+            Where the meta-gradient comes from: `"evolution"` (paper); `"gradient"`, reverse mode through whole runs,
+            for a hundredth of the cost; or `"segments"`, reverse mode for long runs, which takes each run a segment
+            further in every generation.
         num_seeds (`int`, *optional*, defaults to `1`):
             Whole runs, of as many seeds from `seed` on, each with a folder of its own in `output_dir`. The L3RS that
             is best on the validation tasks is kept, at the cost of all.
         task_per_pair (`bool`, *optional*, defaults to `True`):
-            Whether each pair of candidates has a task of its own (ours), or a generation shares one (paper).
-        validation_interval (`int`, *optional*, defaults to `10`): Generations between validations; 0 for none.
+            Whether each pair of candidates has a task of its own, or a generation shares one (paper).
+        validation_interval (`int`, *optional*, defaults to `10`):
+            Generations between validations, and at most a fifth of the run; 0 for none.
         early_stopping_patience (`int`, *optional*, defaults to `0`):
             Validations without improvement after which training stops; 0 never stops early.
         checkpoint_interval (`int`, *optional*, defaults to `10`): Generations between checkpoints; 0 for none.
@@ -109,14 +110,13 @@ class MetaTrainingArguments:
         resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
         num_threads (`int`, *optional*, defaults to `1`):
             CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
-        compile_model (`bool`, *optional*, defaults to `False`): Whether the inner loop's model is compiled.
         report_to (`str`, *optional*):
             A tracker that Accelerate knows, such as `"trackio"`, `"tensorboard"` or `"wandb"`.
         project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
     """
 
     output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
-    estimator: str = field(default="evolution", metadata={"help": "evolution, gradient or windows."})
+    estimator: str = field(default="evolution", metadata={"help": "evolution, gradient or segments."})
     num_seeds: int = field(default=1, metadata={"help": "Runs of other seeds, of which the best is kept."})
     task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
     validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
@@ -125,14 +125,13 @@ class MetaTrainingArguments:
     keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
     num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
-    compile_model: bool = field(default=False, metadata={"help": "Compile the inner loop's model."})
     report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
     project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 
     def __post_init__(self) -> None:
         counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval")
         rules: dict[str, Any] = {name: Range(low=0) for name in counts}
-        rules["estimator"] = ("evolution", "gradient", "windows")
+        rules["estimator"] = ("evolution", "gradient", "segments")
         rules |= {"num_seeds": Range(low=1, high=1000), "keep_checkpoints": Range(low=1)}
         check_fields(self, {**rules, "num_threads": Range(low=1, high=1024)})
         check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")

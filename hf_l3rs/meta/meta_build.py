@@ -1,49 +1,28 @@
-"""
-The best of several seeds (ours). What short meta-training gives depends on the order of its tasks, so that a few short
-runs, and the best of them on validation tasks, may be worth more than one that took as long.
-"""
+"""What a meta-training starts from, what identifies it, and what is kept of several runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from accelerate import Accelerator
 from torch import nn
 
-from hf_l3rs.errors import ConfigError, NothingToKeepError
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.meta.candidates import MetaLoss, Scorer
-from hf_l3rs.meta.checkpoint import NO_COST
+from hf_l3rs.meta.checkpoint import NO_COST, with_earlier_cost
 from hf_l3rs.meta.meta_arguments import L3RSArguments, check_carries_over
-from hf_l3rs.meta.processes import Processes
-from hf_l3rs.meta.summary import with_earlier_cost
-from hf_l3rs.optimizer.config import FEATURES, STRUCTURE, L3RSConfig, LayerSpec
+from hf_l3rs.optimizer.config import STRUCTURE, L3RSConfig, LayerSpec
 from hf_l3rs.optimizer.fit import measure_fit
 from hf_l3rs.optimizer.layers import describe_trainable_layers, match_layers, role_layers
 from hf_l3rs.optimizer.network import L3RSNetwork, embed
-from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.model import resolved_commit
 from hf_l3rs.tasks.seen_data import describe_data
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 
 logger = logging.getLogger(__name__)
-
-# Options that are younger than some checkpoints, which know a run by the settings without them.
-_YOUNGER_OPTIONS: dict[str, dict[str, Any]] = {
-    "l3rs": {
-        "layers_by": "name",
-        "batch_norm_momentum": None,
-        "anneal_long_runs": None,
-        "features": list(FEATURES),
-    },
-    "model": {"more_base_models": [], "trainable": "all"},
-    "tasks": {"batch_sizes": [], "spread_horizons": False},
-}
 
 
 def build_network(
@@ -177,10 +156,6 @@ def run_settings(
         "tasks": dataclasses.asdict(task_args),
         "data": describe_data(task_args, seed),
     }
-    for part, defaults in _YOUNGER_OPTIONS.items():
-        for name, default in defaults.items():
-            if settings[part][name] == default:
-                del settings[part][name]
     revisions = [resolved_commit(model) for model in models]
     if len(models) > 1 and any(revisions):
         settings["model"]["revisions"] = revisions
@@ -189,52 +164,18 @@ def run_settings(
     return settings
 
 
-def choose_best(networks: Mapping[str, L3RSNetwork], tasks: Sequence[Task], accelerator: Accelerator) -> str:
-    """
-    Returns the name of the L3RS with the least mean final loss on some tasks.
-
-    Args:
-        networks (`Mapping[str, L3RSNetwork]`): L3RS for the tasks' model, by name; of equal ones the first is taken.
-        tasks (`Sequence[Task]`): What they are chosen by: validation tasks.
-        accelerator (`Accelerator`): Names device and precision, and shares the tasks out.
-
-    Raises:
-        NothingToKeepError: If every one of them diverged on a task.
-    """
-    for model in dict.fromkeys(task.model for task in tasks):
-        model.to(accelerator.device)
-    processes = Processes(accelerator)
-    losses = {
-        name: Scorer(network.config, MetaLoss(), accelerator).mean_loss(network.to_vector(), tasks, processes)
-        for name, network in networks.items()
-    }
-    best = min(losses, key=lambda name: losses[name])
-    if losses[best] == math.inf:
-        raise NothingToKeepError(
-            f"No L3RS is worth keeping: {', '.join(losses)} all diverged on a validation task; lower learning_rate or "
-            "base_step, and start anew in another output_dir."
-        )
-    if accelerator.is_main_process:
-        told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-        logger.info("Of %d runs %s is kept, the best on %d validation tasks: %s.", len(losses), best, len(tasks), told)
-    return best
-
-
-def summary_of_choice(summaries: Mapping[str, dict[str, Any]], chosen: str) -> dict[str, Any]:
+def summary_of_choice(summaries: Sequence[dict[str, Any]], chosen: int) -> dict[str, Any]:
     """
     Returns the summary of the meta-training that was chosen, at the cost of all, and with their number as
     `chosen_from`. What an L3RS cost that all of them started from is counted once.
 
     Args:
-        summaries (`Mapping[str, dict]`): Of all runs, also of those that gave nothing, by name.
-        chosen (`str`): The one that is kept.
+        summaries (`Sequence[dict]`): Of all runs, also of those that gave nothing.
+        chosen (`int`): Index of the one that is kept.
     """
     summary = summaries[chosen]
     if len(summaries) == 1:
         return summary
     start = with_earlier_cost(NO_COST, summary.get("started_from", {}))  # which each has in its cost
-    costs = {
-        name: sum(each.get(name, 0) for each in summaries.values()) - (len(summaries) - 1) * start[name]
-        for name in NO_COST
-    }
+    costs = {name: sum(each[name] for each in summaries) - (len(summaries) - 1) * start[name] for name in NO_COST}
     return {**summary, **costs, "chosen_from": len(summaries)}

@@ -1,19 +1,31 @@
-"""Which meta-weights are kept: validation on fixed tasks, the best so far, and when to stop looking."""
+"""Which meta-weights are kept: validation on fixed tasks, the best so far, when to stop, and the curve of it all."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
+from hf_l3rs.distributed import share_out
 from hf_l3rs.errors import NothingToKeepError
-from hf_l3rs.meta.candidates import Scorer
-from hf_l3rs.meta.checkpoint import Progress
-from hf_l3rs.meta.processes import Processes
+from hf_l3rs.files import write_files
+from hf_l3rs.meta.checkpoint import METRICS_NAME, Progress
+from hf_l3rs.meta.evolution import rollout
+from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Task
+
+
+CURVE_NAME = "curve.png"
+
+# A curve has at least so many points: short runs are validated more often than `validation_interval` says.
+MIN_VALIDATIONS = 5
 
 
 class Selection:
@@ -22,56 +34,55 @@ class Selection:
 
     Args:
         tasks (`Sequence[Task]`): Fixed tasks on other images; nothing is validated without any.
-        scorer ([`Scorer`]): Scores meta-weights on them.
-        processes ([`Processes`]): Share them out.
-        interval (`int`): Generations between validations; 0 for none.
+        config ([`L3RSConfig`]): Of the meta-weights.
+        accelerator (`Accelerator`): Shares the tasks out; names device and precision.
+        interval (`int`): Generations between validations, at most a fifth of the run; 0 for none.
+        num_generations (`int`): Of the run, after whose last one is always validated.
         patience (`int`): Validations without improvement after which training is over; 0 for never.
-        references (`Callable`, *optional*): Returns losses on the tasks to compare with, by name.
     """
 
     def __init__(
         self,
         tasks: Sequence[Task],
-        scorer: Scorer,
-        processes: Processes,
+        config: L3RSConfig,
+        accelerator: Accelerator,
         *,
         interval: int,
+        num_generations: int,
         patience: int,
-        references: Callable[[], dict[str, float]] | None,
     ) -> None:
         self.tasks = list(tasks)
-        self.interval = interval if self.tasks else 0
-        self._scorer, self._processes = scorer, processes
-        self._patience, self._measure_references = patience, references
+        self.interval = capped_interval(interval, num_generations) if self.tasks else 0
+        self._config, self._accelerator, self._patience = config, accelerator, patience
 
-    def measure_references(self, progress: Progress, foresee: Callable[[float], None] | None = None) -> None:
-        """
-        Measures once in a run what it is compared with: an untrained L3RS, and what was given.
+    def measure_untrained(self, progress: Progress) -> None:
+        """Measures, before the first generation, what meta-training starts from where it starts from nothing."""
+        loss = self.mean_loss(L3RSNetwork(self._config).to_vector())
+        progress.untrained_loss = loss if math.isfinite(loss) else None
 
-        Args:
-            progress ([`Progress`]): Where to keep it.
-            foresee (`Callable`, *optional*):
-                Called in between with the seconds that an inner step of the untrained L3RS takes, on all processes
-                together, evaluations included.
-        """
-        if not self.interval or progress.references:
-            return
-        start = time.perf_counter()
-        losses = {"untrained": self._loss(L3RSNetwork(self._scorer.config).to_vector())}
-        if foresee is not None:
-            foresee((time.perf_counter() - start) / sum(task.num_training_steps for task in self.tasks))
-        losses |= self._measure_references() if self._measure_references is not None else {}
-        progress.references = {name: _infinite_if_not_finite(loss) for name, loss in losses.items()}
-
-    def validate(self, progress: Progress) -> dict[str, float]:
+    def validate(self, progress: Progress) -> dict[str, float | None]:
         """Scores the average, and keeps it if it is the best; returns what is logged."""
-        loss = self._loss(progress.state.average)
+        loss = self.mean_loss(progress.state.average)
         if loss < (math.inf if progress.best_loss is None else progress.best_loss):
             progress.best_loss, progress.best_generation = loss, progress.state.generation
             progress.best_mean = progress.state.average.clone()
-        best = math.inf if progress.best_loss is None else progress.best_loss
-        references = {f"validation_loss_{name}": value for name, value in progress.references.items()}
-        return {"validation_loss": loss, "best_validation_loss": best, **references}
+        return {
+            "validation_loss": loss,
+            "best_validation_loss": progress.best_loss,
+            "validation_loss_untrained": progress.untrained_loss,
+        }
+
+    def mean_loss(self, vector: torch.Tensor) -> float:
+        """Returns the mean final evaluation loss over the tasks, in nats; infinite if one of them diverged."""
+        network = L3RSNetwork(self._config)
+        network.load_vector(vector)
+        device, autocast = self._accelerator.device, self._accelerator.autocast
+
+        def score(task: Task) -> float:
+            return rollout(task.model, network, task, device=device, autocast=autocast).loss
+
+        losses = share_out(self._accelerator, self.tasks, score)
+        return float(torch.tensor(losses, dtype=torch.float64).mean())
 
     def is_over(self, progress: Progress) -> bool:
         """Whether patience has run out. This depends on the progress alone, so that a run that is over stays so."""
@@ -98,9 +109,41 @@ class Selection:
                 "learning_rate or base_step, and start anew in another output_dir."
             )
 
-    def _loss(self, vector: torch.Tensor) -> float:
-        return self._scorer.mean_loss(vector, self.tasks, self._processes)
+
+def capped_interval(interval: int, num_generations: int) -> int:
+    """Returns the generations between validations of a run of so many: a short one has several all the same."""
+    return min(interval, math.ceil(num_generations / MIN_VALIDATIONS))
 
 
-def _infinite_if_not_finite(loss: float) -> float:
-    return loss if math.isfinite(loss) else math.inf
+def draw_curve(folder: Path) -> bool:
+    """
+    Draws the validation loss of a run over generations, beside that of an untrained L3RS, from its metrics.
+
+    Args:
+        folder (`Path`): The run's; `curve.png` is written there.
+
+    Returns:
+        `bool`: Whether it was drawn: not where no validation gave a number, nor without matplotlib.
+    """
+    lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
+    validated = [line for line in lines if line.get("validation_loss") is not None]
+    if not validated or find_spec("matplotlib") is None:
+        return False
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    losses = [line["validation_loss"] for line in validated]
+    axis.plot([line["generation"] for line in validated], losses, "o-", label="L3RS")
+    untrained = validated[-1].get("validation_loss_untrained")
+    if untrained is not None:
+        axis.axhline(untrained, color="gray", linewidth=1.3, label="untrained L3RS")
+    axis.set(xlabel="generation", ylabel="loss on the validation tasks", xlim=(0, None))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_files(folder, {CURVE_NAME: picture.getvalue()})
+    return True

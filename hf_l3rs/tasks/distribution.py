@@ -149,6 +149,9 @@ class Tasks(Protocol):
             pair (`int`): Index of the sample in its generation, or 0 for all where they share one task.
         """
 
+    def with_horizon(self, horizon: Horizon) -> Tasks:
+        """Returns the same tasks with another horizon."""
+
 
 class TaskDistribution:
     """
@@ -318,6 +321,10 @@ class TaskMixture:
     def draw(self, seed: int, generation: int, pair: int) -> Task:
         """See [`Tasks.draw`]. Members come one after another in a generation, and the next one first in the next."""
         return self.members[(generation + pair) % len(self.members)].draw(seed, generation, pair)
+
+    def with_horizon(self, horizon: Horizon) -> TaskMixture:
+        """Returns the same mixture with another horizon."""
+        return TaskMixture([member.with_horizon(horizon) for member in self.members])
 
 
 class Setup(NamedTuple):

@@ -42,7 +42,7 @@ def test_a_settings_file_and_options_make_an_l3rs(run, inputs, tmp_path):
 def test_the_best_of_several_seeds_is_kept(run, inputs, tmp_path):
     """Whole runs, at the cost of all; the first is the one that a single seed makes."""
     settings = write_settings(inputs, tmp_path)
-    several = ["--num_seeds", "2", "--num_validation_tasks", "2", "--validation_interval", "0"]
+    several = ["--num_seeds", "2", "--num_validation_tasks", "2"]
     assert run("meta-train", settings, *several)[0] == 0
     summary = load_network(tmp_path / "out/l3rs").config.meta_training
     costs = [json.loads((tmp_path / f"out/seed-{seed}/metrics.jsonl").read_text())["inner_steps"] for seed in (0, 1)]
@@ -60,11 +60,11 @@ def test_the_best_of_several_seeds_is_kept(run, inputs, tmp_path):
     status, _, err = run("meta-train", settings, *several)
     assert status == 1 and "other already holds checkpoint-1" in err
     status, _, err = run("meta-train", settings, "--num_seeds", "2", "--output_dir", str(tmp_path / "other"))
-    assert status == 1 and "num_validation_tasks is 0; raise it, or set num_seeds to 1" in err
+    assert status == 1 and "num_validation_tasks is 0 " in err
 
 
 def test_a_seed_that_gave_nothing_is_no_choice_but_a_cost(run, inputs, tmp_path, monkeypatch, caplog):
-    several = ["--num_seeds", "2", "--num_validation_tasks", "1", "--validation_interval", "0"]
+    several = ["--num_seeds", "2", "--num_validation_tasks", "1"]
     outcomes = [NothingToKeepError("Nothing."), None, NothingToKeepError("Nothing."), NothingToKeepError("Nothing.")]
 
     def check_outcome(selection, progress):
@@ -89,7 +89,7 @@ def test_trackers_that_write_files_keep_seeds_apart(run, inputs, tmp_path):
 
 def test_a_stop_in_the_last_generation_of_a_seed_begins_no_other(run, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_l3rs.meta.meta_trainer.MetaTrainer._all_agree_to_stop", ask_to_stop)
-    several = ["--num_seeds", "2", "--num_validation_tasks", "1", "--validation_interval", "0"]
+    several = ["--num_seeds", "2", "--num_validation_tasks", "1"]
     assert run("meta-train", write_settings(inputs, tmp_path), *several)[0] == 0
     assert (tmp_path / "out/seed-0/checkpoint-1").is_dir() and not (tmp_path / "out/seed-1").exists()
     assert not (tmp_path / "out/l3rs").exists()

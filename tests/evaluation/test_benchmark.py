@@ -15,7 +15,7 @@ from hf_l3rs.evaluation.benchmark import (
     tuned_losses,
 )
 from hf_l3rs.evaluation.store import RowStore, Run, read_rows
-from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.evaluation.rows import row

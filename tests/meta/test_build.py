@@ -9,8 +9,9 @@ from torch import nn
 from hf_l3rs import L3RS, describe_layers
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.meta_arguments import L3RSArguments
-from hf_l3rs.meta.meta_build import build_network, layers_to_know, run_settings, warm_start
+from hf_l3rs.meta.checkpoint import NO_COST
+from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
+from hf_l3rs.meta.meta_build import build_network, layers_to_know, run_settings, summary_of_choice, warm_start
 from hf_l3rs.optimizer.config import FEATURES, STRUCTURE
 from hf_l3rs.optimizer.layers import role_layers
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
@@ -163,11 +164,6 @@ def test_what_cannot_be_known_by_role_or_by_name_is_refused(tmp_path):
         build_network([nn.Linear(2, 2), nn.Linear(2, 2)], L3RSArguments(), MODEL, TASKS, seed=0)
 
 
-def test_a_run_that_is_older_than_an_option_goes_on():
-    settings = run_settings(L3RSArguments(), MODEL, TASKS, 0)["l3rs"]
-    assert not {"layers_by", "batch_norm_momentum", "anneal_long_runs"} & settings.keys()
-
-
 def test_several_models_are_known_by_their_commits():
     several = ModelArguments("org/one", more_base_models=["org/two"])
     models = [tiny_resnet(), tiny_vit()]
@@ -177,3 +173,47 @@ def test_several_models_are_known_by_their_commits():
     models[1].config._commit_hash = "a" * 40
     assert run_settings(L3RSArguments(), several, TASKS, 0, models)["model"]["revisions"] == [None, "a" * 40]
     assert "revisions" not in run_settings(L3RSArguments(), MODEL, TASKS, 0, models[1:])["model"]
+
+
+@pytest.mark.parametrize("start", [{}, dict.fromkeys(NO_COST, 8)])
+def test_the_choice_of_several_runs_has_the_cost_of_all_and_of_their_start_once(start):
+    more = {"started_from": start} if start else {}
+    summaries = [
+        {"seed": seed, **{name: cost + start.get(name, 0) for name in NO_COST}, **more}
+        for seed, cost in enumerate((10, 20))
+    ]
+    summary = summary_of_choice(summaries, 1)
+    assert (summary["seed"], summary["chosen_from"], summary.get("started_from", {})) == (1, 2, start)
+    assert summary["inner_steps"] == summary["seconds"] == 30 + start.get("inner_steps", 0)
+    assert summary_of_choice(summaries[:1], 0) == summaries[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_sizes": 32},
+        {"hidden_sizes": [32, 0]},
+        {"directions": ["adam", "lion"]},
+        {"embedding_size": 2.5},
+        {"base_step": float("nan")},
+        {"adam_betas": [0.9, 1.0]},
+        {"max_grad_norm": "none"},
+        {"layers_by": None},
+        {"initial_l3rs": 3},
+        {"output_dir": None},
+        {"task_per_pair": "perhaps"},
+        {"estimator": "windows"},
+        {"validation_interval": -1},
+        {"checkpoint_interval": None},
+        {"keep_checkpoints": 0},
+        {"num_threads": 10**9},
+        {"report_to": ["wandb", "tensorboard"]},
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_type_or_range_are_named_with_what_is_allowed(changes):
+    ((name, value),) = changes.items()
+    kind = L3RSArguments if name in L3RSArguments.__dataclass_fields__ else MetaTrainingArguments
+    with pytest.raises(ConfigError, match=rf"{kind.__name__}\.{name} must be .*, got ") as error:
+        kind(**changes)
+    assert "\n" not in str(error.value)

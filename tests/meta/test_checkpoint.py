@@ -1,56 +1,61 @@
+"""A run's folder: checkpoints that are whole or told apart, one run at a time, and a log without gaps."""
+
 import hashlib
 import json
+import logging
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
+import filelock
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load, save
 
-from hf_l3rs.errors import CheckpointError, ConfigError
+from hf_l3rs.errors import CheckpointError, ConfigError, StorageError
 from hf_l3rs.meta.checkpoint import (
+    METRICS_NAME,
     STATE_NAME,
     TENSORS_NAME,
     Progress,
+    RunFolder,
+    find_newest_intact,
     list_checkpoints,
     load_checkpoint,
-    load_newest_intact,
     plain_json,
     save_checkpoint,
     set_aside_after,
+    sole_use,
+    truncate_metrics,
 )
-from hf_l3rs.meta.outer import OuterState
+from hf_l3rs.meta.outer import OuterConfig, OuterState
+
+
+SETTINGS = {"es": {"sigma": 0.1}, "seed": 0}
+FRESH = Progress(OuterState.start(torch.zeros(3)), SETTINGS)
 
 
 def progress_at(generation, **changes):
-    state = OuterState(
-        torch.arange(3.0) + generation, generation, {"exp_avg": torch.ones(3), "step": torch.tensor(2.0)}
-    )
-    return Progress(state, {"es": {"sigma": 0.1}, "seed": 0}, **changes)
+    state = OuterState.start(torch.arange(3.0) + generation, generation - 1).move(OuterConfig(), torch.ones(3))
+    return Progress(state, SETTINGS, **changes)
 
 
 def test_round_trip(tmp_path):
-    progress = progress_at(7, best_mean=torch.zeros(3), best_generation=5, best_loss=0.25, references={"adam": 0.3})
+    progress = progress_at(7, best_mean=torch.zeros(3), best_generation=5, best_loss=0.25, untrained_loss=0.5)
     progress.cost["inner_steps"] = 42
     progress.carried = {"0.k": torch.tensor(3), "0.random_state": torch.tensor([1, 2], dtype=torch.uint8)}
     folder = save_checkpoint(tmp_path, progress, keep=2)
-    loaded = load_checkpoint(folder, progress.settings)
-    assert folder.name == "checkpoint-7"
-    assert torch.equal(loaded.state.mean, progress.state.mean) and loaded.state.generation == 7
-    assert torch.equal(loaded.state.average, progress.state.average)
-    assert loaded.state.optimizer.keys() == progress.state.optimizer.keys()
+    loaded = load_checkpoint(folder, FRESH)
+    assert folder.name == "checkpoint-7" and loaded.state.generation == 7
+    assert all(torch.equal(*pair) for pair in zip(loaded.state[:-1], progress.state[:-1]))
     assert torch.equal(loaded.best_mean, torch.zeros(3))
-    assert (loaded.best_loss, loaded.best_generation, loaded.references) == (0.25, 5, {"adam": 0.3})
+    assert (loaded.best_loss, loaded.best_generation, loaded.untrained_loss) == (0.25, 5, 0.5)
     assert loaded.cost == progress.cost
     assert {name: tensor.tolist() for name, tensor in loaded.carried.items()} == {"0.k": 3, "0.random_state": [1, 2]}
-
-
-def test_older_checkpoints_cost_their_inner_steps(tmp_path):
-    progress = progress_at(1)
-    progress.cost["inner_steps"] = 42
-    del progress.cost["cost_in_plain_steps"]
-    loaded = load_checkpoint(save_checkpoint(tmp_path, progress, keep=1), progress.settings)
-    assert loaded.cost["cost_in_plain_steps"] == loaded.cost["inner_steps"] == 42
 
 
 def test_the_last_ones_are_kept(tmp_path):
@@ -67,60 +72,50 @@ def test_a_failed_write_keeps_the_earlier_checkpoint_and_leaves_nothing_behind(t
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hf_l3rs.files._write", full_disk)
-    with pytest.raises(CheckpointError, match="No space left.*free some disk space"):
+    with pytest.raises(CheckpointError, match="No space left"):
         save_checkpoint(tmp_path, progress_at(2), keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
-    load_checkpoint(tmp_path / "checkpoint-1", progress_at(1).settings)
+    load_checkpoint(tmp_path / "checkpoint-1", FRESH)
 
 
-def test_other_settings_are_refused_by_name(tmp_path):
+def test_other_settings_are_refused_by_name_and_are_no_damage(tmp_path):
+    """Or else an older checkpoint of other settings would be looked for."""
     folder = save_checkpoint(tmp_path, progress_at(1), keep=1)
-    with pytest.raises(CheckpointError, match="differ from this run's in es, seed;"):
-        load_checkpoint(folder, {"es": {"sigma": 0.2}, "seed": 1})
-
-
-LIKE = progress_at(1).state
+    other = Progress(FRESH.state, {"es": {"sigma": 0.2}, "seed": 1})
+    for load_or_find, place in ((load_checkpoint, folder), (find_newest_intact, tmp_path)):
+        with pytest.raises(CheckpointError, match="es, seed"):
+            load_or_find(place, other)
 
 
 def rewrite(folder, tensors=None, **changes):
-    """What somebody would have to do to a checkpoint for its checksums to fit."""
+    """What somebody would have to do to a checkpoint for its checksum to fit."""
     values = json.loads((folder / STATE_NAME).read_text())
     del values["sha256"]
     if tensors is not None:
         (folder / TENSORS_NAME).write_bytes(save(tensors))
-        changes["tensors_sha256"] = hashlib.sha256((folder / TENSORS_NAME).read_bytes()).hexdigest()
     values |= changes
-    checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    (folder / STATE_NAME).write_text(json.dumps({"sha256": checksum, **values}))
-
-
-def flip_a_bit(path, index):
-    content = bytearray(path.read_bytes())
-    content[index] ^= 1
-    path.write_bytes(content)
+    data = json.dumps(values, sort_keys=True).encode() + (folder / TENSORS_NAME).read_bytes()
+    (folder / STATE_NAME).write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest(), **values}))
 
 
 def damage_checkpoint(folder, damage):
-    tensors = load((folder / TENSORS_NAME).read_bytes())
+    tensors, file = load((folder / TENSORS_NAME).read_bytes()), folder / STATE_NAME
+    texts = {"not json": "{", "a list": "[1]", "null": "null", "nested": "[" * 100_000, "no sum": '{"generation": 1}'}
     if damage == "absent":
         shutil.rmtree(folder)
     elif damage == "truncated":
         content = (folder / TENSORS_NAME).read_bytes()
         (folder / TENSORS_NAME).write_bytes(content[: len(content) // 2])
-    elif damage == "not json":
-        (folder / STATE_NAME).write_text("{")
+    elif damage in texts:
+        file.write_text(texts[damage])
     elif damage == "not utf-8":
-        (folder / STATE_NAME).write_bytes(b"\xff\xfe")
-    elif damage in ("a list", "a number", "null", "nested"):
-        text = {"a list": "[1]", "a number": "7", "null": "null", "nested": "[" * 100_000}[damage]
-        (folder / STATE_NAME).write_text(text)
-    elif damage == "no generation":
-        (folder / STATE_NAME).write_text(json.dumps({"settings": {}}))
+        file.write_bytes(b"\xff\xfe")
     elif damage == "a bit of a tensor":
-        flip_a_bit(folder / TENSORS_NAME, -3)
+        content = bytearray((folder / TENSORS_NAME).read_bytes())
+        content[-3] ^= 1
+        (folder / TENSORS_NAME).write_bytes(content)
     elif damage == "a digit of the JSON":
-        text = (folder / STATE_NAME).read_text()
-        (folder / STATE_NAME).write_text(text.replace('"evaluations": 0', '"evaluations": 1'))
+        file.write_text(file.read_text().replace('"evaluations": 0', '"evaluations": 1'))
     elif damage == "nan":
         rewrite(folder, {**tensors, "mean": torch.full((3,), math.nan)})
     elif damage == "no moments":
@@ -133,45 +128,28 @@ def damage_checkpoint(folder, damage):
         rewrite(folder, best_generation=1, best_loss=0.5)
     elif damage == "settings":
         rewrite(folder, settings=[])
-    elif damage == "no tensors":
-        rewrite(folder, {})
 
 
 DAMAGES = [
-    *("absent", "truncated", "not json", "not utf-8", "a list", "a number", "null", "nested", "no generation"),
-    *("a bit of a tensor", "a digit of the JSON", "nan", "no moments", "wrong size", "wrong type", "no best"),
-    *("settings", "no tensors"),
+    *("absent", "truncated", "not json", "not utf-8", "a list", "null", "nested", "no sum", "a bit of a tensor"),
+    *("a digit of the JSON", "nan", "no moments", "wrong size", "wrong type", "no best", "settings"),
 ]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoints_give_one_sentence(tmp_path, damage):
-    folder = save_checkpoint(tmp_path, progress_at(1), keep=1)
-    damage_checkpoint(folder, damage)
-    with pytest.raises(CheckpointError, match="not a readable meta-training checkpoint") as error:
-        load_checkpoint(folder, progress_at(1).settings, LIKE)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 700
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_the_newest_intact_one_is_found(tmp_path, damage, caplog):
+def test_a_damaged_checkpoint_gives_one_sentence_and_the_newest_intact_one_is_found(tmp_path, damage, caplog):
     for generation in (1, 2, 3):
         save_checkpoint(tmp_path, progress_at(generation), keep=3)
-    settings = progress_at(1).settings
     damage_checkpoint(tmp_path / "checkpoint-3", damage)
-    assert load_newest_intact(tmp_path, settings, LIKE).state.generation == 2
-    assert damage == "absent" or "checkpoint-3 is not a readable" in caplog.text
+    with pytest.raises(CheckpointError, match="not a readable meta-training checkpoint") as error:
+        load_checkpoint(tmp_path / "checkpoint-3", FRESH)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 700
+    assert find_newest_intact(tmp_path, FRESH).name == "checkpoint-2"
+    assert damage == "absent" or "checkpoint-3 is not" in caplog.text
     for generation in (1, 2):
         damage_checkpoint(tmp_path / f"checkpoint-{generation}", "truncated")
-    with pytest.raises(CheckpointError, match="None of the . checkpoints .* is intact"):
-        load_newest_intact(tmp_path, settings, LIKE)
-
-
-def test_other_settings_are_no_damage(tmp_path):
-    """Or else an older checkpoint of other settings would be looked for."""
-    save_checkpoint(tmp_path, progress_at(1), keep=1)
-    with pytest.raises(CheckpointError, match="differ from this run's in seed;"):
-        load_newest_intact(tmp_path, {**progress_at(1).settings, "seed": 1}, LIKE)
+    with pytest.raises(CheckpointError, match="None of"):
+        find_newest_intact(tmp_path, FRESH)
 
 
 def test_later_checkpoints_are_set_aside(tmp_path):
@@ -185,17 +163,89 @@ def test_later_checkpoints_are_set_aside(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_json_is_strict_and_infinite_losses_come_back(tmp_path):
-    progress = progress_at(1, references={"untrained": math.inf, "Adam": 0.5})
-    progress.settings["odd"] = math.nan
-    folder = save_checkpoint(tmp_path, progress, keep=1)
-
+def strict_json(text):
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
 
-    values = json.loads((folder / STATE_NAME).read_text(), parse_constant=refuse)
-    assert values["references"] == {"untrained": None, "Adam": 0.5} and values["settings"]["odd"] is None
-    loaded = load_checkpoint(folder, progress.settings, LIKE)
-    assert loaded.references == progress.references
-    with pytest.raises(ConfigError, match="plain JSON values.*Path"):
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_is_strict(tmp_path):
+    progress = Progress(progress_at(1).state, {**SETTINGS, "odd": math.nan})
+    folder = save_checkpoint(tmp_path, progress, keep=1)
+    assert strict_json((folder / STATE_NAME).read_text())["settings"]["odd"] is None
+    load_checkpoint(folder, progress)
+    with pytest.raises(ConfigError, match="Path"):
         plain_json({"folder": tmp_path})
+    metrics = {"generation": 1, "meta_loss": math.nan, "validation_loss": math.inf, "sigma": 0.5}
+    RunFolder(tmp_path, 1, Accelerator(cpu=True)).log(metrics)
+    line = strict_json((tmp_path / METRICS_NAME).read_text())
+    assert line == {"generation": 1, "meta_loss": None, "validation_loss": None, "sigma": 0.5}
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hf_l3rs.meta.checkpoint import sole_use
+with sole_use(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_process_is_kept_out_until_it_dies(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(CheckpointError, match="Another run"), sole_use(tmp_path):
+            pass
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    with pytest.raises(ZeroDivisionError), sole_use(tmp_path):
+        raise ZeroDivisionError
+    (tmp_path / ".checkpoint-4.abc.tmp").mkdir()  # of a process that was killed while it wrote
+    with sole_use(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_place_without_locks_is_used_with_a_warning_and_one_that_cannot_be_locked_is_named(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(StorageError, match="cannot be written"), sole_use(tmp_path):
+        pass
+
+    def unsupported(self, **kwargs):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", unsupported)
+    with caplog.at_level(logging.WARNING), sole_use(tmp_path / "other"):
+        assert "cannot be locked" in caplog.text
+
+
+@pytest.mark.parametrize("end", [b"", b'{"generation": 3', b'{"generation": 3}', b"\0\0\0", b"\xff"])
+def test_lines_of_later_generations_and_half_a_last_line_go(tmp_path, end):
+    (tmp_path / METRICS_NAME).write_bytes(b'{"generation": 1}\n{"generation": 2}\n{"generation": 3}\n' + end)
+    truncate_metrics(tmp_path, 2)
+    assert (tmp_path / METRICS_NAME).read_bytes() == b'{"generation": 1}\n{"generation": 2}\n'
+    (tmp_path / METRICS_NAME).write_bytes(b'{"generation": 1}\n{"generation": 2}')  # a whole line without its break
+    truncate_metrics(tmp_path, 2)
+    assert (tmp_path / METRICS_NAME).read_bytes() == b'{"generation": 1}\n{"generation": 2}\n'
+
+
+@pytest.mark.parametrize("line", [b"[1]", b"{}", b'{"generation": "two"}', b"null", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_log_of_metrics_is_left_alone(tmp_path, line):
+    content = b'{"generation": 1}\n' + line + b'\n{"generation": 2}\n'
+    (tmp_path / METRICS_NAME).write_bytes(content)
+    with pytest.raises(CheckpointError, match="move it away") as error:
+        truncate_metrics(tmp_path, 1)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / METRICS_NAME).read_bytes() == content
+
+
+def test_a_folder_in_place_of_the_log_is_named(tmp_path):
+    (tmp_path / METRICS_NAME).mkdir()
+    with pytest.raises(CheckpointError, match="move it away"):
+        truncate_metrics(tmp_path, 1)

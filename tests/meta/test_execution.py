@@ -1,6 +1,5 @@
-"""How the inner loop may run: in low precision, compiled, in more processes than there are pairs."""
+"""How a run may be executed: in low precision, over several models, in more processes than there are samples."""
 
-import functools
 import math
 
 import pytest
@@ -12,8 +11,9 @@ from safetensors.torch import load_file
 from hf_l3rs.meta.checkpoint import TENSORS_NAME
 from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.meta_trainer import MetaTrainer
-from hf_l3rs.meta.windows import WindowConfig
+from hf_l3rs.meta.segments import SegmentConfig
 from tests.meta.meta_train_tiny import make_trainer
+from tests.meta.problems import TinyClassifier
 
 
 def train(folder, generations=2, **changes):
@@ -36,7 +36,8 @@ def score(folder, precision, **changes):
     trainer = MetaTrainer(first.network, first.tasks, first.es, first.args, accelerator=accelerator)
     dtypes = set()
     trainer.tasks.models[0].encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
-    losses = trainer.estimator.scores(trainer.progress.state)[..., 0]
+    pairs = [trainer.estimator.score_pair(trainer.progress.state, pair) for pair in range(3)]
+    losses = torch.tensor(pairs, dtype=torch.float64)[..., 0]
     assert {parameter.dtype for parameter in trainer.tasks.models[0].parameters()} == {torch.float32}
     return losses, dtypes
 
@@ -48,21 +49,6 @@ def test_mixed_precision_comes_from_accelerate(tmp_path):
     assert torch.isfinite(mixed).all()
     assert not torch.equal(mixed, exact)
     torch.testing.assert_close(mixed, exact, atol=0.05, rtol=0.05)
-
-
-def test_a_compiled_model_takes_the_same_way(tmp_path, monkeypatch):
-    """Through Dynamo, but its eager backend: the default one needs a C++ compiler, and a minute."""
-    backend, graphs = torch._dynamo.lookup_backend("eager"), []
-
-    def counting(graph, inputs):
-        graphs.append(graph)
-        return backend(graph, inputs)
-
-    plain = train(tmp_path / "plain", validation_interval=0)
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
-    compiled = train(tmp_path / "compiled", validation_interval=0, compile_model=True)
-    assert graphs, "the model was not compiled"
-    torch.testing.assert_close(compiled, plain, atol=1e-6, rtol=1e-5)
 
 
 def train_in_process(folder, changes):
@@ -80,10 +66,10 @@ def train_in_process(folder, changes):
     [
         {"es": {"num_pairs": 1}},  # nothing to do for the second process
         {"gradient": GradientConfig(num_tasks=3)},
-        {"gradient": WindowConfig(num_tasks=3, window_steps=2)},
-        {"gradient": WindowConfig(num_tasks=1, window_steps=2, combination="evolution")},
+        {"gradient": SegmentConfig(num_tasks=3, segment_steps=2)},
+        {"gradient": SegmentConfig(num_tasks=3, num_whole_runs=1, segment_steps=2), "mixture": True},
     ],
-    ids=["one pair", "gradient", "windows", "one window"],
+    ids=["one pair", "gradient", "segments", "segments of several models"],
 )
 def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes):
     one = train(tmp_path / "one", **changes)
@@ -94,9 +80,9 @@ def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes)
 
 
 @pytest.mark.distributed
-def test_windows_go_on_in_another_number_of_processes(tmp_path):
+def test_segments_go_on_in_another_number_of_processes(tmp_path):
     """Invariant 6: runs that are carried over by two processes are taken up by one, and the other way round."""
-    changes = {"gradient": WindowConfig(num_tasks=3, window_steps=1), "checkpoint_interval": 1}
+    changes = {"gradient": SegmentConfig(num_tasks=3, segment_steps=1), "checkpoint_interval": 1}
     whole = train(tmp_path / "whole", 5, **changes)
     for folder, order in (("two first", (2, 1)), ("one first", (1, 2))):
         for count, resume in zip(order, (None, "last")):
@@ -126,3 +112,27 @@ def train_part_in_process(folder, changes, generation):
     trainer = make_trainer(folder, 5, **changes)
     stop_at(trainer, generation)
     trainer.train()
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [None, GradientConfig(num_tasks=3), SegmentConfig(num_tasks=3, segment_steps=2)],
+    ids=["evolution", "gradient", "segments"],
+)
+def test_every_estimator_trains_every_model(tmp_path, gradient):
+    trainer = make_trainer(str(tmp_path), 2, mixture=True, gradient=gradient)
+    before = trainer.network.to_vector()
+    called = {model: 0 for model in trainer.tasks.models}
+    for model in called:
+        model.register_forward_hook(lambda model, *_: called.update({model: called[model] + 1}))
+    assert not torch.equal(trainer.train().to_vector(), before)
+    assert len(called) == 3 and min(called.values()) > 0
+    assert trainer.progress.cost["num_diverged"] == 0
+
+
+def test_models_of_all_tasks_are_on_the_device(tmp_path, monkeypatch):
+    moved = []
+    monkeypatch.setattr(TinyClassifier, "to", lambda model, device: moved.append(model))
+    trainer = make_trainer(str(tmp_path), mixture=True)
+    assert len(moved) == 6  # those of the validation tasks are others
+    assert {*trainer.tasks.models, *(task.model for task in trainer.validation_tasks)} == set(moved)

@@ -1,67 +1,101 @@
-"""The best average is kept, references are measured once, and patience depends on the progress alone."""
+"""What is validated, what is kept, what is drawn of it, and what a run is said to take."""
 
+import json
 import math
 
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from hf_l3rs.errors import MetaTrainingError
-from hf_l3rs.meta.candidates import MetaLoss, Scorer
-from hf_l3rs.meta.checkpoint import Progress
+from hf_l3rs.meta.checkpoint import METRICS_NAME, Progress
+from hf_l3rs.meta.forecast import Forecast, StepCosts, forecast, mean_steps, measure_steps
+from hf_l3rs.meta.gradient import GradientConfig
+from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.meta.outer import OuterState
-from hf_l3rs.meta.processes import Processes
-from hf_l3rs.meta.selection import Selection
-from tests.meta.problems import make_network
+from hf_l3rs.meta.segments import SegmentConfig
+from hf_l3rs.meta.selection import CURVE_NAME, Selection, draw_curve
+from hf_l3rs.tasks.task_arguments import TaskArguments
+from tests.meta.meta_train_tiny import make_trainer
+from tests.meta.problems import make_network, make_tasks
 
 
-class Values(Scorer):
-    """Says of meta-weights what they hold."""
-
-    def __init__(self):
-        super().__init__(make_network().config, MetaLoss(), Accelerator(cpu=True))
-
-    def score(self, vector, task):
-        return type("Score", (), {"loss": float(vector[0]) + task})
+def make_selection(num_tasks=1, num_generations=100):
+    tasks = [make_tasks().draw(0, 0, index) for index in range(num_tasks)]
+    how = {"interval": 2, "num_generations": num_generations, "patience": 2}
+    selection = Selection(tasks, make_network().config, Accelerator(cpu=True), **how)
+    selection.mean_loss = lambda vector: float(vector[0]) if vector[0] == vector[0] else math.inf
+    return selection
 
 
-def make_selection(tasks=(0.0, 2.0), interval=2, patience=2, references=None):
-    processes = Processes(Accelerator(cpu=True))
-    return Selection(tasks, Values(), processes, interval=interval, patience=patience, references=references)
-
-
-def at(progress, generation, value):
-    progress.state = OuterState(torch.full((3,), value), generation)
-    return progress
-
-
-def test_the_best_is_kept():
-    selection, progress = make_selection(), Progress(OuterState(torch.zeros(3)), {})
+def test_the_best_is_kept_until_patience_runs_out():
+    selection, progress = make_selection(), Progress(OuterState.start(torch.zeros(3)), {})
     for generation, value in ((2, 5.0), (4, 3.0), (6, 4.0), (8, math.nan)):
-        metrics = selection.validate(at(progress, generation, value))
-        assert metrics["validation_loss"] == (value + 1 if value == value else math.inf)
+        progress.state = OuterState.start(torch.full((3,), value), generation)
+        metrics = selection.validate(progress)
+        assert metrics["validation_loss"] == (value if value == value else math.inf)
         assert selection.is_over(progress) == (generation == 8)
-    assert (progress.best_loss, progress.best_generation) == (4.0, 4)
+    assert (progress.best_loss, progress.best_generation) == (3.0, 4)
     assert torch.equal(progress.best_mean, torch.full((3,), 3.0))
 
 
-def test_references_are_measured_once():
-    calls = []
-    selection = make_selection(references=lambda: calls.append(1) or {"Adam": math.nan})
-    progress = Progress(OuterState(torch.zeros(3)), {})
-    for _ in range(2):
-        selection.measure_references(progress)
-    assert len(calls) == 1 and progress.references["Adam"] == math.inf and "untrained" in progress.references
-
-
 def test_without_tasks_nothing_is_validated_and_patience_is_endless():
-    selection, progress = make_selection(tasks=()), Progress(OuterState(torch.zeros(3), 100), {})
-    selection.measure_references(progress)
-    assert selection.interval == 0 and not progress.references and not selection.is_over(progress)
+    selection = make_selection(num_tasks=0)
+    assert selection.interval == 0 and not selection.is_over(Progress(OuterState.start(torch.zeros(3), 100), {}))
 
 
 @pytest.mark.parametrize("cost", [{"num_diverged": 4}, {"num_diverged": 1}])
 def test_a_run_with_nothing_to_keep_fails(cost):
-    progress = Progress(OuterState(torch.zeros(3)), {}, cost={"evaluations": 4, **cost})
+    progress = Progress(OuterState.start(torch.zeros(3)), {}, cost={"evaluations": 4, **cost})
     with pytest.raises(MetaTrainingError, match="gave nothing"):
         make_selection().check_outcome(progress)
+
+
+def test_the_curve_of_a_short_run_has_several_points_all_the_same(tmp_path):
+    make_trainer(str(tmp_path), 5, validation_interval=10).train()
+    lines = [json.loads(line) for line in (tmp_path / METRICS_NAME).read_text().splitlines()]
+    assert all(line["validation_loss"] > 0 for line in lines) and len(lines) == 5
+    pytest.importorskip("matplotlib")
+    with Image.open(tmp_path / CURVE_NAME) as image:
+        assert image.width > 400
+
+
+@pytest.mark.parametrize("losses", [[None], [0.5, None, 0.4], [0.0]])
+def test_what_is_no_number_is_not_drawn(losses, tmp_path):
+    pytest.importorskip("matplotlib")
+    lines = [{"generation": index + 1, "validation_loss": loss} for index, loss in enumerate(losses)]
+    lines = [{**line, "validation_loss_untrained": None} for line in lines]
+    (tmp_path / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert draw_curve(tmp_path) == (tmp_path / CURVE_NAME).exists() == any(each is not None for each in losses)
+
+
+def test_steps_are_measured_and_the_graph_is_counted():
+    narrow, again, wide = (
+        measure_steps(make_tasks(batch_size=size), make_network(), GradientConfig(), make_accelerator())
+        for size in (8, 8, 16)
+    )
+    assert narrow.differentiated > 0 and narrow.plain > 0 and narrow.evaluation >= 0
+    assert narrow.graph_bytes == again.graph_bytes > 0 and wide.step_bytes > narrow.step_bytes == again.step_bytes
+
+
+def test_times_add_up():
+    costs = StepCosts(differentiated=3.0, plain=1.0, evaluation=2.0, graph_bytes=100, step_bytes=10)
+    task_args = TaskArguments(datasets=["images"], min_steps=10, num_validation_tasks=4)
+    expected = forecast(costs, task_args, num_tasks=2, validation_interval=10)
+    assert expected.generation_seconds == 2 * (10 * 3 + 2) and expected.validation_seconds == 4 * (10 + 2)
+    assert expected.num_bytes == 100 + 9 * 10
+    # the untrained L3RS, and five of a short run, or one every ten generations
+    assert [expected.seconds(count) for count in (5, 100)] == [6 * 48 + 5 * 64, 11 * 48 + 100 * 64]
+    assert Forecast(64.0, 48.0, 0).seconds(5) == 5 * 64
+    assert mean_steps(task_args) == 10
+    assert mean_steps(TaskArguments(datasets=["images"], min_steps=10, max_steps=30)) == pytest.approx(18.2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "gradient", [None, GradientConfig(num_tasks=3), SegmentConfig(num_tasks=3, num_whole_runs=1, segment_steps=4)]
+)
+def test_the_cost_of_a_generation_is_what_it_was(gradient, tmp_path):
+    trainer = make_trainer(str(tmp_path), 1, gradient=gradient)
+    trainer.train()
+    assert trainer.estimator.cost_of_generation(4) == pytest.approx(trainer.progress.cost["cost_in_plain_steps"])

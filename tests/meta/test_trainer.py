@@ -1,5 +1,5 @@
-import copy
 import json
+import logging
 import math
 import os
 import signal
@@ -7,18 +7,18 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import LoggerType
 
 from hf_l3rs import files
 from hf_l3rs.errors import CheckpointError, ConfigError, MetaTrainingError, StorageError
-from hf_l3rs.meta import meta_trainer as trainer_module
-from hf_l3rs.meta.candidates import Rollout
-from hf_l3rs.meta.checkpoint import STATE_NAME, TENSORS_NAME, list_checkpoints
-from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
-from hf_l3rs.meta.run_folder import METRICS_NAME, sole_use
+from hf_l3rs.meta.checkpoint import METRICS_NAME, STATE_NAME, TENSORS_NAME, list_checkpoints, sole_use
+from hf_l3rs.meta.evolution import Evolution, Rollout
+from hf_l3rs.meta.gradient import GradientConfig
+from hf_l3rs.meta.meta_trainer import Interruption, bar_figures, flat_scalars, make_accelerator, start_trackers
+from hf_l3rs.meta.segments import SegmentConfig
 from tests.meta.meta_train_tiny import make_trainer
 
 
@@ -73,7 +73,7 @@ def test_meta_training_improves_on_the_untrained(tmp_path):
     trainer = make_trainer(str(tmp_path), 60, es={"learning_rate": 0.1, "sigma": 0.1})
     network = trainer.train()
     progress = trainer.progress
-    assert progress.best_loss < 0.8 * progress.references["untrained"]
+    assert progress.best_loss < 0.8 * progress.untrained_loss
     assert torch.equal(network.to_vector(), progress.best_mean)
     logged = metrics_of(tmp_path)
     assert [entry["generation"] for entry in logged] == list(range(1, 61))
@@ -99,7 +99,7 @@ def test_another_run_is_never_overwritten(tmp_path):
     make_trainer(str(tmp_path), 2).train()
     with pytest.raises(CheckpointError, match="resume_from_checkpoint='last'"):
         make_trainer(str(tmp_path), 2).train()
-    with pytest.raises(CheckpointError, match="differ from this run's in es"):
+    with pytest.raises(CheckpointError, match="differ from this run's in strategy"):
         make_trainer(str(tmp_path), 2, es={"sigma": 0.3}, resume_from_checkpoint="last").train()
 
 
@@ -120,27 +120,72 @@ def test_a_signal_ends_training_after_the_generation_with_a_checkpoint(tmp_path)
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_diverged_candidates_are_counted_and_change_no_other(tmp_path):
+def test_diverged_candidates_are_counted_and_change_no_other(tmp_path, monkeypatch):
     """Invariant 7."""
-    told = []
-    calm, wild = make_trainer(str(tmp_path / "calm"), 1), make_trainer(str(tmp_path / "wild"), 1)
-    for trainer in (calm, wild):
-        scores = trainer.estimator.scores
-        trainer.estimator.scores = lambda state, scores=scores: told.append(scores(state)) or told[-1]
-    calm.train()
-    real, count = wild.scorer.score, iter(range(100))
+    told = {}
+    real = Evolution.score_pair
 
-    def sometimes_diverges(vector, task):
-        result = real(vector, task)
-        return Rollout(float("inf"), float("inf"), 0.0, 2) if next(count) == 2 else result
+    def watched(name, diverged=None):
+        def score_pair(self, state, pair):
+            results = real(self, state, pair)
+            if pair == diverged:
+                results[0] = Rollout(math.inf, 0.0, 2)
+            told[name, pair] = results
+            return results
 
-    wild.estimator.scorer = SimpleNamespace(score=sometimes_diverges)
-    wild.train()
-    assert metrics_of(tmp_path / "wild")[0]["num_diverged"] == 1
-    assert wild.progress.cost["num_diverged"] == 1
-    others = torch.arange(6) != 2
-    assert torch.equal(told[0][..., 0].flatten()[others], told[1][..., 0].flatten()[others])
+        monkeypatch.setattr(Evolution, "score_pair", score_pair)
+        trainer = make_trainer(str(tmp_path / name), 1)
+        trainer.train()
+        return trainer
+
+    watched("calm")
+    wild = watched("wild", diverged=1)
+    assert metrics_of(tmp_path / "wild")[0]["num_diverged"] == 1 == wild.progress.cost["num_diverged"]
+    assert all(told["calm", pair] == told["wild", pair] for pair in (0, 2))
+    assert told["calm", 1][1] == told["wild", 1][1]
     assert torch.isfinite(wild.progress.state.mean).all()
+
+
+@pytest.mark.parametrize("gradient", [None, GradientConfig(num_tasks=2), SegmentConfig(num_tasks=2, segment_steps=3)])
+def test_a_run_resumes_after_a_retreat(tmp_path, gradient):
+    """A generation in which most failed leaves fresh moments, with which its checkpoint is as good as any."""
+
+    def make(name, **options):
+        trainer = make_trainer(str(tmp_path / name), 4, gradient=gradient, checkpoint_interval=1, **options)
+        real = trainer.estimator.estimate
+
+        def estimate(state):
+            found = real(state)
+            return found._replace(gradient=None) if state.generation == 1 else found
+
+        trainer.estimator.estimate = estimate
+        return trainer
+
+    whole, half = make("whole"), make("half")
+    whole.train()
+    half._all_agree_to_stop = lambda: half.progress.state.generation == 2
+    half.train()
+    resumed = make("half", resume_from_checkpoint="last")
+    resumed.train()
+    assert all(torch.equal(*pair) for pair in zip(whole.progress.state[:-1], resumed.progress.state[:-1]))
+
+
+def test_threads_are_as_before_even_after_an_error(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen = []
+    try:
+        trainer = make_trainer(str(tmp_path / "well"), 1)
+        trainer.tasks.models[0].register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+        trainer.train()
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+        trainer = make_trainer(str(tmp_path / "badly"), 1)
+        trainer.estimator = None
+        with pytest.raises(AttributeError):
+            trainer.train()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_early_stopping(tmp_path):
@@ -232,22 +277,13 @@ def test_a_run_in_which_everything_diverges_fails_with_one_sentence(tmp_path, ca
         make_trainer(str(tmp_path), 3, resume_from_checkpoint="last").train()
 
 
-def test_a_run_without_a_finite_validation_fails(tmp_path):
+def test_a_run_without_a_finite_validation_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_l3rs.meta.selection.Selection.mean_loss", lambda *_: math.inf)
     trainer = make_trainer(str(tmp_path), 3)
-    trainer.selection._scorer = copy.copy(trainer.scorer)  # the estimator's goes on as it is
-    trainer.selection._scorer.score = lambda vector, task: Rollout(math.inf, math.nan, 0.0, 2)
     with pytest.raises(MetaTrainingError, match="diverged at every validation"):
         trainer.train()
-
-
-def test_what_is_not_finite_is_null_in_the_summary(tmp_path):
-    trainer = make_trainer(str(tmp_path), 2)
-    trainer.selection._measure_references = lambda: {"Adam": math.inf}
-    trainer.train()
-    summary = trainer.summary()
-    assert summary["validation_loss_Adam"] is None and summary["validation_loss_untrained"] > 0
-    strict(json.dumps(summary))
-    strict((tmp_path / METRICS_NAME).read_text().splitlines()[-1])
+    strict(json.dumps(trainer.summary()))
+    assert strict((tmp_path / METRICS_NAME).read_text().splitlines()[-1])["validation_loss"] is None
 
 
 def test_the_summary_tells_data_cost_and_settings(tmp_path):
@@ -261,8 +297,7 @@ def test_the_summary_tells_data_cost_and_settings(tmp_path):
     assert summary["data"] == data and summary["datasets"] == ["blobs"] and summary["batch_size"] == 8
     assert summary["evaluations"] == 2 * 6 and summary["num_pairs"] == 3 and "data" not in first.summary()
     assert summary["cost_in_plain_steps"] == summary["inner_steps"] == 2 * 6 * 4
-    trainer.network.config = trainer.network.config.replace(meta_training={"inner_steps": 10})  # of an older L3RS
-    assert trainer.summary()["cost_in_plain_steps"] == trainer.summary()["inner_steps"] == 10 + 2 * 6 * 4
+    assert summary["estimator"] == "evolution" and summary["task_per_pair"] and "num_tasks" not in summary
     trainer.network.config = trainer.network.config.replace(meta_training={"inner_steps": 1, "cost_in_plain_steps": 3})
     assert trainer.summary()["cost_in_plain_steps"] == 3 + 2 * 6 * 4
     with pytest.raises(ConfigError, match="plain JSON"):
@@ -278,20 +313,17 @@ def test_training_outside_the_main_thread(tmp_path):
     assert torch.equal(trainers[0].progress.state.mean, trainers[1].progress.state.mean)
 
 
-def test_references_are_measured_before_the_bar_starts_and_once(tmp_path, monkeypatch):
-    order = []
-    bar = trainer_module.tqdm
-    monkeypatch.setattr(trainer_module, "tqdm", lambda **kwargs: order.append("bar") or bar(**kwargs))
+def test_the_untrained_is_measured_and_the_cost_told_before_the_first_generation_and_once(tmp_path, caplog):
     trainer = make_trainer(str(tmp_path), 4)
-    trainer.selection._measure_references = lambda: order.append("references") or {"Adam": 0.5}
     trainer._all_agree_to_stop = lambda: trainer.progress.state.generation == 2
-    trainer.train()
-    assert order == ["references", "bar"]
+    with caplog.at_level(logging.INFO, logger="hf_l3rs.meta"):
+        trainer.train()
+    told = [record.getMessage() for record in caplog.records if "plain inner steps" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith(f"4 generations cost about {4 * 24 + 5 * 12} plain inner steps")
     resumed = make_trainer(str(tmp_path), 4, resume_from_checkpoint="last")
-    resumed.selection._measure_references = lambda: order.append("references")
+    resumed.selection.measure_untrained = None
     resumed.train()
-    assert order == ["references", "bar", "bar"]
-    assert metrics_of(tmp_path)[-1]["validation_loss_Adam"] == 0.5
+    assert metrics_of(tmp_path)[-1]["validation_loss_untrained"] == trainer.progress.untrained_loss
 
 
 @pytest.mark.parametrize("place", ["occupied", "/proc/nothing/here"])
@@ -339,7 +371,60 @@ def test_one_task_for_the_generation_or_one_for_each_pair(tmp_path):
     assert seen == [{0, 1, 2}, {0}]
 
 
-@pytest.mark.parametrize("changes", [{"validation_interval": -1}, {"keep_checkpoints": 0}, {"num_threads": 0}])
-def test_bad_arguments_are_refused(changes):
-    with pytest.raises(ConfigError, match=next(iter(changes))):
-        MetaTrainingArguments("out", **changes)
+@pytest.mark.parametrize("number", Interruption.signals, ids=lambda number: number.name)
+def test_the_first_signal_is_a_request_and_the_second_ends(number):
+    before, interruption, ended = signal.getsignal(number), Interruption(), []
+    signal.signal(number, lambda *args: ended.append(args))
+    try:
+        with interruption.on_signals():
+            assert not interruption.requested
+            os.kill(os.getpid(), number)
+            assert interruption.requested and not ended
+            os.kill(os.getpid(), number)
+            assert ended
+        os.kill(os.getpid(), number)
+        assert len(ended) == 2, "the handler before was not restored"
+    finally:
+        signal.signal(number, before)
+
+
+def test_processes_whose_weights_differ_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_l3rs.meta.meta_trainer.on_every_process", lambda _, execute: [execute(), b"other"])
+    with pytest.raises(MetaTrainingError, match="same versions and settings"):
+        make_trainer(str(tmp_path), 1).train()
+
+
+def test_a_tracker_gets_numbers_and_flat_settings(tmp_path, monkeypatch):
+    trainer, logged = make_trainer(str(tmp_path), 2), []
+    monkeypatch.setattr(trainer.accelerator, "log", lambda values, step: logged.append((step, values)))
+    monkeypatch.setattr(trainer.accelerator, "init_trackers", lambda project, config: logged.append(config))
+    trainer.train()
+    assert logged[0]["strategy.sigma"] == 0.05 and "config.layers" not in logged[0]
+    assert [step for step, _ in logged[1:]] == [1, 2] and logged[2][1]["validation_loss"] > 0
+    assert flat_scalars({"es": {"sigma": 0.1}, "list": [1], "none": None}) == {"es.sigma": 0.1}
+    assert bar_figures({"meta_loss": math.nan, "inner_steps_per_second": 12.3}) == {
+        "meta-loss": "nan",
+        "steps/s": "12",
+    }
+
+
+@pytest.mark.parametrize("name", ["excel", "", "all"])
+def test_a_tracker_that_is_not_there_is_refused(name, monkeypatch):
+    monkeypatch.setattr("hf_l3rs.meta.meta_trainer.get_available_trackers", list)
+    with pytest.raises(ConfigError, match=f"report_to must be .*got '{name}'") as error:
+        make_accelerator(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tracker_that_does_not_start_is_told_in_one_sentence_with_the_ways_out(monkeypatch):
+    """As wandb does not without a login."""
+    accelerator = make_accelerator()
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("No API key configured. Use `wandb login` to log in.")
+
+    accelerator.log_with = [LoggerType.WANDB]
+    monkeypatch.setattr(accelerator, "init_trackers", refuse)
+    with pytest.raises(ConfigError, match=r"report_to is wandb, .*No API key.*offline") as error:
+        start_trackers(accelerator, "project", {})
+    assert "\n" not in str(error.value)

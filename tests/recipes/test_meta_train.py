@@ -34,15 +34,15 @@ SMALL = [
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet", []), ("vit", []), ("vit", ["--estimator=gradient", "--num_tasks=2"])],
-    ids=["resnet", "vit", "gradient"],
+    [("resnet", []), ("vit", []), ("vit", ["--estimator=segments", "--segment_steps=2", "--num_tasks=2"])],
+    ids=["resnet", "vit", "segments"],
 )
 def test_meta_training_makes_an_artefact_that_steps(name, options, tmp_path):
     arguments = [f"recipes/configs/{name}_tiny_fashion.yaml", *SMALL, *options, f"--output_dir={tmp_path}"]
     folder = meta_train.main(arguments)
     network = load_network(folder)
     summary = network.config.meta_training
-    assert summary["inner_steps"] >= 2 * 2 * 2 and "validation_loss_Adam cosine" in summary
+    assert summary["inner_steps"] >= 2 * 2 and "validation_loss_untrained" in summary
     assert network.config.base_model == f"recipes/base_models/{name}-tiny-fashion"
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["generation"] for line in lines] == [1, 2]
@@ -125,7 +125,7 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--report_to=excel", "report_to must be one of"),
+        ("--report_to=excel", "report_to must be"),
         ("--num_threads=0", "num_threads must be in"),
         ("--final_sigma=0", "final_sigma must be in"),
         ("--warmup_generations=-1", "warmup_generations must be in"),

@@ -10,8 +10,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_l3rs.errors import CheckpointError, ConfigError, DataError
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.candidates import rollout
 from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.meta_arguments import L3RSArguments
 from hf_l3rs.meta.meta_build import build_network, run_settings
 from hf_l3rs.meta.outer import OuterState
@@ -213,15 +213,16 @@ def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):
 def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, is_same):
     model_args, task_args = make_arguments("data", "model")
     settings = run_settings(L3RSArguments(), model_args, task_args, 0)
-    folder = save_checkpoint(tmp_path, Progress(OuterState(torch.zeros(2), 1), settings), 1)
+    folder = save_checkpoint(tmp_path, Progress(OuterState.start(torch.zeros(2), 1), settings), 1)
     if "limit" in changes:  # where images are kept changes no result
         changes = {"datasets": [DatasetArguments("data", batches_split="train", max_memory_gb=changes["limit"])]}
     settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes), 0)
+    fresh = Progress(OuterState.start(torch.zeros(2)), settings)
     if is_same:
-        assert load_checkpoint(folder, settings).state.generation == 1
+        assert load_checkpoint(folder, fresh).state.generation == 1
     else:
         with pytest.raises(CheckpointError, match="differ from this run's in tasks"):
-            load_checkpoint(folder, settings)
+            load_checkpoint(folder, fresh)
 
 
 def test_several_models_share_images_and_become_a_mixture(images, base_model, tmp_path):

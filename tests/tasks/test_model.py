@@ -12,7 +12,7 @@ from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import ArtifactError, ConfigError
-from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.gradient import differentiate
 from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.distribution import TaskSource

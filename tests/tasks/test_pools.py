@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.tasks.distribution import TaskSource
 from hf_l3rs.tasks.images import load_image_pool, open_image_pool
 from hf_l3rs.tasks.pools import AUGMENTATIONS, ImagePool, StreamedImagePool

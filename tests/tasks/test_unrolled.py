@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_l3rs.meta.candidates import rollout
+from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.pools import Batch

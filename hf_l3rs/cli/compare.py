@@ -1,4 +1,4 @@
-"""`hf-l3rs compare`: this L3RS and Adam on a model and data of one's own, paired, in about a minute."""
+"""`hf-l3rs compare`: a learned optimizer and its rivals on a model and data of one's own, paired."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from hf_l3rs.errors import ConfigError
 
 
 SEED = 1000
-# Adam as most people use it, and at the best of eleven rates that are tried on other tasks.
-DEFAULT, TUNED = "Adam at 1e-3", "Adam constant"
+# At the best of eleven rates that are tried on other tasks, and as they are.
+TUNED = ("Adam constant", "Schedule-free AdamW")
+UNTUNED = ("Trainer's default", "Adam at 1e-3", "Schedule-free AdamW at 2.5e-3", "Linear probe")
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to the parser's."""
     parser = commands.add_parser(
         "compare",
-        help="a learned optimizer and Adam on your model and your data, paired, in about a minute",
-        description="Fine-tunes MODEL on DATA with a learned optimizer and with Adam, at 1e-3 and at the best of "
-        "eleven learning rates that are tried on other images: for every seed the same new head, batches and test "
-        "images. OUTPUT_DIR gets rows, table and curves; the same command goes on after an interruption.",
+        help="a learned optimizer and its rivals on your model and your data, paired, in a few minutes",
+        description="Fine-tunes MODEL on DATA with a learned optimizer, with Adam and schedule-free AdamW, tuned and "
+        "untuned, with the Trainer's default and with a linear probe: for every seed the same new head, batches and "
+        "test images. OUTPUT_DIR gets rows, table and curves; the same command goes on after an interruption.",
     )
-    parser.add_argument("source", metavar="FOLDER_OR_REPO_ID", help="a learned optimizer")
+    parser.add_argument("source", metavar="SOURCE", help="name of a released learned optimizer, folder, or Hub id")
     parser.add_argument("--model", required=True, help="folder or Hub id of an image classifier")
     parser.add_argument("--data", required=True, help="Hub id, imagefolder or parquet file")
     parser.add_argument("--name", help="configuration of the data set")
@@ -33,7 +34,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--steps", type=int, default=20, help="length of a run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=4, help="runs of each optimizer (default: %(default)s)")
     parser.add_argument("--search_seeds", "--search-seeds", type=int, default=2,
-                        help="runs at each learning rate; 0 leaves tuned Adam out (default: %(default)s)")  # fmt: skip
+                        help="runs at each rate of a search; 0 leaves it out (default: %(default)s)")  # fmt: skip
     parser.add_argument("--batch_size", "--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--output_dir", "--output-dir", default="outputs/compare", help="default: %(default)s")
     add_json_option(parser)
@@ -41,6 +42,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
+    from hf_l3rs.cli.info import artifact_in
     from hf_l3rs.cli.survey import survey_data
     from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
     from hf_l3rs.evaluation.job import EvaluationJob
@@ -49,11 +51,11 @@ def _run(arguments: argparse.Namespace) -> Answer:
     from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
     if arguments.search_seeds < 0:
-        raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 leaves tuned Adam out.")
+        raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 searches no rate.")
     args = EvaluationArguments(
-        l3rs=arguments.source,
+        l3rs=artifact_in(arguments.source),
         setting="quick comparison",
-        baselines=[TUNED, DEFAULT] if arguments.search_seeds else [DEFAULT],
+        baselines=[*(TUNED if arguments.search_seeds else ()), *UNTUNED],
         horizons=[arguments.steps],
         num_tasks=arguments.seeds,
         num_search_tasks=arguments.search_seeds or 1,
@@ -74,15 +76,14 @@ def _run(arguments: argparse.Namespace) -> Answer:
     )
     job = EvaluationJob(ModelArguments(base_model=arguments.model), task_args, args, make_accelerator())
     summary = job.run(_command(arguments))
-    folder = str(job.output_dir)
     entries = read_results(job.output_dir / "results.json").entries
-    text = f"\n{summary}\n\nTable and curves are in {folder}."
-    return Answer(text, {"output_dir": folder, "results": [vars(entry) for entry in entries]})
+    text = f"\n{summary}\n\nTable and curves are in {job.output_dir}."
+    return Answer(text, {"output_dir": str(job.output_dir), "results": [vars(entry) for entry in entries]})
 
 
 def _command(arguments: argparse.Namespace) -> str:
     """What measures it again."""
     names = ("model", "data", "name", "split", "steps", "seeds", "search_seeds", "batch_size", "output_dir")
-    options = [part for name in names for part in (f"--{name}", str(getattr(arguments, name)))
-               if getattr(arguments, name) is not None]  # fmt: skip
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     return shlex.join(["hf-l3rs", "compare", arguments.source, *options])

@@ -155,5 +155,5 @@ def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[
         return layers, f"{text} It was made for this model: {measured}."
     return layers, (
         f"{text} It was made for {one_line(config.base_model or 'several models')}, and was not measured on this one; "
-        f"`hf-l3rs compare {one_line(name)} --model {one_line(model)} --data IMAGES` does that in about a minute."
+        f"`hf-l3rs compare {one_line(name)} --model {one_line(model)} --data IMAGES` does that in a few minutes."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,16 +39,7 @@ _MAX_EVALUATION, _MAX_CLASSES = 256, 10
 
 
 class ModelSurvey(NamedTuple):
-    """
-    What a model is like.
-
-    Args:
-        name (`str`): Hub id or folder.
-        model_type (`str`): As transformers calls it.
-        num_parameters (`int`): That are trained.
-        num_layers (`int`): Parameter tensors, each a layer to an L3RS.
-        has_batch_norm (`bool`): Whether it keeps running statistics.
-    """
+    """A model: its name, what transformers calls its type, how many parameters and layers are trained, batch norm."""
 
     name: str
     model_type: str
@@ -64,7 +56,7 @@ class ModelSurvey(NamedTuple):
 
 class DataSurvey(NamedTuple):
     """
-    What a data set is like, and how it is shared out.
+    A data set, and how it is shared out.
 
     Args:
         training (`dict`): Fields of [`~hf_l3rs.DatasetArguments`] for meta-training.
@@ -84,23 +76,17 @@ class DataSurvey(NamedTuple):
 
     def describe(self) -> str:
         """Returns the figures in one line."""
-        shape = " x ".join(map(str, self.image_shape))
-        split = self.training["batches_split"]
-        path = self.training["path"]
-        return f"{path}: {self.num_images:,} images of {shape} in {split}, tasks of {self.num_classes} classes"
+        shape, split = " x ".join(map(str, self.image_shape)), self.training["batches_split"]
+        images = f"{self.num_images:,} images of {shape} in {split}"
+        return f"{self.training['path']}: {images}, tasks of {self.num_classes} classes"
 
 
 def survey_model(name: str) -> ModelSurvey:
-    """
-    Looks at a model.
-
-    Raises:
-        ArtifactError: If it cannot be had, or is no image classifier.
-    """
+    """Looks at a model."""
     model = load_image_classifier(name)
-    sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
     layers = describe_trainable_layers(model)
-    return ModelSurvey(name, model.config.model_type, sum(sizes), len(layers), bool(batch_norms(model)))
+    num_parameters = sum(math.prod(layer.shape) for layer in layers)
+    return ModelSurvey(name, model.config.model_type, num_parameters, len(layers), bool(batch_norms(model)))
 
 
 def survey_data(
@@ -122,12 +108,12 @@ def survey_data(
     """
     processor = load_image_processor(model)
     names = split_names(path, name=name)
+    fields = {"path": path, **({} if name is None else {"name": name})}
     unseen = {"batches_split": test_split} if test_split else _choose(names, _UNSEEN)
     training = {"batches_split": split} if split else _choose(names, _FOR_META_TRAINING)
     if not training:  # whatever it is called
         rest = [each for each in names if each not in unseen.values()] or names
         training = {"batches_split": rest[0]}
-    fields = {"path": path, **({} if name is None else {"name": name})}
     training = {**fields, **training}
     pool = _open(training, processor)
     if len(pool.labels.unique()) < 2:

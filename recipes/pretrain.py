@@ -5,8 +5,8 @@
     python recipes/pretrain.py --architecture resnet --output_dir /tmp/resnet --smoke
 
 The output folder is a complete model repository: config.json, model.safetensors, preprocessor_config.json, README.md.
-Every argument of `transformers.TrainingArguments` is accepted; `DEFAULTS` below has the values used without any. With
-`--save_strategy steps` the same command goes on where an interrupted one stopped.
+Every argument of `transformers.TrainingArguments` is accepted; `ARCHITECTURES` and `DEFAULTS` below have the values
+used without any. With `--save_strategy steps` the same command goes on where an interrupted one stopped.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError, reason
@@ -30,76 +30,105 @@ from hf_l3rs.tasks.pools import ImagePool
 logger = logging.getLogger("pretrain")
 
 IMAGE_SIZE = 28
+
+
+class Architecture(NamedTuple):
+    """
+    A model type of transformers.
+
+    Args:
+        title (`str`): For people.
+        sizes (`dict`): Of its configuration.
+        max_steps, learning_rate, weight_decay: How long and how it is trained, by default.
+    """
+
+    title: str
+    sizes: dict[str, Any]
+    max_steps: int
+    learning_rate: float
+    weight_decay: float
+
+
 _TRANSFORMER = {"image_size": IMAGE_SIZE, "patch_size": 7, "num_attention_heads": 4}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "resnet": {
-        "num_channels": 3,
-        "embedding_size": 16,
-        "hidden_sizes": [16, 32, 64],
-        "depths": [1, 1, 1],
-        "layer_type": "basic",
-        "downsample_in_first_stage": False,
-    },
-    "vit": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128},
-    "convnext": {"patch_size": 2, "hidden_sizes": [24, 48, 96], "depths": [1, 2, 1], "num_stages": 3},
-    "dinov2": {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "mlp_ratio": 2},
-    "swin": {
-        "image_size": IMAGE_SIZE,
-        "patch_size": 4,
-        "embed_dim": 48,
-        "depths": [2, 2],
-        "num_heads": [3, 6],
-        "window_size": 4,  # four windows of 7x7 patches, and shifted ones
-        "mlp_ratio": 2.0,
-    },
-    "regnet": {
-        "embedding_size": 16,
-        "hidden_sizes": [24, 48, 96],
-        "depths": [1, 3, 2],
-        "groups_width": 8,
-        "layer_type": "y",  # with squeeze and excitation
-    },
-    "efficientnet": {
-        "image_size": IMAGE_SIZE,
-        "width_coefficient": 0.25,
-        "depth_coefficient": 0.5,
-        "hidden_dim": 320,  # 1,280 times the width
-        "dropout_rate": 0.0,
-        "drop_connect_rate": 0.0,
-        "strides": [1, 1, 2, 1, 2, 1, 1],  # few, as images are small
-    },
-    "mobilenet_v2": {
-        "image_size": IMAGE_SIZE,
-        "depth_multiplier": 0.25,
-        "output_stride": 16,
-        "finegrained_output": False,  # the last layers are narrow, too
-        "tf_padding": False,
-        "classifier_dropout_prob": 0.0,
-    },
+ARCHITECTURES = {
+    "resnet": Architecture(
+        "ResNet",
+        {
+            "num_channels": 3,
+            "embedding_size": 16,
+            "hidden_sizes": [16, 32, 64],
+            "depths": [1, 1, 1],
+            "layer_type": "basic",
+            "downsample_in_first_stage": False,
+        },
+        *(1200, 4e-3, 1e-2),
+    ),
+    "vit": Architecture(
+        "ViT",
+        {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 128},
+        *(6000, 1.5e-3, 5e-2),
+    ),
+    "convnext": Architecture(
+        "ConvNeXt",
+        {"patch_size": 2, "hidden_sizes": [24, 48, 96], "depths": [1, 2, 1], "num_stages": 3},
+        *(2000, 4e-3, 5e-2),
+    ),
+    "dinov2": Architecture(
+        "DINOv2-shaped ViT",
+        {**_TRANSFORMER, "hidden_size": 64, "num_hidden_layers": 4, "mlp_ratio": 2},
+        *(6000, 1.5e-3, 5e-2),
+    ),
+    "swin": Architecture(
+        "Swin Transformer",
+        {
+            "image_size": IMAGE_SIZE,
+            "patch_size": 4,
+            "embed_dim": 48,
+            "depths": [2, 2],
+            "num_heads": [3, 6],
+            "window_size": 4,  # four windows of 7x7 patches, and shifted ones
+            "mlp_ratio": 2.0,
+        },
+        *(2000, 1.5e-3, 5e-2),
+    ),
+    "regnet": Architecture(
+        "RegNet",
+        {
+            "embedding_size": 16,
+            "hidden_sizes": [24, 48, 96],
+            "depths": [1, 3, 2],
+            "groups_width": 8,
+            "layer_type": "y",  # with squeeze and excitation
+        },
+        *(2000, 4e-3, 1e-2),
+    ),
+    "efficientnet": Architecture(
+        "EfficientNet",
+        {
+            "image_size": IMAGE_SIZE,
+            "width_coefficient": 0.25,
+            "depth_coefficient": 0.5,
+            "hidden_dim": 320,  # 1,280 times the width
+            "dropout_rate": 0.0,
+            "drop_connect_rate": 0.0,
+            "strides": [1, 1, 2, 1, 2, 1, 1],  # few, as images are small
+        },
+        *(2000, 4e-3, 1e-2),
+    ),
+    "mobilenet_v2": Architecture(
+        "MobileNetV2",
+        {
+            "image_size": IMAGE_SIZE,
+            "depth_multiplier": 0.25,
+            "output_stride": 16,
+            "finegrained_output": False,  # the last layers are narrow, too
+            "tf_padding": False,
+            "classifier_dropout_prob": 0.0,
+        },
+        *(2000, 4e-3, 1e-2),
+    ),
 }
-NAMES = {
-    "resnet": "ResNet",
-    "vit": "ViT",
-    "convnext": "ConvNeXt",
-    "dinov2": "DINOv2-shaped ViT",
-    "swin": "Swin Transformer",
-    "regnet": "RegNet",
-    "efficientnet": "EfficientNet",
-    "mobilenet_v2": "MobileNetV2",
-}
-_OF_TRANSFORMERS = {"max_steps": 6000, "learning_rate": 1.5e-3, "weight_decay": 5e-2}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "resnet": {"max_steps": 1200, "learning_rate": 4e-3, "weight_decay": 1e-2},
-    "vit": _OF_TRANSFORMERS,
-    "convnext": {**_OF_TRANSFORMERS, "max_steps": 2000, "learning_rate": 4e-3},
-    "dinov2": _OF_TRANSFORMERS,
-    "swin": {**_OF_TRANSFORMERS, "max_steps": 2000},
-    **{
-        name: {"max_steps": 2000, "learning_rate": 4e-3, "weight_decay": 1e-2}
-        for name in ("regnet", "efficientnet", "mobilenet_v2")
-    },
-}
-COMMON_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 128,
     "per_device_eval_batch_size": 500,
     "lr_scheduler_type": "cosine",
@@ -116,8 +145,12 @@ COMMON_DEFAULTS: dict[str, Any] = {
 class ModelArguments:
     """What to train."""
 
-    architecture: Literal["resnet", "vit", "convnext", "dinov2", "swin", "regnet", "efficientnet", "mobilenet_v2"] = (
-        field(default="resnet", metadata={"help": "A model type of transformers; CONFIGS has the sizes."})
+    architecture: str = field(
+        default="resnet",
+        metadata={
+            "help": "A model type of transformers; ARCHITECTURES has the sizes.",
+            "choices": list(ARCHITECTURES),
+        },
     )
     image_size: int = field(default=IMAGE_SIZE, metadata={"help": "Pixels of a side of the model's images."})
     config_overrides: str = field(
@@ -148,54 +181,40 @@ class DataArguments:
     )
 
 
-def read_overrides(model_args: ModelArguments) -> dict[str, Any]:
+def build_model(args: ModelArguments, class_names: list[str]):
     """
-    The sizes that are given in place of those of CONFIGS.
+    The untrained model for RGB images and its image processor.
 
     Raises:
-        ConfigError: If they are no JSON object, or one is unknown: a configuration would take it and change nothing.
+        ConfigError: If a size is unknown, which a configuration would take and ignore, or there is no such model.
     """
-    known, given = CONFIGS[model_args.architecture], model_args.config_overrides
+    from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
+
+    known, given = ARCHITECTURES[args.architecture].sizes, args.config_overrides
     try:
         overrides = json.loads(given)
     except ValueError as error:
         raise ConfigError(f"config_overrides must be a JSON object, got {given!r} ({error}).") from error
     if not isinstance(overrides, dict) or not set(overrides) <= set(known):
         raise ConfigError(
-            f"config_overrides must be a JSON object with any of {', '.join(known)} for a {model_args.architecture}, "
+            f"config_overrides must be a JSON object with any of {', '.join(known)} for a {args.architecture}, "
             f"got {given!r}."
         )
-    return overrides
-
-
-def build_model(
-    architecture: str, class_names: list[str], overrides: dict[str, Any] | None = None, image_size: int = IMAGE_SIZE
-):
-    """
-    The untrained model for RGB images of a size and its image processor.
-
-    Raises:
-        ConfigError: If there is no model of these sizes.
-    """
-    from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessorPil
-
-    sizes = CONFIGS[architecture] | (overrides or {})
-    if "image_size" in sizes:
-        sizes["image_size"] = image_size
+    sizes = known | ({"image_size": args.image_size} if "image_size" in known else {}) | overrides
     try:
         config = AutoConfig.for_model(
-            architecture,
+            args.architecture,
             id2label=dict(enumerate(class_names)),
             label2id={name: number for number, name in enumerate(class_names)},
             **sizes,
         )
         model = AutoModelForImageClassification.from_config(config)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}, but must be at least 1")
+        if args.image_size < 1:
+            raise ValueError(f"image_size is {args.image_size}, but must be at least 1")
     except Exception as error:  # of every kind, as what is wrong with sizes may be
-        raise ConfigError(f"There is no {architecture} with {sizes} ({reason(error)}); give other sizes.") from error
+        raise ConfigError(f"There is no {args.architecture} with {sizes} ({reason(error)}); give others.") from error
     image_processor = ViTImageProcessorPil(
-        size={"height": image_size, "width": image_size}, image_mean=[0.286] * 3, image_std=[0.353] * 3
+        size={"height": args.image_size, "width": args.image_size}, image_mean=[0.286] * 3, image_std=[0.353] * 3
     )
     return model, image_processor
 
@@ -286,16 +305,7 @@ def measure(prediction, class_names: list[str], datasets: list[str]) -> dict[str
 
 
 def write_card(
-    folder: Path,
-    *,
-    argv: list[str],
-    architecture: str,
-    image_size: int,
-    data: DataArguments,
-    args,
-    class_names,
-    parameters,
-    metrics,
+    folder: Path, argv: list[str], model_args: ModelArguments, data: DataArguments, args, model, metrics
 ) -> None:
     """Writes the README.md of the model's repository."""
     import torch
@@ -310,7 +320,11 @@ def write_card(
         "shift": ", shifted and flipped at random",
         "affine": ", turned, scaled, shifted, flipped and recoloured at random",
     }[data.augment]
-    what = f"A small {NAMES[architecture]} ({parameters:,} parameters, {image_size}x{image_size} RGB images)"
+    size, parameters = model_args.image_size, sum(parameter.numel() for parameter in model.parameters())
+    what = (
+        f"A small {ARCHITECTURES[model_args.architecture].title} ({parameters:,} parameters, {size}x{size} RGB images)"
+    )
+    class_names = model.config.id2label.values()
     classes = f"{len(class_names):,} classes"
     if len(class_names) < 50:
         classes = f"the classes\n{', '.join(class_names)}"
@@ -326,7 +340,7 @@ def write_card(
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=["image-classification", architecture],
+        tags=["image-classification", model_args.architecture],
         metrics=["accuracy"],
         model_name=folder.name,
         eval_results=[
@@ -384,8 +398,9 @@ def read_arguments(argv: list[str]) -> tuple:
     from transformers import TrainingArguments
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--architecture", choices=DEFAULTS, default="resnet")
-    defaults = COMMON_DEFAULTS | DEFAULTS[first.parse_known_args(argv)[0].architecture]
+    first.add_argument("--architecture", choices=ARCHITECTURES, default="resnet")
+    how = ARCHITECTURES[first.parse_known_args(argv)[0].architecture]._asdict()
+    defaults = DEFAULTS | {name: how[name] for name in ("max_steps", "learning_rate", "weight_decay")}
     layout = {"formatter_class": argparse.RawDescriptionHelpFormatter, "usage": "%(prog)s [--OPTION VALUE ...]"}
     try:
         return parse_settings(
@@ -403,15 +418,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     argv = sys.argv[1:] if argv is None else argv
     model_args, data_args, training_args = read_arguments(argv)
-    overrides = read_overrides(model_args)
     folder = Path(training_args.output_dir)
     write_files(folder, {})  # found out now that it cannot be written, not after training
     if model_args.smoke:
         training_args.max_steps, training_args.warmup_steps, training_args.logging_steps = 4, 1, 1
     set_seed(training_args.seed)
 
-    sizes = (overrides, model_args.image_size)
-    _, image_processor = build_model(model_args.architecture, ["unused"], *sizes)
+    _, image_processor = build_model(model_args, ["unused"])
     train_pool, test_pool = (
         load_pools(data_args.dataset_name, split, image_processor, 512 if model_args.smoke else None)
         for split in (data_args.train_split, data_args.test_split)
@@ -419,7 +432,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     class_ids = train_pool.labels.unique()
     class_names = [train_pool.class_names[number] for number in class_ids]
     set_seed(training_args.seed)
-    model, _ = build_model(model_args.architecture, class_names, *sizes)
+    model, _ = build_model(model_args, class_names)
     # ResNet takes the Trainer's loss arguments but ignores them, which would inflate its loss under accumulation.
     model.accepts_loss_kwargs = False
     trainer = Trainer(
@@ -432,23 +445,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
     metrics = trainer.evaluate()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("%d parameters, accuracy %.4f on %s", parameters, metrics["eval_accuracy"], data_args.test_split)
+    logger.info("accuracy %.4f on %s", metrics["eval_accuracy"], data_args.test_split)
 
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
         image_processor.save_pretrained(folder)
-        write_card(
-            folder,
-            argv=argv,
-            architecture=model_args.architecture,
-            image_size=model_args.image_size,
-            data=data_args,
-            args=training_args,
-            class_names=class_names,
-            parameters=parameters,
-            metrics=metrics,
-        )
+        write_card(folder, argv, model_args, data_args, training_args, model, metrics)
         for checkpoint in folder.glob("checkpoint-*"):  # the model is complete, and goes on no more
             shutil.rmtree(checkpoint)
     return metrics

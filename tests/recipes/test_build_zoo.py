@@ -17,8 +17,9 @@ MODELS = {name: sizes for group in build_zoo.ZOO.values() for name, sizes in gro
 def test_all_differ_from_each_other_and_from_the_embedded_models():
     embedded = {name: build_zoo.Model(name, 0) for name in ("resnet", "vit")}
     full = [
-        json.dumps([each.architecture, pretrain.CONFIGS[each.architecture] | each.sizes, each.options], sort_keys=True)
+        json.dumps([name, pretrain.ARCHITECTURES[name].sizes | each.sizes, each.options], sort_keys=True)
         for each in (MODELS | embedded).values()
+        for name in [each.architecture]
     ]
     assert len(set(full)) == len(full) == len(MODELS) + 2
 
@@ -26,11 +27,11 @@ def test_all_differ_from_each_other_and_from_the_embedded_models():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_exists_and_its_options_are_known(name):
     model = MODELS[name]
-    args = pretrain.ModelArguments(model.architecture, config_overrides=json.dumps(model.sizes))
-    assert pretrain.read_overrides(args) == model.sizes
     size = model.options.get("image_size", pretrain.IMAGE_SIZE)
-    network, _ = pretrain.build_model(model.architecture, ["one", "two"], model.sizes, size)
+    args = pretrain.ModelArguments(model.architecture, size, json.dumps(model.sizes))
+    network, _ = pretrain.build_model(args, ["one", "two"])
     assert network.eval()(pixel_values=torch.zeros(1, 3, size, size)).logits.shape == (1, 2)
+    assert {key: getattr(network.config, key) for key in model.sizes} == model.sizes
     known = fields(pretrain.ModelArguments) + fields(TrainingArguments)
     assert set(model.options) <= {each.name for each in known}
 

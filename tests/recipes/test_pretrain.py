@@ -30,7 +30,7 @@ def test_pool():
     return load_image_pool(ROOT / "recipes" / "data" / "fashion_mnist", base_model, split="pretrain_test")
 
 
-@pytest.mark.parametrize("architecture", pretrain.DEFAULTS)
+@pytest.mark.parametrize("architecture", pretrain.ARCHITECTURES)
 def test_smoke(architecture, tmp_path):
     folder = tmp_path / "model"
     metrics = pretrain.main(["--architecture", architecture, "--output_dir", str(folder), "--smoke", "--use_cpu"])
@@ -91,7 +91,7 @@ def test_every_image_is_varied_by_itself_and_stays_what_it_is():
 
 def test_data_sets_are_joined_each_with_its_own_classes(tmp_path):
     data = str(ROOT / "recipes" / "data" / "fashion_mnist")
-    _, processor = pretrain.build_model("resnet", ["unused"])
+    _, processor = pretrain.build_model(pretrain.ModelArguments(), ["unused"])
     pool = pretrain.load_pools([data, data], "pretrain_test", processor, 20)
     assert len(pool.labels) == len(pool.pixel_values) == 40
     assert torch.equal(pool.labels[20:], pool.labels[:20] + 10) and len(pool.class_names) == 20

@@ -79,7 +79,7 @@ space: $(VENV)/.installed
 # The documentation site, outputs/docs/index.html; no network once the packages are there.
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file recipes/docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m recipes.docs.build outputs/docs
 
 pretrain: $(VENV)/.installed
 	$(BIN)/python recipes/pretrain.py --architecture resnet --output_dir recipes/base_models/resnet-tiny-fashion

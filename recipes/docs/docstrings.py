@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 
 # Sections that are lists of entries, and those that are text.
@@ -14,16 +14,15 @@ TEXTS = {"Returns": "Returns", "Yields": "Yields"}
 REFERENCE = re.compile(r"\[`(~?)([\w.]+)`\](?![\[(])")
 
 
-def to_markdown(docstring: str, link: Callable[[str, str], str]) -> str:
+def to_markdown(docstring: str) -> str:
     """
     Returns a docstring as Markdown.
 
     Args:
         docstring (`str`): In Hugging Face's format, with sections such as `Args:`.
-        link (`Callable`): `(name, shown) -> Markdown` of a reference to a name, such as a link to its page.
     """
     text = "\n\n".join(part for part in _parts(inspect.cleandoc(docstring)) if part)
-    return REFERENCE.sub(lambda match: link(match[2], match[2].rpartition(".")[2] if match[1] else match[2]), text)
+    return REFERENCE.sub(lambda match: f"`{match[2].rpartition('.')[2] if match[1] else match[2]}`", text)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _HEADERS = ("name", "base model", "trained", "steps", "measured, in loss of the best tuned rival")
 # How a layer is matched, and what a person is told of it.
-_KNOWN = {"name": "by name", "rename": "by name", "structure": "by structure", "role": "by role"}
+_KNOWN = {"name": "by name", "structure": "by structure", "role": "by role"}
 _UNKNOWN = "unknown"
 
 

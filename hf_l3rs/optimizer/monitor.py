@@ -123,9 +123,9 @@ class StepMonitor:
             names = ", ".join(misfits[:NUM_EXAMPLES])
             more = f" and {len(misfits) - NUM_EXAMPLES} more" if len(misfits) > NUM_EXAMPLES else ""
             logger.warning(
-                "This L3RS %s; where it does not fit, layers take the mean embedding of their kind, with less of a "
-                "gain, or none: compare with a tuned Adam, or meta-train for this model from it (initial_l3rs); what "
-                "does not fit is %s%s.",
+                "This L3RS %s; unknown layers take the mean embedding of their kind, with less of a gain, or none: "
+                "compare with a tuned Adam, or meta-train for this model from it (initial_l3rs); what does not fit is "
+                "%s%s.",
                 fit.describe(),
                 names,
                 more,

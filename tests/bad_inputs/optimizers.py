@@ -159,7 +159,7 @@ BUILDING = [
           rf"minimum_fit is a share .*\[0, 1\], got {value!r}")
       for value in (-0.1, 1.1, float("nan"), "auto", None, True)),
     Row("L3RS: another model's network", build(nn.Sequential(nn.Conv2d(3, 9, 3)), network=make_network()),
-        r"fits 0 of 2 layers \(0 % .*minimum_fit=0.5; meta-train.*by role, such as l3rs-.*pass minimum_fit=0"),
+        r"fits 0 of 2 layers \(0 % .*minimum_fit=0.5; use l3rs-vision.*meta-train.*pass minimum_fit=0"),
     Row("L3RS: a config that is a mapping", build(make_model(), {"directions": ["adam"]}),
         "made of an L3RSConfig, got {'direct"),
     Row("L3RS: a network that is its folder", build(make_model(), network="l3rs"), "network must be .*got"),

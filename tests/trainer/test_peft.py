@@ -88,13 +88,13 @@ def test_binds_and_trains_the_adapters_and_the_head(name, tmp_path):
 def test_an_l3rs_for_whole_models_knows_the_head_and_is_refused():
     model = adapted("vit", rank=2)
     optimizer = L3RS(network=trained_network(tiny_vit()), minimum_fit=0).bind(model)
-    assert optimizer.fit.counts == {"name": 2, "mean": 4}
+    assert optimizer.fit.counts == {"name": 2, "unknown": 4}
     with pytest.raises(BindingError, match="fits 2 of 6 layers .*head aside.*trainable: lora:2"):
         L3RS(network=trained_network(tiny_vit())).bind(model)
 
 
 def test_other_ranks_do_not_fit():
-    with pytest.raises(BindingError, match="4 of another shape.*trainable: lora:8"):
+    with pytest.raises(BindingError, match="4 unknown.*trainable: lora:8"):
         L3RS(network=adapted_network("vit")).bind(adapted("vit", rank=8))
 
 
@@ -116,7 +116,7 @@ def test_what_is_trained_beside_the_adapters_is_known_by_name():
     names = {renamed(layer.name) for layer in describe_trainable_layers(model)}
     assert {"layers.0.attention.q_proj.bias", "layernorm.weight", "classifier.weight"} <= names
     known = L3RS(network=trained_network(tiny_vit()), minimum_fit=0).bind(model).fit.counts
-    assert known == {"name": 5, "mean": 4}
+    assert known == {"name": 5, "unknown": 4}
 
 
 def test_magnitudes_of_dora_have_a_role():

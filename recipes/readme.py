@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from scipy import stats
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, is_picture_of, plot_learning_curves, pyplot, save_figure
-from hf_l3rs.evaluation.report import best_baseline, rivals_in
+from hf_l3rs.evaluation.report import best_baseline, compare_paired, rivals_in
 from hf_l3rs.evaluation.store import Row, final_rows, to_csv
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
@@ -70,11 +69,7 @@ class Comparison(NamedTuple):
     @property
     def verdict(self) -> str:
         """`ahead` or `behind` where the 95 % interval of the paired difference leaves out zero, else `level`."""
-        difference = self.losses[OPTIMIZER_NAME] - self.losses[self.rival]
-        reach = stats.t.ppf(0.975, len(difference) - 1) * difference.sem()
-        if not math.isfinite(reach) or abs(difference.mean()) <= reach:
-            return "level"
-        return "ahead" if difference.mean() < 0 else "behind"
+        return compare_paired(self.losses[OPTIMIZER_NAME], self.losses[self.rival]).verdict
 
     @property
     def ratio(self) -> str:
@@ -109,7 +104,7 @@ def comparisons(rows: Sequence[Row]) -> dict[int, Comparison]:
     finals, rivals = final_rows(rows), rivals_in(rows)
     return {
         int(steps): Comparison(
-            best_baseline(rows, int(steps), rivals), of_steps.pivot(index="task", columns="optimizer", values="loss")
+            best_baseline(of_steps, rivals), of_steps.pivot(index="task", columns="optimizer", values="loss")
         )
         for steps, of_steps in finals.groupby("num_training_steps")
     }

@@ -39,20 +39,8 @@ def run_one(
     device: torch.device | str = "cpu",
 ) -> list[Row]:
     """
-    Carries out one run.
-
-    Args:
-        model (`nn.Module`): Its state is overwritten.
-        tasks ([`TaskDistribution`]): Where the task is drawn from.
-        seed (`int`): Of the tasks; meta-training's tasks have another seed, and other images.
-        run ([`Run`]): What to run.
-        evaluate_every (`int`, *optional*):
-            Steps between evaluations, the first before any step; at the end only by default, and of a contender that
-            takes no step.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-
-    Returns:
-        `list[Row]`: One for each evaluation, the last for the end.
+    Carries out one run, as of [`run_all`]. Returns a row for each evaluation, the first before any step, the last for
+    the end; for the end alone of a contender that takes no step.
     """
     length = run.num_training_steps
     task = draw_task(tasks, seed, run.task, length)
@@ -116,15 +104,12 @@ def make_learner(
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:
-    """
-    Returns the runs of a full learning-rate search: every rate of every baseline at every horizon. A baseline that
-    needs no tuning has nothing to search.
-    """
-    tuned = [baseline for baseline in baselines if not baseline.is_tuning_free]
+    """Returns the runs of a full search: every learning rate, at every horizon, of every baseline that is tuned."""
     return [
         Run(baseline.at(rate), task, horizon)
         for horizon in horizons
-        for baseline in tuned
+        for baseline in baselines
+        if not baseline.is_tuning_free
         for rate in baseline.learning_rates
         for task in range(num_tasks)
     ]

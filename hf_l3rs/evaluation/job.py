@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ from accelerate import Accelerator
 
 from hf_l3rs.distributed import on_main_process
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.baselines import Contender, l3rs_contender, select_baselines
+from hf_l3rs.evaluation.baselines import l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import UNTRAINED, describe, meta_training_cost, summarise, to_markdown, to_results
-from hf_l3rs.evaluation.store import FOUND, Row, RowStore, Run, declared_settings, measurement_settings
+from hf_l3rs.evaluation.store import Row, RowStore, Run, measurement_settings
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
 from hf_l3rs.hub.pretrained import L3RSArtifact
@@ -29,13 +27,11 @@ from hf_l3rs.hub.results import Results, write_results
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit, refuse_misfit
 from hf_l3rs.optimizer.layers import describe_trainable_layers
 from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import build_tasks
+from hf_l3rs.tasks.distribution import TaskDistribution, build_tasks
 from hf_l3rs.tasks.model import compare_trainable
 from hf_l3rs.tasks.seen_data import check_unseen, seen_data
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
-
-logger = logging.getLogger(__name__)
 
 SEARCH_NAME = "search.csv"
 ROWS_NAME = "rows.csv"
@@ -92,48 +88,27 @@ class EvaluationJob:
         check_unseen(seen_data(self.network.config.meta_training), task_args, args.seed)
         compare_trainable(self.network.config.meta_training, model_args.trainable)
         self.output_dir = Path(args.output_dir)
-        self._refuse_other_measurements(model_args)  # before images and model are there, which may take long
         self.model, self.tasks, self.search_tasks = build_tasks(model_args, task_args, args.seed)
         refuse_misfit(measure_fit(describe_trainable_layers(self.model), self.network.config), MINIMUM_FIT)
         self.model.to(accelerator.device)
         untrained = L3RSNetwork(self.network.config)
         self.contenders = [l3rs_contender(self.network), l3rs_contender(untrained, UNTRAINED)]
-        self.search_store, self.store = self._make_stores(
-            *(
-                measurement_settings(self.model, tasks, model_args, task_args, args.seed, every)
-                for tasks, every in ((self.search_tasks, None), (self.tasks, args.evaluate_every))
-            )
+        search_dir = Path(args.search_dir or args.output_dir)
+
+        def settings(tasks: TaskDistribution, evaluate_every: int | None = None) -> dict[str, Any]:
+            return measurement_settings(self.model, tasks, model_args, task_args, args.seed, evaluate_every)
+
+        self.search_store = RowStore(
+            search_dir / SEARCH_NAME,
+            settings(self.search_tasks),
+            shared=True,
+            remedy=f"name another {'search_dir' if args.search_dir else 'output_dir'}",
         )
-
-    def _make_stores(self, searched: dict[str, Any], compared: dict[str, Any]) -> tuple[RowStore, RowStore]:
-        """Returns those of the search and of the comparison, with the settings of either."""
-        search_dir = Path(self.args.search_dir or self.args.output_dir)
-        remedy = "name another search_dir" if self.args.search_dir else "name another output_dir"
-        return (
-            RowStore(search_dir / SEARCH_NAME, searched, shared=True, remedy=remedy),
-            RowStore(
-                self.output_dir / ROWS_NAME,
-                compared,
-                remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
-            ),
+        self.store = RowStore(
+            self.output_dir / ROWS_NAME,
+            settings(self.tasks, args.evaluate_every),
+            remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
         )
-
-    def _refuse_other_measurements(self, model_args: ModelArguments) -> None:
-        """Refuses folders whose rows were measured with other settings, as far as these tell without any image."""
-        args = self.args
-        declared = partial(declared_settings, model_args, self.task_args, args.seed)
-        stores = self._make_stores(declared(), declared(evaluate_every=args.evaluate_every))
-        identities = self._identities([l3rs_contender(self.network)])
-
-        def check() -> None:
-            for store in reversed(stores):
-                store.check(identities, without=FOUND)
-
-        on_main_process(self.accelerator, check)
-
-    def _identities(self, contenders: Sequence[Contender]) -> dict[str, Any]:
-        baselines = {each.name: each.identity for each in self.baselines}
-        return {**baselines, **{each.name: each.identity for each in contenders}}
 
     def run(self, command: str | None = None) -> str:
         """
@@ -149,7 +124,8 @@ class EvaluationJob:
             CheckpointError: If a folder holds rows that were measured with other settings.
             StorageError: If a folder cannot be written.
         """
-        identities = self._identities(self.contenders)
+        identities = {each.name: each.identity for each in self.contenders}
+        identities |= {each.name: each.identity for each in self.baselines}
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
         with _one_thread():
             rows = self.compare(self.search())
@@ -158,18 +134,16 @@ class EvaluationJob:
     def search(self) -> list[Row]:
         """Returns the rows of every learning rate of every baseline on validation tasks."""
         runs = search_runs(self.baselines, self.args.num_search_tasks, self.args.horizons)
-        return self._run_all(self.search_tasks, runs, self.search_store, "searching learning rates")
+        return self._run_all(runs, self.search_tasks, self.search_store, "searching learning rates")
 
     def compare(self, searched: Sequence[Row]) -> list[Row]:
         """Returns the rows of all optimizers on the same unseen tasks, at the best rates of those that have any."""
         args = self.args
         runs = comparison_runs(self.baselines, best_rates(searched), self.contenders, args.num_tasks, args.horizons)
-        return self._run_all(self.tasks, runs, self.store, "comparing", args.evaluate_every)
+        return self._run_all(runs, self.tasks, self.store, "comparing", args.evaluate_every)
 
-    def _run_all(
-        self, tasks: Any, runs: Sequence[Run], store: RowStore, title: str, evaluate_every: int | None = None
-    ) -> list[Row]:
-        return run_all(self.accelerator, self.model, tasks, self.args.seed, runs, store, title, evaluate_every)
+    def _run_all(self, runs: Sequence[Run], tasks: TaskDistribution, *rest: Any) -> list[Row]:
+        return run_all(self.accelerator, self.model, tasks, self.args.seed, runs, *rest)
 
     def report(self, rows: Sequence[Row], command: str | None = None) -> str:
         """Writes `summary.md`, `results.json` (the card's) and `curves.png`; returns the summary in Markdown."""
@@ -191,10 +165,7 @@ class EvaluationJob:
         def write() -> None:
             write_files(self.output_dir, {"summary.md": f"# {args.title}\n\n{table}\n\n`{command}`\n".encode()})
             write_results(Results(self.network.fingerprint(), tuple(entries)), self.output_dir / RESULTS_NAME)
-            try:
-                plot_learning_curves(rows, self.output_dir / PICTURE_NAME, args.title)
-            except ImportError as error:  # everything that was measured is written, and the picture can follow
-                logger.warning("There is no %s: %s", PICTURE_NAME, error)
+            plot_learning_curves(rows, self.output_dir / PICTURE_NAME, args.title)
 
         on_main_process(self.accelerator, write)
         return table

@@ -1,4 +1,4 @@
-"""Pictures of what a benchmark measured. They need matplotlib."""
+"""Pictures of what a benchmark measured."""
 
 from __future__ import annotations
 
@@ -128,28 +128,16 @@ def _draw_points(
     """Side by side, the best first: at the same place they would hide one another. Losses bear names."""
     worst = math.inf if is_loss else -math.inf
     means = {name: float(table["mean"].fillna(worst).iloc[0]) for name, table in tables.items()}
-    finite = [mean for mean in means.values() if math.isfinite(mean)] or [1.0]
-    middle = math.sqrt(abs(min(finite) * max(finite)))  # on a scale of logarithms
     for index, name in enumerate(sorted(means, key=lambda name: means[name], reverse=not is_loss)):
-        table, color = tables[name], styles[name]["color"]
-        axis.errorbar(
-            [index], table["mean"], table["stderr"], fmt="o", capsize=3, markersize=4, color=color, label=name
-        )
+        mean, stderr = tables[name]["mean"], tables[name]["stderr"]
+        axis.errorbar([index], mean, stderr, fmt="o", capsize=3, markersize=4, color=styles[name]["color"], label=name)
         if is_loss and math.isfinite(means[name]):
-            is_above = means[name] <= middle
+            at, offset = (index, means[name]), (0, 8)
             axis.annotate(
-                name,
-                (index, means[name]),
-                xytext=(0, 8 if is_above else -8),
-                textcoords="offset points",
-                rotation=90,
-                ha="center",
-                va="bottom" if is_above else "top",
-                fontsize=6.5,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
-            ).set_in_layout(False)
+                name, at, offset, textcoords="offset points", rotation=90, ha="center", va="bottom", fontsize=6.5
+            )
     axis.set_xticks([])
-    axis.margins(x=0.08)
+    axis.margins(x=0.08, y=0.3 if is_loss else 0.05)
 
 
 def scale_loss(axis: Axes) -> None:
@@ -193,16 +181,9 @@ def _digest(data: bytes) -> str:
 
 
 def pyplot() -> Any:
-    """
-    Returns `matplotlib.pyplot`, which draws into files alone.
+    """Returns `matplotlib.pyplot`, which draws into files alone."""
+    import matplotlib
 
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib; install it with `pip install hf_l3rs[plots]`.") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -134,16 +134,7 @@ class Summary:
 
 
 def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
-    """
-    Returns means and their standard errors.
-
-    Args:
-        values (`pandas.api.typing.SeriesGroupBy`): A column of a table in groups.
-
-    Returns:
-        `pandas.DataFrame`: A row for each group, with the columns `mean` and `stderr`. The error is NaN for a
-        single value, and infinite where the mean is.
-    """
+    """Returns a row for each group with `mean` and `stderr`: NaN for a single value, infinite where the mean is."""
     table = values.agg(["mean", "sem"]).rename(columns={"sem": "stderr"})
     table["stderr"] = table["stderr"].where(table["mean"] < math.inf, math.inf)
     return table
@@ -160,19 +151,18 @@ def rivals_in(rows: Iterable[Row]) -> list[str]:
     return [name for name in names if name.split(",")[0] != OPTIMIZER_NAME]
 
 
-def best_baseline(rows: Iterable[Row], horizon: int, baselines: Sequence[str]) -> str:
+def best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
     """
     Returns the hardest reference: the baseline with the lowest mean loss on the very tasks of the comparison, among
     those with the fewest diverged runs.
 
+    Args:
+        finals (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.store.final_rows`], of one length of run.
+        baselines (`Sequence[str]`): Their names.
+
     Raises:
         DataError: If there is no baseline's row.
     """
-    finals = final_rows(rows)
-    return _best_baseline(finals[finals.num_training_steps == horizon], baselines)
-
-
-def _best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
     table = ranked(finals[finals.optimizer.isin(list(baselines))], ["optimizer"])
     if table.empty:
         raise DataError(
@@ -206,7 +196,7 @@ def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
     return [
         summary
         for horizon, of_horizon in finals.groupby("num_training_steps")
-        for summary in _summarise_horizon(int(horizon), of_horizon, _best_baseline(of_horizon, baselines))
+        for summary in _summarise_horizon(int(horizon), of_horizon, best_baseline(of_horizon, baselines))
     ]
 
 
@@ -325,30 +315,20 @@ def _describe_payback(cost: float, steps: int) -> str:
 
 def meta_training_cost(meta_training: Mapping[str, Any]) -> float | None:
     """
-    Returns what a meta-training cost, in steps of plain fine-tuning.
-
-    Args:
-        meta_training (`Mapping`):
-            Of an artefact's configuration. `cost_in_plain_steps` weighs differentiated steps by what they cost; where
-            it is absent, each of the `inner_steps` counts as a plain one.
-
-    Returns:
-        `float` or `None`: `None` if the artefact does not tell.
+    Returns what a meta-training cost, in steps of plain fine-tuning; `None` if the artefact does not tell.
 
     Raises:
         ArtifactError: If it tells something that is not a number of steps.
     """
-    for name in ("cost_in_plain_steps", "inner_steps"):
-        cost = meta_training.get(name)
-        if cost is None:
-            continue
-        if not isinstance(cost, (int, float)) or isinstance(cost, bool) or cost not in Range(low=0):
-            raise ArtifactError(
-                f"The L3RS has a damaged record of what its meta-training cost: {name} must be a number of at least "
-                f"0, got {short(cost)}; meta-train or download it again."
-            )
-        return cost
-    return None
+    cost = meta_training.get("cost_in_plain_steps", meta_training.get("inner_steps"))
+    if cost is None:
+        return None
+    if not isinstance(cost, (int, float)) or isinstance(cost, bool) or cost not in Range(low=0):
+        raise ArtifactError(
+            "The L3RS has a damaged record of what its meta-training cost: it must be a number of steps, got "
+            f"{short(cost)}; meta-train or download it again."
+        )
+    return cost
 
 
 def to_results(

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 MANIFEST_NAME = "manifest.json"
 PACKAGES = ("hf_l3rs", "torch", "transformers")
 
-# Settings that are known only with model and images at hand.
-FOUND = ("base_model_revision", "images_and_weights", "device")
 # Of each pool, so many images enter the fingerprint, beside all labels.
 NUM_PROBES = 16
 # Settings of data sets that change no row: what cards call them, and whether images are kept in memory.
@@ -216,16 +214,15 @@ class RowStore:
         self.parts = self.file.with_name(f"{self.file.stem}.parts")
         self._part = f"{uuid.uuid4().hex}.csv"  # never one that a killed process left, with half a line at its end
 
-    def check(self, identities: Mapping[str, Any], without: Collection[str] = ()) -> None:
+    def check(self, identities: Mapping[str, Any]) -> None:
         """
-        Makes sure that rows that are there already were measured with these settings and optimizers.
+        Checks that rows that are there already were measured with these settings and optimizers.
 
         Args:
             identities (`Mapping`): Names of optimizers to their identities.
-            without (`Collection[str]`, *optional*): Names of settings that are not known yet.
 
         Raises:
-            CheckpointError: If they were not, with what differs, or if nobody knows.
+            CheckpointError: If they were not, with what differs, or if it is unknown.
         """
         if not self._has_rows():
             return
@@ -236,11 +233,7 @@ class RowStore:
                 f"move it away, or {self.remedy}."
             )
         known = section["optimizers"]
-        before, after = (
-            {name: value for name, value in settings.items() if name not in without}
-            for settings in (section["settings"], self.settings)
-        )
-        changed = _differences(before, after) + _differences(
+        changed = _differences(section["settings"], self.settings) + _differences(
             {name: known[name]["identity"] for name in known if name in identities},
             {name: _plain(identities[name]) for name in identities if name in known},
         )
@@ -346,21 +339,11 @@ def measurement_settings(
         evaluate_every (`int`, *optional*): Steps between evaluations; at the end of runs only by default.
     """
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
-    return {
-        **declared_settings(model_args, task_args, seed, evaluate_every),
-        "base_model_revision": commit or model_args.base_model_revision,
-        "images_and_weights": fingerprint(tasks, seed),
-        "device": next(model.parameters()).device.type,  # each rounds in its own way
-    }
-
-
-def declared_settings(
-    model_args: ModelArguments, task_args: TaskArguments, seed: int, evaluate_every: int | None = None
-) -> dict[str, Any]:
-    """As [`measurement_settings`], without what only model and images tell: FOUND."""
     datasets = [asdict(dataset) for dataset in task_args.datasets]
     return {
-        **{name: value for name, value in asdict(model_args).items() if name not in FOUND},
+        **asdict(model_args),
+        "base_model_revision": commit or model_args.base_model_revision,
+        "images_and_weights": fingerprint(tasks, seed),
         "datasets": [{name: spec[name] for name in spec if name not in _WITHOUT_EFFECT} for spec in datasets],
         "num_classes": task_args.num_classes,
         "batch_size": task_args.batch_size,
@@ -369,7 +352,8 @@ def declared_settings(
         "augmentations": list(task_args.augmentations),
         "seed": seed,
         "evaluate_every": evaluate_every,
-        "versions": {name: installed_version(name) for name in PACKAGES},  # which round in their own ways
+        "device": next(model.parameters()).device.type,  # each rounds in its own way, and each version
+        "versions": {name: installed_version(name) for name in PACKAGES},
     }
 
 
@@ -387,13 +371,10 @@ def fingerprint(tasks: TaskDistribution, seed: int) -> str:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """
-    Reads what [`write_manifest`] wrote.
-
-    Returns:
-        `dict`: For each file of rows what it was measured with; empty if there is no manifest.
+    Returns what the manifest of a folder says of each file of rows; nothing if there is no manifest.
 
     Raises:
-        CheckpointError: If the manifest is damaged, or was edited.
+        CheckpointError: If the manifest is damaged.
     """
     file = folder / MANIFEST_NAME
     if not file.exists():
@@ -401,8 +382,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         sections = json.loads(file.read_text(encoding="utf-8"))
         for section in sections.values():
-            if section["hash"] != _hash(section):
-                raise ValueError("its hash does not fit its content")
+            if not all(isinstance(section[name], dict) for name in ("settings", "optimizers")):
+                raise ValueError("a file's settings and optimizers are missing")
         return sections
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -414,9 +395,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def write_manifest(folder: Path, name: str, section: Mapping[str, Any]) -> None:
     """Writes what the rows in the file `name` are measured with, and leaves what the manifest says of other files."""
     old = read_manifest(folder)
-    new = {**old, name: {"hash": _hash(section), **section}}
-    if new != old:
-        write_files(folder, {MANIFEST_NAME: (json.dumps(new, indent=2) + "\n").encode()})
+    if old.get(name) != section:
+        write_files(folder, {MANIFEST_NAME: (json.dumps({**old, name: section}, indent=2) + "\n").encode()})
 
 
 def _differences(old: Any, new: Any) -> list[str]:
@@ -443,11 +423,6 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def _plain(settings: Any) -> Any:
     """Settings as they come back from JSON; what JSON does not know becomes text."""
     return json.loads(json.dumps(settings, default=str))
-
-
-def _hash(section: Mapping[str, Any]) -> str:
-    content = {name: value for name, value in section.items() if name != "hash"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -108,7 +108,7 @@ def test_what_meta_training_cost_is_told_and_checked_at_once(inputs, tmp_path, f
         network.config = network.config.replace(meta_training={"inner_steps": 10, "cost_in_plain_steps": cost})
         save_network(network, tmp_path / "l3rs")
         if cost == "much":
-            with pytest.raises(ArtifactError, match="cost_in_plain_steps"):
+            with pytest.raises(ArtifactError, match="meta-training cost"):
                 make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
         else:
             job = make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
@@ -128,7 +128,6 @@ def test_the_manifest_says_what_was_measured(finished, inputs):
     settings = rows["settings"]
     assert settings["versions"]["torch"] == torch.__version__ and settings["base_model"] == str(inputs / "base")
     assert (settings["num_classes"], settings["batch_size"], settings["seed"]) == (3, 4, 1000)
-    assert search["hash"] != rows["hash"]
 
 
 @pytest.mark.distributed
@@ -174,13 +173,6 @@ def test_a_search_made_with_other_settings_is_never_used(copy, inputs, changes, 
         make_job(inputs, copy, **changes).run()
     assert "name another output_dir" in str(error.value) and "\n" not in str(error.value)
     assert (copy / "search.csv").read_bytes() == before
-
-
-@pytest.mark.parametrize("changes", [{"tasks": {"batch_size": 5}}, {"seed": 7}, {"evaluate_every": 2}])
-def test_other_settings_are_refused_before_model_and_images_are_there(copy, inputs, changes, monkeypatch):
-    monkeypatch.setattr(job_module, "build_tasks", None)
-    with pytest.raises(CheckpointError, match="rows.csv was measured with other settings"):
-        make_job(inputs, copy, **changes)
 
 
 @pytest.mark.parametrize("what", ["images", "weights"])

@@ -10,7 +10,6 @@ from hf_l3rs.errors import ArtifactError, DataError
 from hf_l3rs.evaluation.baselines import is_tuning_free
 from hf_l3rs.evaluation.benchmark import best_rates
 from hf_l3rs.evaluation.report import (
-    best_baseline,
     comparable,
     compare_paired,
     describe,
@@ -64,7 +63,6 @@ def test_a_difference_has_its_error_and_its_wins():
 
 
 def test_summary_is_against_the_best_baseline_of_each_horizon():
-    assert best_baseline(ROWS, 10, BASELINE_NAMES) == "Adam constant"
     summary = next(s for s in summarise(ROWS, BASELINE_NAMES) if s.optimizer == "L3RS")
     assert summary.loss == pytest.approx(4 / 3)
     assert summary.loss_stderr == pytest.approx(0.7637626 / 3**0.5)
@@ -132,7 +130,6 @@ def test_payback_is_told_where_training_made_it_better():
         ({}, None),
         ({"inner_steps": 1000}, 1000),
         ({"inner_steps": 1000, "cost_in_plain_steps": 3400.5}, 3400.5),
-        ({"inner_steps": 1000, "cost_in_plain_steps": None}, 1000),
         ({"inner_steps": 0}, 0),
     ],
 )
@@ -141,10 +138,9 @@ def test_differentiated_steps_cost_what_they_cost(meta_training, cost):
 
 
 @pytest.mark.parametrize("cost", [math.nan, math.inf, -1, "1000", True, [1]])
-@pytest.mark.parametrize("name", ["cost_in_plain_steps", "inner_steps"])
-def test_a_cost_that_is_no_number_of_steps_is_refused(name, cost):
-    with pytest.raises(ArtifactError, match=name) as error:
-        meta_training_cost({name: cost})
+def test_a_cost_that_is_no_number_of_steps_is_refused(cost):
+    with pytest.raises(ArtifactError, match="cost") as error:
+        meta_training_cost({"cost_in_plain_steps": cost})
     assert "\n" not in str(error.value)
 
 
@@ -157,7 +153,7 @@ DIVERGED = [
 
 def test_a_diverged_run_counts_as_the_worst_and_is_shown(tmp_path):
     constant, cosine, l3rs = summaries = summarise(DIVERGED, BASELINE_NAMES)
-    assert best_baseline(DIVERGED, 10, BASELINE_NAMES) == "Adam constant" == l3rs.reference
+    assert l3rs.reference == "Adam constant"
     assert (l3rs.num_diverged, l3rs.loss, l3rs.loss_stderr, l3rs.ratio) == (2, INF, INF, INF)
     assert (l3rs.wins, l3rs.num_tasks, l3rs.accuracy) == (1, 3, pytest.approx(0.95 / 3))
     assert (cosine.num_diverged, cosine.loss, cosine.loss_median, cosine.wins) == (1, INF, 0.1, 2)
@@ -204,8 +200,6 @@ def test_rows_that_cannot_be_compared_are_refused():
         summarise([*ROWS, row("L3RS", 0, 0.7)], BASELINE_NAMES)
     with pytest.raises(DataError, match="Muon"):
         summarise(ROWS, ["Muon"])
-    with pytest.raises(DataError, match="no run of a baseline"):
-        best_baseline(ROWS, 11, BASELINE_NAMES)
 
 
 STORED = [

@@ -1,6 +1,5 @@
 """Rows survive the disk, interruptions and other settings."""
 
-import json
 import math
 
 import datasets
@@ -194,24 +193,18 @@ def test_the_fingerprint_is_of_images_labels_and_weights():
 
 def test_each_file_has_its_entry_in_the_manifest(tmp_path):
     assert read_manifest(tmp_path) == {}
-    write_manifest(tmp_path, "search.csv", {"settings": {"seed": 1}})
-    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}})
+    write_manifest(tmp_path, "search.csv", {"settings": {"seed": 1}, "optimizers": {}})
+    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}, "optimizers": {}})
     sections = read_manifest(tmp_path)
     assert [sections[name]["settings"]["seed"] for name in ("search.csv", "rows.csv")] == [1, 2]
     before = (tmp_path / MANIFEST_NAME).stat().st_mtime_ns
-    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}})
+    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}, "optimizers": {}})
     assert (tmp_path / MANIFEST_NAME).stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"3", b'{"rows.csv": 3}', b'{"rows.csv": {}}', b"\xff", None])
-def test_a_damaged_or_edited_manifest_is_refused_in_one_sentence(content, tmp_path):
-    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 1}})
-    file = tmp_path / MANIFEST_NAME
-    if content is None:
-        sections = json.loads(file.read_text())
-        sections["rows.csv"]["settings"]["seed"] = 2
-        content = json.dumps(sections).encode()
-    file.write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"3", b'{"rows.csv": 3}', b'{"rows.csv": {}}', b"\xff"])
+def test_a_damaged_manifest_is_refused_in_one_sentence(content, tmp_path):
+    (tmp_path / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(CheckpointError, match="manifest.json") as error:
         read_manifest(tmp_path)
     assert "\n" not in str(error.value)

@@ -46,7 +46,7 @@ class CheckpointError(L3RSError, RuntimeError):
 
 def reason(error: BaseException) -> str:
     """
-    Returns what an error of another library says, to be put into a sentence of ours: the first sentence of the error
+    Returns what an error of another library says, to be put into a sentence: the first sentence of the error
     at the bottom of the chain, on one line, not endless, without its full stop, and with the names alone of classes
     and objects.
     """

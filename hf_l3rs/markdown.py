@@ -51,7 +51,7 @@ def markdown_cell(value: Any) -> str:
 
 
 def markdown_code(value: Any) -> str:
-    """Returns a value as a span of code, which shows HTML as it is; a comment would still count as one of ours."""
+    """Returns a value as a span of code, which shows HTML as it is. Comments, which mark parts of cards, are cut."""
     return f"`{one_line(value).replace('`', chr(39)).replace('<!--', '<! --')}`"
 
 

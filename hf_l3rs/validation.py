@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from hf_l3rs.errors import ConfigError, L3RSError
 
@@ -142,10 +142,6 @@ def _as(hint: Any, value: Any) -> Any:
         return value
     if origin in (typing.Union, types.UnionType):
         return _as_any(arguments, value)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError
-        return value
     if origin in (list, tuple):
         return _as_sequence(origin, arguments, value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -190,8 +186,6 @@ def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(each) for each in arguments if each is not int or float not in arguments)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
     if origin in (list, tuple):
         count = f"{len(arguments)} values" if origin is tuple and arguments[-1] is not Ellipsis else "values"
         return f"a list of {count}, each {_describe(arguments[0])}, also where it is a single one"

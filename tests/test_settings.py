@@ -51,28 +51,12 @@ def test_yes_and_no(tmp_path, options, expected):
     assert parse(write(tmp_path, spread_horizons=True), *options)[TaskArguments].spread_horizons is expected
 
 
-DATA = {"path": "data", "hub_id": "org/data", "evaluation_split": "test", "classes": ["cat"]}
-MOVED = DatasetArguments("other", evaluation_split="test", classes=["cat"])
-
-
-@pytest.mark.parametrize(
-    ("datasets", "paths", "expected"),
-    [
-        ([DATA], ["other"], [MOVED]),
-        ([DATA], ["data"], [DatasetArguments(**DATA)]),
-        ([DATA, "b"], ["other", "d"], [MOVED, DatasetArguments("d")]),
-        (["a"], ["b", "c"], [DatasetArguments("b"), DatasetArguments("c")]),  # of plain paths, any number replaces any
-        ([DATA], ["other", "d"], None),
-    ],
-)
-def test_a_path_on_the_command_line_moves_the_files_data_set(tmp_path, datasets, paths, expected):
+def test_paths_of_options_replace_paths_and_nothing_more(tmp_path):
     """Else what the file keeps apart, such as test images, would be trained on without a word."""
-    argv = [write(tmp_path, datasets=datasets), "--datasets", *paths]
-    if expected is None:
-        with pytest.raises(ConfigError, match="2 paths for 1 of the settings file"):
-            parse(*argv)
-    else:
-        assert parse(*argv)[TaskArguments].datasets == expected
+    argv = [write(tmp_path, datasets=["a"]), "--datasets", "b", "c"]
+    assert parse(*argv)[TaskArguments].datasets == [DatasetArguments("b"), DatasetArguments("c")]
+    with pytest.raises(ConfigError, match="--datasets has only paths, but the settings file says more of data"):
+        parse(write(tmp_path), "--datasets", "b")
 
 
 @pytest.mark.parametrize("number", ["1e-3", "1.0e-3", "0.001", "1.E-3", "1e-03"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Images of one evaluation forward pass. It bounds memory and does not change a result but for rounding.
+# Images of one forward pass of an evaluation. It bounds the memory, and changes only the rounding.
 EVALUATION_BATCH_SIZE = 256
 
-# Multiples of it, modulo 1, are spread evenly over [0, 1), however many there are.
+# Its multiples modulo 1 are spread evenly over [0, 1), however many are taken.
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -128,31 +128,6 @@ class TaskSource:
         return sorted(set(self.batches.labels.unique().tolist()) & set(self.evaluation.labels.unique().tolist()))
 
 
-class Tasks(Protocol):
-    """What tasks are drawn from: [`TaskDistribution`] or [`TaskMixture`]."""
-
-    @property
-    def models(self) -> list[nn.Module]:
-        """The models that the tasks fine-tune, each once."""
-
-    @property
-    def horizon(self) -> Horizon:
-        """How many steps the tasks have."""
-
-    def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """
-        Draws a task, which depends on these alone. No image is decoded.
-
-        Args:
-            seed (`int`): The run's seed.
-            generation (`int`): Meta-iteration, from 0.
-            pair (`int`): Index of the sample in its generation, or 0 for all where they share one task.
-        """
-
-    def with_horizon(self, horizon: Horizon) -> Tasks:
-        """Returns the same tasks with another horizon."""
-
-
 class TaskDistribution:
     """
     Draws tasks of one model: which data set, classes, θ0, batches, evaluation set and horizon.
@@ -200,11 +175,18 @@ class TaskDistribution:
 
     @property
     def models(self) -> list[nn.Module]:
-        """See [`Tasks`]."""
+        """The models that the tasks fine-tune, each once."""
         return [self.initial_states.model]
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """See [`Tasks.draw`]."""
+        """
+        Draws a task, which depends on these alone. No image is decoded.
+
+        Args:
+            seed (`int`): The run's seed.
+            generation (`int`): Meta-iteration, from 0.
+            pair (`int`): Index of the sample in its generation, or 0 for all where they share one task.
+        """
         task_seed = derive_seed(seed, "task", generation, pair)
         rng = generator(task_seed, "data")
         weights = torch.ones(len(self.sources), dtype=torch.float64)
@@ -295,13 +277,13 @@ class TaskMixture:
     Distributions of several models, which take turns.
 
     Args:
-        members (`Sequence[Tasks]`): At least one; all of one horizon.
+        members (`Sequence[TaskDistribution]`): At least one; all of one horizon.
 
     Raises:
         ConfigError: If there is none, or their horizons differ.
     """
 
-    def __init__(self, members: Sequence[Tasks]) -> None:
+    def __init__(self, members: Sequence[TaskDistribution]) -> None:
         if not members:
             raise ConfigError("A mixture of tasks needs at least one distribution, got none; name a base model.")
         self.members = list(members)
@@ -310,21 +292,25 @@ class TaskMixture:
 
     @property
     def models(self) -> list[nn.Module]:
-        """See [`Tasks`]."""
+        """See [`TaskDistribution`]."""
         return list(dict.fromkeys(model for member in self.members for model in member.models))
 
     @property
     def horizon(self) -> Horizon:
-        """See [`Tasks`]."""
+        """See [`TaskDistribution`]."""
         return self.members[0].horizon
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """See [`Tasks.draw`]. Members come one after another in a generation, and the next one first in the next."""
+        """See [`TaskDistribution.draw`]. Members take turns, and each generation begins with the next one."""
         return self.members[(generation + pair) % len(self.members)].draw(seed, generation, pair)
 
     def with_horizon(self, horizon: Horizon) -> TaskMixture:
         """Returns the same mixture with another horizon."""
         return TaskMixture([member.with_horizon(horizon) for member in self.members])
+
+
+# What tasks are drawn from.
+Tasks = TaskDistribution | TaskMixture
 
 
 class Setup(NamedTuple):

@@ -27,7 +27,7 @@ PathLike = str | os.PathLike[str]
 LABEL_COLUMN_NAMES = ("label", "labels", "fine_label", "target", "class")
 IMAGE_COLUMN_NAMES = ("image", "img", "pixel_values")
 MAX_CLASSES = 10**6
-# What `datasets` takes for one of its loaders, which would read the current folder, and not for a name on the Hub.
+# Names that `datasets` takes for its own loaders. They would read the current folder.
 _LOADERS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "parquet", "text", "webdataset")
 
 
@@ -124,7 +124,7 @@ def load_image_processor(name_or_path: PathLike, *, revision: str | None = None)
     Raises:
         ArtifactError: If there is none that can be read.
     """
-    # from where it is: the one that transformers 5.4 shows asks for torchvision, though this backend does not
+    # the class of this name at the top of transformers 5.4 asks for torchvision, which the PIL backend does not need
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     name = os.fspath(name_or_path)
@@ -136,7 +136,7 @@ def load_image_processor(name_or_path: PathLike, *, revision: str | None = None)
             local_files_only=not (os.path.exists(name) or hub_answers()),
             trust_remote_code=False,
         )
-    except Exception as error:  # of every kind, as what is wrong with a file may be
+    except Exception as error:  # a damaged file raises errors of every kind
         raise ArtifactError(
             f"There is no readable image processor in {name!r}{_at(revision)} ({reason(error)}); check the name, and "
             "that a preprocessor_config.json stands beside the model, as image_processor.save_pretrained writes it."
@@ -199,7 +199,7 @@ def _located(path: PathLike, name: str | None, split: str, revision: str | None)
             raise DataError(f"There is no file {path!r}; give an existing .parquet file, a folder or a Hub id.")
         source, files = "parquet", path
     elif os.path.isdir(path):
-        source = os.path.abspath(path)  # a folder called text would be taken for the loader of that name
+        source = os.path.abspath(path)  # else a folder called text would be taken for a loader
     elif is_repo_id(path) and path not in _LOADERS:
         is_out_of_reach = not hub_answers()
     else:
@@ -208,7 +208,7 @@ def _located(path: PathLike, name: str | None, split: str, revision: str | None)
     datasets.config.HF_HUB_OFFLINE = before or is_out_of_reach
     try:
         yield source, files
-    except Exception as error:  # of every kind, as what is wrong with a data set may be
+    except Exception as error:  # a damaged data set raises errors of every kind
         raise DataError(_explain(error, path, name, split, revision)) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = before
@@ -269,39 +269,33 @@ def find_columns(
     """
     import datasets
 
-    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    integers = [
-        name for name, feature in features.items() if isinstance(feature, datasets.Value) and "int" in feature.dtype
-    ]
-    image_column = _given(features, "image_column", image_column, images, "images") or _find(
-        features, "image", images, IMAGE_COLUMN_NAMES
+    def of_type(kind: type) -> list[str]:
+        return [name for name, feature in features.items() if isinstance(feature, kind)]
+
+    images, classes = of_type(datasets.Image), of_type(datasets.ClassLabel)
+    integers = [name for name in of_type(datasets.Value) if "int" in features[name].dtype]
+    usual = [name for name in LABEL_COLUMN_NAMES if name in integers][:1]
+    return (
+        _choose(features, "image", image_column, images, images, IMAGE_COLUMN_NAMES),
+        _choose(features, "label", label_column, classes + integers, classes or usual, LABEL_COLUMN_NAMES),
     )
-    usual_integers = [name for name in LABEL_COLUMN_NAMES if name in integers][:1]
-    label_column = _given(
-        features, "label_column", label_column, classes + integers, "class labels or integers"
-    ) or _find(features, "label", classes or usual_integers, LABEL_COLUMN_NAMES)
-    return image_column, label_column
 
 
-def _given(features: Features, argument: str, column: str | None, allowed: Sequence[str], wanted: str) -> str | None:
-    """Returns the column that the user named, if any."""
-    if column is None or column in allowed:
-        return column
-    if column not in features:
-        raise DataError(
-            f"The data set has no column {column!r} ({argument}); it has {', '.join(features)}; name one of them."
-        )
-    raise DataError(f"Column {column!r} ({argument}) holds {_kind(features[column])}, but must hold {wanted}.")
-
-
-def _find(features: Features, kind: str, found: Sequence[str], usual: Sequence[str]) -> str:
-    if len(found) > 1:
+def _choose(
+    features: Features, kind: str, given: str | None, allowed: list[str], found: list[str], usual: Sequence[str]
+) -> str:
+    """Returns the column that the user named, or the only one that was found, or of several one of a usual name."""
+    if given is not None:
+        found = [column for column in allowed if column == given]
+    elif len(found) > 1:
         found = [column for column in usual if column in found][:1] or found
     if len(found) == 1:
         return found[0]
+    if given is not None:
+        problem = f"no column {given!r}" if given not in features else f"no {kind}s in column {given!r}"
+    else:
+        problem = f"several {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
     columns = ", ".join(f"{column} ({_kind(feature)})" for column, feature in features.items())
-    problem = f"several {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
     raise DataError(f"The data set has {problem}; its columns are {columns}; name one with {kind}_column.")
 
 

@@ -19,10 +19,10 @@ from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
 
 
-# How often, in steps, an inner loop looks whether it has diverged. Looking makes the host wait for the device.
+# Steps between checks for divergence. A check makes the host wait for the device.
 CHECK_INTERVAL = 10
 
-# A loss of that many times the loss of guessing has exploded; finishing the inner loop would be a waste.
+# A run has diverged when its loss is that many times the loss of guessing.
 EXPLODED = 20.0
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -102,7 +102,7 @@ def run(learner: Learner, task: Task, *, evaluate_at: Collection[int] = ()) -> T
 
 def has_exploded(losses: Sequence[torch.Tensor], task: Task) -> bool:
     """Returns whether one of these training losses is not a number, or much worse than guessing."""
-    worst = float(torch.stack(list(losses)).max())  # max hands NaN on
+    worst = float(torch.stack(list(losses)).max())  # NaN if one is
     return not worst <= EXPLODED * math.log(max(2, task.num_classes))
 
 
@@ -145,7 +145,7 @@ class ModelLearner:
         if shapes == {name: tensor.shape for name, tensor in initial_state.items()}:
             with torch.no_grad():
                 torch._foreach_copy_(list(own.values()), [initial_state[name] for name in own])
-        else:  # takes ten times as long, and says what differs
+        else:  # slower, and names the tensors that differ
             self.model.load_state_dict(dict(initial_state))
         self._forget_gradients()
         self.model.train()

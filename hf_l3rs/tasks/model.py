@@ -43,7 +43,7 @@ State = Mapping[str, torch.Tensor]
 ALL, HEAD, RANDOM = "all", "head", "random"
 _LAST = re.compile(r"last:([1-9][0-9]{0,3})")
 _LORA = re.compile(r"lora:([1-9][0-9]{0,3})")
-# A block is what is numbered first, or second right below: `layers.3`, `blocks.6.0`, `stages.2.layers.0`.
+# Names of blocks: `layers.3`, `blocks.6.0`, `stages.2.layers.0`.
 _BLOCK = re.compile(r"(?:.*?\.)??\d+(?:(?:\.(?:layers|blocks))?\.\d+)?(?=\.)")
 # The query and value projections of attention, as in the paper.
 _ATTENTION = ("query.weight", "value.weight", "qkv.weight")
@@ -56,7 +56,7 @@ def load_image_classifier(
     name_or_path: str, num_labels: int | None = None, revision: str | None = None
 ) -> PreTrainedModel:
     """
-    Loads an image-classification model in float32, quietly: that a new head is a new head is no news here.
+    Loads an image-classification model in float32. What transformers says about a new head is not shown.
 
     Args:
         name_or_path (`str`): Hub id or folder.
@@ -79,13 +79,13 @@ def load_image_classifier(
             model, report = AutoModelForImageClassification.from_pretrained(
                 name_or_path, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
             )
-    except Exception as error:  # of every kind, as what is wrong with a model may be
+    except Exception as error:  # a damaged model raises errors of every kind
         raise ArtifactError(
             f"{name_or_path!r} cannot be loaded as an image classifier ({reason(error)}); give the Hub id or the "
             "folder of an image-classification model of transformers, complete and undamaged."
         ) from error
     _check_weights(name_or_path, model, report, new_head=num_labels is not None)
-    model.config._commit_hash = options.get("revision")  # some versions of transformers do so, and none writes it
+    model.config._commit_hash = options.get("revision")  # save_pretrained leaves it out
     return model
 
 
@@ -119,7 +119,7 @@ def _locate(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _check_config(name: str, file: Path) -> None:
-    """Finds what transformers would load all the same: it fills the gaps of whatever has a `model_type`."""
+    """Refuses what transformers would load although it is no model: it fills in whatever is missing."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -199,7 +199,7 @@ def freeze(model: nn.Module, trainable: str) -> None:
         )
     count = int(trainable.rpartition(":")[2]) if trainable != HEAD else 0
     if _LORA.fullmatch(trainable):
-        add_adapters(model, count)  # which freezes all the rest
+        add_adapters(model, count)  # it freezes everything else
     else:
         model.requires_grad_(False)
     described = describe_layers(model.named_parameters())
@@ -217,7 +217,7 @@ def _start_of_last_blocks(model: nn.Module, count: int) -> int:
         found = _BLOCK.match(canonical_name(name))
         if found and not layer.is_head:
             blocks.setdefault(found[0], index)
-    # what stands in a stage beside its blocks, such as downsampling, is no block
+    # a stage's own layers, such as downsampling, are no block
     starts = sorted(start for block, start in blocks.items() if not any(b.startswith(f"{block}.") for b in blocks))
     if count > len(starts):
         allowed = f"last:1 to last:{len(starts)}, {HEAD} or {ALL}" if starts else f"{HEAD} or {ALL}"
@@ -357,6 +357,6 @@ def _reinitialised(model: nn.Module, module: nn.Module) -> State:
         if reset is not None:
             reset(part) if initialise else reset()
         forget = getattr(part, "reset_running_stats", None)
-        if forget is not None:  # of batch norm, which models' own initialisation leaves as they are
+        if forget is not None:  # batch norm: the model's own initialisation leaves its statistics
             forget()
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}

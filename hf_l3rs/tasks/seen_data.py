@@ -17,7 +17,7 @@ from hf_l3rs.validation import check_fields
 
 logger = logging.getLogger(__name__)
 
-# What tasks are made of; the other ROLES choose the best weights, or learning rates.
+# The roles that tasks are made of. The other ROLES choose the best weights, or learning rates.
 _TASK_ROLES = ("batches", "evaluation")
 
 # A slice of a split, as `datasets` writes it: `train[:10%]`, `train[100:-100]`, `train[:33%](pct1_dropremainder)`.
@@ -230,7 +230,7 @@ def splits_overlap(one: str, other: str) -> bool:
 
 def _parse(text: str) -> _Slice:
     match = _SLICE.fullmatch(text)
-    if match is None:  # all of a split, or what datasets will refuse
+    if match is None:  # a whole split, or one that datasets will refuse
         return _Slice(text.partition("[")[0].partition("(")[0])
     start, stop = (int(match[side].rstrip("%")) if match[side] else None for side in ("start", "stop"))
     return _Slice(match["name"], start, stop, f"{'%' * ('%' in text)}{match['rounding']}")

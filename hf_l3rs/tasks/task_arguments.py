@@ -16,13 +16,13 @@ from hf_l3rs.tasks.pools import AUGMENTATIONS, DEFAULT_MAX_MEMORY
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 
 
-# What the images of a data set are for; each has its splits, or a part of one.
+# What the images of a data set are for. Each has a split of its own, or a part of one.
 ROLES = ("batches", "evaluation", "validation_batches", "validation_evaluation")
 
 # How the images of a single split are shared out, where no other splits are named.
 SHARES = dict(zip(ROLES, (0.4, 0.3, 0.15, 0.15)))
 
-# Longer inner loops are a mistake in the settings, and would not fit the memory.
+# A longer inner loop is a mistake in the settings. Its batches would not fit the memory.
 MAX_STEPS = 10**6
 
 
@@ -92,37 +92,17 @@ class DatasetArguments:
 
 
 class _DatasetsOption(argparse.Action):
-    """
-    `--datasets`: its paths take the places of those of the settings file, in the same order. What the file says of a
-    data set beside its path stays, such as splits and classes; but for what is of that path alone, `revision` and
-    `hub_id`.
-    """
+    """`--datasets` replaces plain paths of a settings file. Where the file says more of its data, it is refused."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         before = getattr(namespace, self.dest, None)
-        setattr(namespace, self.dest, _moved(before, values) if isinstance(before, list) else values)
-
-
-def _moved(before: list[Any], paths: list[DatasetArguments]) -> list[DatasetArguments]:
-    """Returns the data sets of a settings file at other paths."""
-    old = [DatasetArguments.parse(value) for value in before]
-    if all(each == DatasetArguments(each.path) for each in old):
-        return paths
-    if len(paths) != len(old):
-        raise ConfigError(
-            f"--datasets has {len(paths)} paths for {len(old)} of the settings file, which says more of them, such as "
-            "splits; give as many, or change the file."
-        )
-    return [
-        each if each.path == new.path else dataclasses.replace(each, path=new.path, revision=None, hub_id=None)
-        for each, new in zip(old, paths)
-    ]
+        for each in map(DatasetArguments.parse, before if isinstance(before, list) else []):
+            if each != DatasetArguments(each.path):
+                raise ConfigError(
+                    f"--datasets has only paths, but the settings file says more of {each.path}, such as splits; "
+                    "leave it out, and change the path in the file."
+                )
+        setattr(namespace, self.dest, values)
 
 
 @dataclass(frozen=True)
@@ -165,8 +145,8 @@ class TaskArguments:
     """The distribution of tasks."""
 
     datasets: list[DatasetArguments] = field(metadata={
-        "help": "Paths or, in YAML, mappings. Paths given here replace those of the file, whose splits, classes and "
-        "other settings of the data stay; as many as there, if it has such.", "action": _DatasetsOption})  # fmt: skip
+        "help": "Paths; in YAML also mappings with path, splits, classes and so on.",
+        "action": _DatasetsOption})  # fmt: skip
     num_classes: int = field(default=5, metadata={"help": "Classes of a task."})
     batch_size: int = field(default=32, metadata={"help": "Images of a training batch."})
     batch_sizes: list[int] = field(default_factory=list, metadata={

@@ -1,4 +1,4 @@
-"""A run as a function of the meta-weights: an inner loop that can be differentiated (ours; the paper evolves)."""
+"""A run as a function of the meta-weights: an inner loop that can be differentiated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hf_l3rs.tasks.pools import Batch
 
 class Snapshot(NamedTuple):
     """
-    Where a run stands, with no graph behind it.
+    The state of a run, without a graph.
 
     Args:
         params (`list[torch.Tensor]`): θ.
@@ -41,7 +41,7 @@ class Snapshot(NamedTuple):
 
 class UnrolledLearner:
     """
-    One candidate whose training keeps the graph from ψ to every loss; a [`~hf_l3rs.tasks.inner_loop.Learner`].
+    A run that keeps the graph from ψ to every loss. It is a [`~hf_l3rs.tasks.inner_loop.Learner`].
 
     Args:
         model (`nn.Module`): Gives the function; its weights are not changed.
@@ -49,7 +49,7 @@ class UnrolledLearner:
         vector (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
         num_training_steps (`int`): The horizon K.
         second_order (`bool`, *optional*, defaults to `True`):
-            Whether inner gradients are differentiated, too, or taken as constants.
+            Whether inner gradients are differentiated as well, or taken as constants.
         feature_gradient (`bool`, *optional*, defaults to `False`):
             Whether the gradient flows through what the network sees, or only through what it decides.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.

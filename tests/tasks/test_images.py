@@ -299,9 +299,9 @@ class TestFindColumns:
             ({"image": image, "text": text}, {}, "no label column.*name one with label_column"),
             ({"a": image, "b": image, "label": classes}, {}, r"several image columns \(a, b\)"),
             ({"image": image, "a": classes, "b": classes}, {}, r"several label columns \(a, b\)"),
-            ({"image": image, "label": classes}, {"image_column": "img"}, "no column 'img'.*it has image, label"),
-            ({"image": image, "label": classes}, {"image_column": "label"}, "must hold images"),
-            ({"image": image, "label": text}, {"label_column": "label"}, "must hold class labels or integers"),
+            ({"image": image, "label": classes}, {"image_column": "img"}, "no column 'img'.*image .*label"),
+            ({"image": image, "label": classes}, {"image_column": "label"}, "no images in column 'label'"),
+            ({"image": image, "label": text}, {"label_column": "label"}, "no labels in column 'label'"),
         ],
     )
     def test_errors(self, columns, given, message):

@@ -18,7 +18,7 @@ _MODULES = {
     "GradientConfig": "meta.gradient",
     "L3RS": "optimizer.optimizer",
     "L3RSArguments": "meta.meta_arguments",
-    "L3RSArtifact": "hub.pretrained",
+    "L3RSArtifact": "hub.artifact",
     "L3RSCallback": "trainer.callback",
     "L3RSConfig": "optimizer.config",
     "L3RSError": "errors",
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from hf_l3rs.evaluation.baselines import Contender
     from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
     from hf_l3rs.evaluation.job import EvaluationJob
-    from hf_l3rs.hub.pretrained import L3RSArtifact
+    from hf_l3rs.hub.artifact import L3RSArtifact
     from hf_l3rs.meta.evolution import ESConfig
     from hf_l3rs.meta.gradient import GradientConfig
     from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments

@@ -19,7 +19,6 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import (
-    PICTURE_NAME,
     README,
     RELEASED,
     RESULTS_NAME,
@@ -29,39 +28,45 @@ from hf_l3rs.hub.artifact import (
     save_network,
 )
 from hf_l3rs.hub.card import generate_model_card, read_card
-from hf_l3rs.hub.release import read_measured
+from hf_l3rs.hub.publish import picture_beside, read_measured
 from hf_l3rs.hub.results import read_results_of, write_results
 from hf_l3rs.settings import OptionParser
 
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
+ALL_RESULTS = "../../recipes/results/README.md"  # from a card
 
 
 def write_card(folder: Path, card_folder: Path) -> None:
     """Writes the card of the L3RS in `folder`; both folders have its name."""
-    network = load_network(folder)
-    results = read_results_of(network.fingerprint(), folder / RESULTS_NAME, strict=True)
-    existing, picture = read_card(card_folder / README), picture_in(card_folder)
-    card = generate_model_card(network.config, results, repo_id=folder.name, existing=existing, picture=picture)
+    network, file = load_network(folder), folder / RESULTS_NAME
+    card = generate_model_card(
+        network.config,
+        read_results_of(network.fingerprint(), file, strict=True) if file.exists() else None,
+        repo_id=folder.name,
+        existing=read_card(card_folder / README),
+        picture=picture_in(card_folder),
+        license="apache-2.0",
+        all_results=ALL_RESULTS,
+    )
     write_files(card_folder, {README: str(card).encode()})
 
 
-def add_release(l3rs: str, folder: Path, card_folder: Path, files: list[str]) -> None:
-    """Copies an L3RS, its results and the picture beside the first file of results that has one."""
+def add_release(l3rs: str, folder: Path, card_folder: Path, files: list[Path]) -> None:
+    """Copies an L3RS, its results and their picture."""
     network = L3RSArtifact.from_pretrained(l3rs).network
-    results = read_measured(network.fingerprint(), files)
+    results = read_measured(network, files)
     save_network(network, folder)
     if results is not None:
         write_results(results, folder / RESULTS_NAME)
-    for picture in [picture for file in files if (picture := Path(file).with_name(PICTURE_NAME)).is_file()][:1]:
-        write_files(card_folder, {PICTURE_NAME: picture.read_bytes()})
+    write_files(card_folder, picture_beside(files))
 
 
 def main(argv: list[str] | None = None, released: Path = RELEASED, cards: Path = CARDS) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help="of the released L3RS; all by default")
     parser.add_argument("--l3rs", help="folder of an L3RS that is to be released under this name")
-    parser.add_argument("--results", nargs="*", default=[], help="what was measured with it")
+    parser.add_argument("--results", nargs="*", default=[], type=Path, help="what was measured with it")
     args = parser.parse_args(argv)
     if args.name is None and (args.l3rs or args.results):
         raise ConfigError("--l3rs and --results need the name of the release; give it first.")

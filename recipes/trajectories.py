@@ -21,8 +21,7 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.benchmark import draw_task
 from hf_l3rs.files import write_files
-from hf_l3rs.hub.provenance import last_part
-from hf_l3rs.hub.results import Results, write_results
+from hf_l3rs.hub.results import Results, last_part, write_results
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.validation import Range, check_fields

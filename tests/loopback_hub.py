@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,8 @@ class LoopbackHub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, Repository] = {}
+        self.delay = 0.0  # seconds before an answer
+        self.status: int | None = None  # of a refusal of everything
 
     @property
     def url(self) -> str:
@@ -93,7 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(self.server.delay)
         try:
+            if self.server.status is not None:
+                raise _Refusal(self.server.status, "", "Refused")
             for pattern, answer in _ROUTES:
                 match = re.fullmatch(pattern, path)
                 if match is not None:

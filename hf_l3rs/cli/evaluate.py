@@ -12,9 +12,8 @@ from hf_l3rs.cli.shell import Answer
 from hf_l3rs.distributed import on_main_process
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.job import EvaluationJob
-from hf_l3rs.hub.artifact import L3RS_NAME, RESULTS_NAME
-from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.hub.release import write_release
+from hf_l3rs.hub.artifact import L3RS_NAME, RESULTS_NAME, L3RSArtifact
+from hf_l3rs.hub.publish import write_release
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments

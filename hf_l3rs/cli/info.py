@@ -11,11 +11,11 @@ from hf_l3rs.errors import ConfigError
 
 
 if TYPE_CHECKING:
-    from hf_l3rs.hub.pretrained import L3RSArtifact
+    from hf_l3rs.hub.artifact import L3RSArtifact
     from hf_l3rs.hub.results import Result
     from hf_l3rs.optimizer.config import L3RSConfig
 
-_HEADERS = ("name", "base model", "trained", "steps", "measured, in loss of the best tuned rival")
+_HEADERS = ("name", "base model", "trained", "steps", "beside the best tuned rival")
 # How a layer is matched, and what a person is told of it.
 _KNOWN = {"name": "by name", "structure": "by structure", "role": "by role"}
 _UNKNOWN = "unknown"
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
         if arguments.model or arguments.revision:
             raise ConfigError("--model and --revision are of one learned optimizer; name it, or leave them out.")
         return _released()
-    from hf_l3rs.hub.pretrained import L3RSArtifact
+    from hf_l3rs.hub.artifact import L3RSArtifact
 
     source = artifact_in(arguments.source)
     artifact = L3RSArtifact.from_pretrained(source, revision=arguments.revision)
@@ -74,29 +74,28 @@ def artifact_in(source: str) -> str:
 
 
 def _released() -> Answer:
-    from hf_l3rs.hub.artifact import released_names
-    from hf_l3rs.hub.pretrained import L3RSArtifact
+    from hf_l3rs.hub.artifact import L3RSArtifact, released_names
+    from hf_l3rs.hub.card import describe_gain
 
     lines = []
     for name in released_names():
         artifact = L3RSArtifact.from_pretrained(name)
-        own = [each for each in _results(artifact, name) if each.setting in (None, "in domain")]
-        rows = _describe(artifact)
-        lines.append((name, rows["base model"], rows["trained"], rows["steps"], ", ".join(map(_gain, own)) or "-"))
+        rows, gain = _describe(artifact), describe_gain(_results(artifact, name))
+        lines.append((name, rows["base model"], rows["trained"], rows["steps"], gain or "not measured yet"))
     text = f"{columns(_HEADERS, lines)}\n\n`hf-l3rs info NAME` says more of one."
     return Answer(text, [dict(zip(_HEADERS, line)) for line in lines])
 
 
 def _describe(artifact: L3RSArtifact) -> dict[str, Any]:
     """What a person wants to know first, a row each."""
-    from hf_l3rs.hub.provenance import last_part, trained_part
+    from hf_l3rs.hub.card import base_of, trained_part
     from hf_l3rs.markdown import duration
 
     network, config, made = artifact.network, artifact.config, artifact.config.meta_training
     shortest, longest = made.get("min_steps"), config.num_training_steps
     data, seconds = made.get("datasets"), made.get("seconds")
     rows = {
-        "base model": last_part(config.base_model) if config.base_model else "any, by the roles of layers",
+        "base model": base_of(config),
         "trained": f"{trained_part(made) or 'all layers'}".removesuffix(" of"),
         "steps": f"{shortest} to {longest}" if isinstance(shortest, int) and shortest != longest else longest,
         "made with": ", ".join(map(str, data)) if isinstance(data, list) else data,
@@ -112,17 +111,12 @@ def _describe(artifact: L3RSArtifact) -> dict[str, Any]:
 def _results(artifact: L3RSArtifact, source: str) -> list[Result]:
     """What is stored beside it: of a folder or a released one."""
     from hf_l3rs.hub.artifact import RELEASED, RESULTS_NAME, released_names
-    from hf_l3rs.hub.results import read_results_of
+    from hf_l3rs.hub.results import OPTIMIZER_NAME, read_results_of
 
     folder = RELEASED / source if source in released_names() else Path(source)
     results = read_results_of(artifact.network.fingerprint(), folder / RESULTS_NAME)
-    return list(results.entries) if results is not None and artifact.commit_hash is None else []
-
-
-def _gain(entry: Result) -> str:
-    if not entry.baseline_loss:
-        return f"{entry.loss:.3f} after {entry.num_training_steps}"
-    return f"{entry.loss / entry.baseline_loss:.2f} after {entry.num_training_steps}"
+    entries = results.entries if results is not None and artifact.commit_hash is None else ()
+    return [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME]
 
 
 def _loss(mean: float | None, stderr: float | None = None) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from hf_l3rs.cli.shell import Answer
 from hf_l3rs.errors import CheckpointError, ConfigError, NothingToKeepError
-from hf_l3rs.hub.artifact import L3RS_NAME
-from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.hub.artifact import L3RS_NAME, L3RSArtifact
 from hf_l3rs.meta.checkpoint import RunFolder
 from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments

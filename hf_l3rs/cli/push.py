@@ -32,8 +32,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
-    from hf_l3rs.hub.publish import push
-    from hf_l3rs.hub.release import gather_release
+    from hf_l3rs.hub.publish import gather_release, push
 
     folder = gather_release(Path(arguments.folder), arguments.results)
     url = push(

@@ -18,12 +18,11 @@ from hf_l3rs.evaluation.baselines import l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
 from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
 from hf_l3rs.evaluation.plots import plot_learning_curves
-from hf_l3rs.evaluation.report import UNTRAINED, describe, meta_training_cost, summarise, to_markdown, to_results
+from hf_l3rs.evaluation.report import describe, meta_training_cost, summarise, to_markdown, to_results
 from hf_l3rs.evaluation.store import Row, RowStore, Run, measurement_settings
 from hf_l3rs.files import write_files
-from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME
-from hf_l3rs.hub.pretrained import L3RSArtifact
-from hf_l3rs.hub.results import Results, write_results
+from hf_l3rs.hub.artifact import PICTURE_NAME, RESULTS_NAME, L3RSArtifact
+from hf_l3rs.hub.results import UNTRAINED, Results, write_results
 from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit, refuse_misfit
 from hf_l3rs.optimizer.layers import describe_trainable_layers
 from hf_l3rs.optimizer.network import L3RSNetwork

@@ -13,12 +13,10 @@ from pandas.api.typing import SeriesGroupBy
 from hf_l3rs.errors import ArtifactError, DataError
 from hf_l3rs.evaluation.baselines import ADAPTIVE_RATES, is_tuning_free
 from hf_l3rs.evaluation.store import Row, final_rows, ranked
-from hf_l3rs.hub.results import OPTIMIZER_NAME, Result
+from hf_l3rs.hub.results import OPTIMIZER_NAME, UNTRAINED, Result
 from hf_l3rs.markdown import markdown_table, mean_with_stderr, percent_with_stderr
 from hf_l3rs.validation import Range, short
 
-
-UNTRAINED = f"{OPTIMIZER_NAME}, untrained"
 
 # Half the width of a 95 % interval in standard errors (Student's t), by degrees of freedom from 1 on; then the limit.
 _T_95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]

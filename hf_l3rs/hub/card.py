@@ -14,16 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike
-from hf_l3rs.hub.provenance import (
-    HUB_ID,
-    base_models,
-    describe_settings,
-    known_hub_ids,
-    last_part,
-    trained_on,
-    trained_part,
-)
-from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, Results
+from hf_l3rs.hub.results import HUB_ID, OPTIMIZER_NAME, UNTRAINED, Result, Results, last_part
 from hf_l3rs.markdown import (
     duration,
     listed,
@@ -32,7 +23,6 @@ from hf_l3rs.markdown import (
     markdown_text,
     mean_with_stderr,
     one_line,
-    percent_with_stderr,
 )
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.layers import ROLE_PREFIX
@@ -40,120 +30,21 @@ from hf_l3rs.optimizer.network import tensor_shapes
 from hf_l3rs.validation import short
 
 
-# How results call what an L3RS was made for.
-IN_DOMAIN = "in domain"
-# Learning rates of a search, as an evaluation has it.
-NUM_RATES = 11
-
-
-def describe_gain(entries: Sequence[Result]) -> str | None:
-    """
-    Says after how many steps an L3RS is ahead of what it was compared with.
-
-    Args:
-        entries (`Sequence[Result]`): What was measured.
-
-    Returns:
-        `str` or `None`: Such as `"Measured on unseen tasks, its mean loss is lower than that of the best baseline
-        after 20 and 50 steps, not after 10 (in domain: digits)."`; `None` where nothing was compared.
-    """
-    own = [each for each in entries if each.optimizer == OPTIMIZER_NAME and each.baseline_loss is not None]
-    places: dict[tuple[str, str], list[str]] = {}  # settings by what was found, and on which data
-    for place in dict.fromkeys((each.setting, each.shown_dataset) for each in own):
-        here = [each for each in own if (each.setting, each.shown_dataset) == place]
-        setting, dataset = map(markdown_text, (place[0] or "", place[1]))
-        places.setdefault((_found(here), dataset), []).append(setting)
-    parts = []
-    for (found, dataset), settings in places.items():
-        where = "; ".join(filter(None, settings))
-        parts.append(f"{found} ({where}{': ' if where else ''}{dataset})")
-    if not parts:
-        return None
-    return f"Measured on unseen tasks, its mean loss is lower than that of the best baseline {'; '.join(parts)}."
-
-
-def _found(results: Sequence[Result]) -> str:
-    """After how many steps the loss is lower than the best baseline's, and after how many it is not."""
-    ahead = sorted({each.num_training_steps for each in results if each.loss < (each.baseline_loss or 0)})
-    behind = sorted({each.num_training_steps for each in results} - {*ahead})
-    found = [f"after {listed(ahead)} steps"] if ahead else []
-    found += [f"not after {listed(behind)}{'' if ahead else ' steps'}"] if behind else []
-    return ", ".join(found)
-
-
-def describe_cost(meta_training: Mapping[str, Any], directions: Iterable[str]) -> str | None:
-    """
-    Says what making an L3RS took, and what is known of its step.
-
-    Args:
-        meta_training (`Mapping[str, Any]`): Of [`~hf_l3rs.L3RSConfig`].
-        directions (`Iterable[str]`): What it mixes.
-
-    Returns:
-        `str` or `None`: `None` where nothing is known.
-    """
-    inner, plain, seconds = (
-        _number(meta_training.get(name)) for name in ("inner_steps", "cost_in_plain_steps", "seconds")
-    )
-    sentences = []
-    if inner is not None:
-        worth = f", worth {plain:,.0f} plain ones" if plain is not None and plain > inner else ""
-        time = f", in {duration(seconds)}" if seconds is not None else ""
-        sentences.append(f"Making it took {inner:,.0f} inner steps{worth}{time}.")
-    if "muon" in directions:
-        sentences.append("With Muon among its directions, its step takes several times as long as Adam's on a CPU.")
-    return " ".join(sentences) or None
-
-
-def describe_payback(meta_training: Mapping[str, Any], longest: int | None, entries: Sequence[Result]) -> str | None:
-    """
-    Says after how many runs an L3RS has saved the steps that making it took.
-
-    Args:
-        meta_training (`Mapping[str, Any]`): Of [`~hf_l3rs.L3RSConfig`].
-        longest (`int`, *optional*): The longest run of meta-training, in steps; longer ones count for nothing here.
-        entries (`Sequence[Result]`): What was measured; the longest runs in domain up to `longest` count.
-
-    Returns:
-        `str` or `None`: `None` where that is not known.
-    """
-    cost = _number(meta_training.get("cost_in_plain_steps"))
-    own = [
-        each
-        for each in entries
-        if each.optimizer == OPTIMIZER_NAME and each.setting == IN_DOMAIN and each.num_training_steps <= (longest or 0)
-    ]
-    result = max(own, key=lambda each: each.num_training_steps, default=None)
-    if not cost or result is None or result.step_ratio is None or result.num_diverged:
-        return None
-    steps, more = result.num_training_steps, result.step_ratio - 1  # in runs of the rival for the same loss
-    searching = _runs(cost / (steps * (more + NUM_RATES - 1)))
-    text = f"In runs of {steps} steps its making is paid back after about {searching} runs"
-    text += f" beside a search of {NUM_RATES} learning rates for each"
-    if result.step_ratio_bound is None and more > 0:
-        text += f", about {_runs(cost / (steps * more))} beside the best rival at a known rate"
-    return f"{text}."
-
-
-def _runs(count: float) -> str:
-    """A number of runs to two digits, which is more than is known."""
-    digits = max(len(str(math.ceil(count))) - 2, 0)
-    return f"{round(math.ceil(count), -digits):,}"
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
-
-
+IN_DOMAIN = "in domain"  # how results call what an L3RS was made for
 TAGS = ("l3rs", "learned-optimizer", "image-classification", "fine-tuning", "arxiv:2408.09310")
+# Models that recipes/base_models makes of weights in packages, and the Hub's models of the same layers.
+SAME_LAYERS = {
+    "outputs/base_models/mobilenet-v2": "google/mobilenet_v2_1.0_224",
+    "outputs/base_models/efficientnet-lite0": "timm/tf_efficientnet_lite0.in1k",
+}
+MAX_ROWS = 7
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 # By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
-_METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps$")
-_COLUMNS = "setting,data,optimizer,steps,loss,accuracy,baseline,its loss,its accuracy,wins,speed-up".split(",")
-_LIMIT_COLUMNS = ["data limit", "gap closed"]  # where it was measured
-_TEXTS = ("setting", "data", "optimizer", "baseline")
+_METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps")
+# What may be fine-tuned in place of all; see `freeze` in hf_l3rs/tasks/model.py.
+_PART = re.compile(r"head|(?:last|lora):[1-9][0-9]{0,3}")
 
 
 def generate_model_card(
@@ -163,6 +54,8 @@ def generate_model_card(
     repo_id: str | None = None,
     existing: ModelCard | None = None,
     picture: str | None = None,
+    license: str | None = None,
+    all_results: str = "results.json",
 ) -> ModelCard:
     """
     Writes the card of an L3RS. The same arguments give the same bytes, and so does the own output as `existing`.
@@ -170,14 +63,14 @@ def generate_model_card(
     Args:
         config ([`L3RSConfig`]): Of the L3RS.
         results ([`~hf_l3rs.hub.results.Results`], *optional*): What was measured with its meta-weights.
-        repo_id (`str`, *optional*):
-            Hub id for the examples; by default the name in the metadata of `existing`, or else one made from the base
-            model's.
+        repo_id (`str`, *optional*): Hub id, or name of a released L3RS, for title and examples.
         existing (`ModelCard`, *optional*):
             The present card. Only what stands between its markers `<!-- hf_l3rs:begin ... -->` and
             `<!-- hf_l3rs:end ... -->` is replaced, and a section that was removed stays removed. Additional metadata,
             tags, license and results are kept.
         picture (`str`, *optional*): Name of a file beside the card that shows the results.
+        license (`str`, *optional*): By default that of `existing`, and without one none.
+        all_results (`str`, *optional*, defaults to `"results.json"`): Where the card's table links to.
 
     Returns:
         `huggingface_hub.ModelCard`
@@ -185,17 +78,21 @@ def generate_model_card(
     Raises:
         ArtifactError: If a marker of `existing` lacks its counterpart, or `repo_id` is none.
     """
-    repo_id = repo_id or _name_of(existing) or _default_name(config)
-    if not HUB_ID.fullmatch(repo_id):
+    if repo_id is not None and not HUB_ID.fullmatch(repo_id):
         raise ArtifactError(f'{short(repo_id)} is not a Hub id of the form "user/name"; check it for a typo.')
     entries = results.entries if results is not None else ()
-    data = _card_data(config, entries, repo_id.split("/")[-1], existing)
+    name = repo_id.split("/")[-1] if repo_id is not None else _default_name(config)
+    data = _card_data(config, entries, name, existing, license)
     generated = ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
+        name=name,
+        repo_id=repo_id or "path/to/this/folder",
         behaviour=markdown_text(results.behaviour) if results is not None and results.behaviour else None,
         picture=picture,
-        **_template_values(config, entries, repo_id),
+        all_results=all_results,
+        **_config_values(config),
+        **_result_values(entries),
     )
     text = generated.text if existing is None else _merged_text(existing.text, generated.text)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text.strip()}\n")
@@ -235,8 +132,8 @@ def read_card(file: PathLike | None) -> ModelCard | None:
 
 def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCard | None:
     """
-    Joins two versions of a card: the text of the first that a person wrote into, and the metadata of both, where the
-    first has precedence.
+    Joins two versions of a card: the text of the first if a person wrote into it, else of the second, and the
+    metadata of both, where the first has precedence.
 
     Raises:
         ArtifactError: If a marker lacks its counterpart.
@@ -250,34 +147,80 @@ def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCar
     return ModelCard(f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}")
 
 
-def _knows_roles(config: L3RSConfig) -> bool:
-    """Whether it is for models that it never saw."""
+def describe_gain(entries: Sequence[Result]) -> str | None:
+    """
+    Says where an L3RS is ahead of the best baseline beyond the noise of the tasks, level with it, or behind.
+
+    Args:
+        entries (`Sequence[Result]`): What was measured.
+
+    Returns:
+        `str` or `None`: Such as `"in domain: ahead after 40 steps, level after 10 and 20"`, or a count where nothing
+        was measured in domain; `None` where nothing was compared.
+    """
+    own = [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME and entry.verdict]
+    in_domain = [entry for entry in own if entry.setting == IN_DOMAIN]
+    found: dict[str, list[int]] = {"ahead": [], "level": [], "behind": []}
+    for entry in in_domain or own:
+        found[entry.verdict or ""].append(entry.num_training_steps)
+    if in_domain:
+        parts = [f"{verdict} after {listed(steps)}" for verdict, steps in found.items() if steps]
+        return f"{IN_DOMAIN}: {', '.join(parts)} steps"
+    parts = [f"{verdict} in {len(steps)}" for verdict, steps in found.items() if steps]
+    return f"{len(own)} comparisons: {', '.join(parts)}" if own else None
+
+
+def knows_roles(config: L3RSConfig) -> bool:
+    """Returns whether an L3RS knows layers by their role, so that it is for models that it never saw."""
     return bool(config.layers) and all(layer.name.startswith(ROLE_PREFIX) for layer in config.layers)
 
 
-def _name_of(card: ModelCard | None) -> str | None:
-    name = card.data.get("model_name") if card is not None else None
-    return name if isinstance(name, str) and HUB_ID.fullmatch(name) else None
+def trained_part(meta_training: Mapping[str, Any]) -> str | None:
+    """Returns what of a model an L3RS was made to fine-tune, in words before its name, or `None` if all of it."""
+    found = _PART.fullmatch(str(meta_training.get("trainable")))
+    if found is None:
+        return None
+    kind, _, count = found[0].partition(":")
+    number = "block" if count == "1" else f"{count} blocks"
+    return {
+        "head": "the head alone of",
+        "last": f"the last {number} and the head of",
+        "lora": f"LoRA adapters of rank {count} and the head of",
+    }[kind]
+
+
+def base_of(config: L3RSConfig) -> str:
+    """
+    Returns what an L3RS was made for: a Hub id if the weights are those of the Hub, else the name of a folder without
+    the way to it, with the Hub's model of the same layers where one is known.
+    """
+    if knows_roles(config):
+        return "any image classifier"
+    name = config.base_model
+    if name is None:
+        return f"a {config.model_type} model" if config.model_type else "its base model"
+    same = SAME_LAYERS.get(name)
+    return name if _is_on_hub(config) else last_part(name) + (f" (same layers as {same})" if same else "")
 
 
 def _default_name(config: L3RSConfig) -> str:
-    if _knows_roles(config):
-        return "l3rs-universal-start"
     base = config.base_model or config.model_type
     return f"l3rs-{re.sub('[^A-Za-z0-9_.]+', '-', last_part(base)).strip('-.')}" if base else "l3rs"
 
 
-def _card_data(config: L3RSConfig, entries: Sequence[Result], name: str, existing: ModelCard | None) -> ModelCardData:
+def _card_data(
+    config: L3RSConfig, entries: Sequence[Result], name: str, existing: ModelCard | None, license: str | None
+) -> ModelCardData:
     kept = existing.data.to_dict() if existing is not None else {}
     kept.pop("model-index", None)
     others = existing.data.get("eval_results") or [] if existing is not None else []
     evaluations = [*_evaluations(entries), *(other for other in others if not _is_generated(other))]
     generated = {
-        "library_name": "hf_l3rs",
-        "license": kept.get("license") or "apache-2.0",
+        "library_name": "hf-l3rs",
+        "license": license or kept.get("license"),
         "tags": _union(kept.get("tags"), TAGS),
         "base_model": config.base_model if _is_on_hub(config) else kept.get("base_model"),
-        "datasets": _union(kept.get("datasets"), trained_on(config.meta_training, _hub_ids(config, entries))) or None,
+        "datasets": _union(kept.get("datasets"), _trained_on(config.meta_training)) or None,
         "metrics": _union(kept.get("metrics"), sorted({each.metric_type for each in evaluations})) or None,
         "eval_results": evaluations or None,
         "model_name": name if evaluations else None,
@@ -285,8 +228,23 @@ def _card_data(config: L3RSConfig, entries: Sequence[Result], name: str, existin
     return ModelCardData(**{**kept, **generated})
 
 
+def _is_on_hub(config: L3RSConfig) -> bool:
+    return config.base_model_revision is not None and bool(HUB_ID.fullmatch(config.base_model or ""))
+
+
+def _trained_on(meta_training: Any) -> Iterator[str]:
+    """The data sets on the Hub that meta-training used, and those of the L3RS that it started from."""
+    if isinstance(meta_training, Mapping):
+        data = meta_training.get("data")
+        for each in data if isinstance(data, list) else ():
+            hub_id = each.get("hub_id") if isinstance(each, Mapping) else None
+            if isinstance(hub_id, str) and HUB_ID.fullmatch(hub_id):
+                yield hub_id
+        yield from _trained_on(meta_training.get("started_from"))
+
+
 def _evaluations(entries: Sequence[Result]) -> list[EvalResult]:
-    """The model index: loss and accuracy of the entries of L3RS itself."""
+    """The model index: loss and accuracy of the L3RS itself."""
     return [
         EvalResult(
             task_type="image-classification",
@@ -295,7 +253,7 @@ def _evaluations(entries: Sequence[Result]) -> list[EvalResult]:
             dataset_split=entry.split,
             metric_type=metric,
             metric_value=round(value, 4),
-            metric_name=f"{metric} after {entry.num_training_steps} steps",
+            metric_name=", ".join(filter(None, (f"{metric} after {entry.num_training_steps} steps", entry.setting))),
         )
         for entry in entries
         if entry.optimizer == OPTIMIZER_NAME
@@ -308,103 +266,108 @@ def _is_generated(evaluation: EvalResult) -> bool:
     return bool(_METRIC_NAME.match(str(evaluation.metric_name)))
 
 
-def _hub_ids(config: L3RSConfig, entries: Sequence[Result]) -> set[str]:
-    return known_hub_ids(config.meta_training, [entry.hub_id for entry in entries])
-
-
-def _is_on_hub(config: L3RSConfig) -> bool:
-    return config.base_model_revision is not None and bool(HUB_ID.fullmatch(config.base_model or ""))
-
-
-def _template_values(config: L3RSConfig, entries: Sequence[Result], repo_id: str) -> dict[str, Any]:
-    architecture = {
-        "layers with an embedding of their own": len(config.layers),
-        "directions": ", ".join(config.directions),
-        "features": ", ".join(config.features) or "none",
-        "horizon (steps)": config.num_training_steps or "unknown",
-        "max_grad_norm": config.max_grad_norm or "none",
-    }
-    settings = architecture | describe_settings(config.meta_training, _hub_ids(config, entries))
+def _config_values(config: L3RSConfig) -> dict[str, Any]:
+    base = markdown_text(base_of(config)) if knows_roles(config) or not config.base_model else _linked_base(config)
     return {
-        "name": repo_id.split("/")[-1],
-        "repo_id": repo_id,
-        "base_model": _base_model(config),
+        "base_model": base,
         "part": trained_part(config.meta_training),
         "trainable": config.meta_training.get("trainable"),
-        "knows_roles": _knows_roles(config),
+        "knows_roles": knows_roles(config),
         "num_meta_parameters": f"{sum(map(math.prod, tensor_shapes(config).values())):,}",
         "directions": listed(f"`{direction}`" for direction in config.directions),
         "num_training_steps": config.num_training_steps,
         "max_grad_norm": config.max_grad_norm,
-        "gain": describe_gain(entries),
-        "cost": _cost(config, entries),
+        "cost": _describe_cost(config.meta_training),
+        "datasets": ", ".join(_union(_trained_on(config.meta_training))),
         "batch_norm_momentum": config.batch_norm_momentum,
         "base_step": f"{config.base_step:g}",
-        "settings": markdown_table(["setting", "value"], settings.items()),
-        "results": _results_table(entries) if entries else None,
-        "has_data_limit": _has_data_limit(entries),
-        "commands": _union(map(_command, entries)),
     }
 
 
-def _cost(config: L3RSConfig, entries: Sequence[Result]) -> str | None:
-    sentences = (
-        describe_cost(config.meta_training, config.directions),
-        describe_payback(config.meta_training, config.num_training_steps, entries),
-    )
-    return " ".join(filter(None, sentences)) or None
-
-
-def _base_model(config: L3RSConfig) -> str:
-    """What the text calls the base model: a link if it is on the Hub, else a name, which may be any text."""
+def _linked_base(config: L3RSConfig) -> str:
+    """The base model with a link if it is on the Hub, else its name, which may be any text."""
     if _is_on_hub(config):
         return f"[{config.base_model}](https://huggingface.co/{config.base_model})"
-    if config.base_model:
-        return markdown_code(last_part(config.base_model))
-    if several := base_models(config.meta_training):
-        return f"models such as {', '.join(map(markdown_code, several))}"
-    return f"a {markdown_text(config.model_type)} model" if config.model_type else "its base model"
+    same = SAME_LAYERS.get(config.base_model or "")
+    link = f", a model with the same layers as [{same}](https://huggingface.co/{same})" if same else ""
+    return f"{markdown_code(last_part(config.base_model or ''))}{link}"
 
 
-def _has_data_limit(entries: Sequence[Result]) -> bool:
-    return any(entry.data_limit_loss is not None for entry in entries)
+def _describe_cost(meta_training: Mapping[str, Any]) -> str | None:
+    """What making an L3RS took, as far as its configuration tells."""
+    names = ("inner_steps", "cost_in_plain_steps", "seconds")
+    inner, plain, seconds = (_number(meta_training.get(name)) for name in names)
+    if inner is None:
+        return None
+    worth = f", worth {plain:,.0f} plain ones" if plain is not None and plain > inner else ""
+    return f"{inner:,.0f} inner steps{worth}" + (f", in {duration(seconds)}" if seconds is not None else "")
 
 
-def _results_table(entries: Sequence[Result]) -> str:
-    columns = _COLUMNS + _LIMIT_COLUMNS * _has_data_limit(entries)
-    alignments = ["left" if name in _TEXTS else "right" for name in columns]
-    return markdown_table(columns, [_row(entry)[: len(columns)] for entry in entries], alignments)
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _row(entry: Result) -> list[Any]:
-    is_single = entry.num_tasks == 1  # of which older results have an error of 0
+def _result_values(entries: Sequence[Result]) -> dict[str, Any]:
+    own = [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME]
+    shown = _chosen(own)
+    untrained = {_place(entry): entry for entry in entries if entry.optimizer == UNTRAINED}
+    lines = [_row(entry, untrained.get(_place(entry))) for entry in shown]
+    headers = ("setting", "steps", "best baseline", "L3RS", "wins", "untrained")
+    alignments = ("left", "right", "left", "right", "right", "right")
+    return {
+        "gain": describe_gain(entries),
+        "results": markdown_table(headers, lines, alignments) if lines else None,
+        "as_good_untrained": _as_good_untrained(own, untrained),
+        "num_tasks": listed(sorted({entry.num_tasks for entry in shown})) if shown else None,
+        "commands": _union(map(_command, own)),
+    }
+
+
+def _as_good_untrained(own: Sequence[Result], untrained: Mapping[tuple[object, ...], Result]) -> str | None:
+    """After how many steps in domain the untrained network is as good, within the standard error, or better."""
+    steps = [
+        entry.num_training_steps
+        for entry in own
+        if entry.setting == IN_DOMAIN
+        and _place(entry) in untrained
+        and untrained[_place(entry)].loss <= entry.loss + (entry.loss_stderr or 0)
+    ]
+    return listed(steps) if steps else None
+
+
+def _place(entry: Result) -> tuple[object, ...]:
+    return entry.setting, entry.shown_dataset, entry.split, entry.num_training_steps
+
+
+def _chosen(own: Sequence[Result]) -> list[Result]:
+    """Some results of all settings: all lengths of the first one as far as there is room, and one of each other."""
+    once = {(each.shown_dataset, each.num_training_steps, each.loss, each.baseline_loss): each for each in own[::-1]}
+    different = list(once.values())[::-1]
+    if len(different) <= MAX_ROWS:
+        return different
+    by_setting: dict[tuple[object, ...], list[Result]] = {}
+    for entry in different:
+        by_setting.setdefault((entry.setting, entry.shown_dataset), []).append(entry)
+    first, *others = by_setting.values()
+    rest = [entries[len(entries) // 2] for entries in others][: MAX_ROWS - 1]
+    return [*first[: MAX_ROWS - len(rest)], *rest]
+
+
+def _row(entry: Result, untrained: Result | None) -> list[Any]:
+    own = _loss(entry.loss, entry.loss_stderr if entry.num_tasks > 1 else None)
+    beside = None if entry.baseline_loss is None else f"{_loss(entry.baseline_loss)}, {entry.baseline}"
     return [
-        entry.setting,
-        f"{entry.shown_dataset} ({entry.split})",
-        entry.optimizer,
+        ": ".join(filter(None, (entry.setting, last_part(entry.shown_dataset)))),
         entry.num_training_steps,
-        _measured(entry.loss, None if is_single else entry.loss_stderr),
-        _percent(entry.accuracy, None if is_single else entry.accuracy_stderr),
-        entry.baseline,
-        _measured(entry.baseline_loss),
-        _percent(entry.baseline_accuracy),
-        None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}",
-        entry.speed_up,
-        _measured(entry.data_limit_loss),
-        None if entry.gap_closed is None else f"{100 * entry.gap_closed:.0f} %",
+        beside,
+        f"**{own}**" if entry.verdict == "ahead" else own,
+        None if entry.wins is None else ", ".join(filter(None, (f"{entry.wins} of {entry.num_tasks}", entry.verdict))),
+        None if untrained is None else _loss(untrained.loss),
     ]
 
 
-def _measured(value: float | None, stderr: float | None = None) -> str | None:
-    if value is None:
-        return None
-    if value == math.inf:
-        return "diverged"
-    return mean_with_stderr(value, stderr)
-
-
-def _percent(value: float | None, stderr: float | None = None) -> str | None:
-    return None if value is None else percent_with_stderr(value, stderr)
+def _loss(value: float, stderr: float | None = None) -> str:
+    return "diverged" if value == math.inf else mean_with_stderr(value, stderr)
 
 
 def _command(entry: Result) -> str:

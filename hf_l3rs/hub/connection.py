@@ -1,4 +1,4 @@
-"""Tells a mistyped folder from a Hub id at once; a Hub that cannot be reached takes long to say so."""
+"""Where a name leads, a folder or the Hub, and what the Hub's refusals mean, each in one sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from huggingface_hub import constants, get_session
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -30,19 +30,26 @@ from hf_l3rs.validation import short
 
 # The base class of the HTTP library's errors; which library that is depends on the version of huggingface_hub.
 HTTPError = cast("type[Exception]", HfHubHTTPError.__mro__[1])
-# ASCII without spaces and control characters.
-_VISIBLE = re.compile("[!-~]+")
+_VISIBLE = re.compile("[!-~]+")  # ASCII without spaces and control characters
+_STATUS = {
+    401: "it needs a valid token; run `hf auth login`",
+    403: "your token may not do this; use one that has the right, such as a write token for a push",
+    404: "there is nothing of that name that you may read; check it for a typo",
+    429: "it was asked too often; wait some minutes, or run `hf auth login`",
+}
 
 
 @contextmanager
-def hub_errors(repo_id: str, revision: str | None, filename: str, local_files_only: bool = False) -> Iterator[None]:
+def hub_errors(
+    repo_id: str, revision: str | None, filename: str | None = None, local_files_only: bool = False
+) -> Iterator[None]:
     """
     Turns every error that `huggingface_hub` raises inside into an `ArtifactError`.
 
     Args:
         repo_id (`str`): What was asked for, as the user wrote it.
         revision (`str`, *optional*): As the user wrote it.
-        filename (`str`): The file that was wanted.
+        filename (`str`, *optional*): The file that was wanted; `None` for an upload.
         local_files_only (`bool`, *optional*, defaults to `False`): Whether the user ruled out downloads.
     """
     try:
@@ -63,22 +70,26 @@ def check_request(revision: str | None, token: str | bool | None) -> None:
     if not (revision is None or (isinstance(revision, str) and _VISIBLE.fullmatch(revision))):
         raise ArtifactError(f"revision must be a branch, tag or commit without spaces, got {short(revision)}.")
     if not (token is None or isinstance(token, bool) or (isinstance(token, str) and _VISIBLE.fullmatch(token))):
-        kind = "text that no token is" if isinstance(token, str) else type(token).__name__
+        kind = "a text that is no token" if isinstance(token, str) else type(token).__name__
         raise ArtifactError(
             f"token must be a Hub token without spaces or line breaks, true or false, got {kind}; strip it, or run "
             "`hf auth login` and leave it out."
         )
 
 
-def _explain(error: Exception, repo_id: str, revision: str | None, filename: str, local_files_only: bool) -> str:
+def _explain(
+    error: Exception, repo_id: str, revision: str | None, filename: str | None, local_files_only: bool
+) -> str:
     if type(error) is ValueError and isinstance(error.__cause__, Exception):
         error = error.__cause__  # force_download hides what went wrong
     place = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    is_offline = local_files_only or constants.is_offline_mode()
-    if isinstance(error, HFValidationError) and os.path.isdir(repo_id):
-        return f'{repo_id!r} is a folder, but only a Hub id of the form "user/name" will do here; pass one.'
     if isinstance(error, HFValidationError):
-        return f'{repo_id!r} is neither a local folder nor a Hub id of the form "user/name"; check it for a typo.'
+        is_folder = os.path.isdir(repo_id)
+        return f"{repo_id!r} is {'a' if is_folder else 'neither a local'} folder" + (
+            ', but a Hub id of the form "user/name" is needed here; pass one.'
+            if is_folder
+            else ' nor a Hub id of the form "user/name"; check it for a typo.'
+        )
     if isinstance(error, GatedRepoError):
         return f"{repo_id!r} is gated: accept its terms at {constants.ENDPOINT}/{repo_id} and run `hf auth login`."
     if isinstance(error, RepositoryNotFoundError):
@@ -88,37 +99,34 @@ def _explain(error: Exception, repo_id: str, revision: str | None, filename: str
         )
     if isinstance(error, RevisionNotFoundError):
         return f"{repo_id!r} has no revision {revision!r}; pass an existing branch, tag or commit."
-    if isinstance(error, LocalEntryNotFoundError) and is_offline:
-        return f"{filename} of {place} is not in the cache and downloads are off; load it once while online."
     if isinstance(error, OfflineModeIsEnabled):
         return f"The Hub is off because HF_HUB_OFFLINE is set; unset it to reach {place}."
-    is_unanswered = isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError)
-    # huggingface_hub 1 asks once more with the HTTP client that it closed after a refused connection
-    is_unanswered |= isinstance(error, RuntimeError) and "client has been closed" in str(error)
-    if is_unanswered or isinstance(error, LocalEntryNotFoundError):
-        return (
-            f"The Hub ({constants.ENDPOINT}) cannot be reached and {place} is not in the cache; check the connection, "
-            "or pass a local folder."
-        )
+    if isinstance(error, LocalEntryNotFoundError) and (local_files_only or constants.is_offline_mode()):
+        return f"{filename} of {place} is not in the cache and downloads are off; load it once while online."
+    if isinstance(error, LocalEntryNotFoundError) or _is_unanswered(error):
+        missing = "a push needs it" if filename is None else f"{place} is not in the cache"
+        fix = "" if filename is None else ", or pass a local folder"
+        return f"The Hub ({constants.ENDPOINT}) does not answer, and {missing}; check the connection{fix}."
     if isinstance(error, EntryNotFoundError):
         return f"{place} on the Hub has no {filename}, so it is not an L3RS; pass the id of a learned optimizer."
     if isinstance(error, LocalTokenNotFoundError):
         return "A token was asked for but none is stored; run `hf auth login`."
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return f"The Hub refused the request for {place} with HTTP {status}; check what your token may do, or retry."
-    reason = one_line(error) or type(error).__name__
+        cause = _STATUS.get(status) or (
+            "it has a fault of its own; try again later" if status >= 500 else "check what was passed"
+        )
+        return f"The Hub refused the request for {place} with HTTP {status}: {cause}."
     return (
-        f"{place} cannot be exchanged with the Hub ({reason}); correct what was passed, or choose another cache_dir."
+        f"{place} cannot be exchanged with the Hub ({one_line(error) or type(error).__name__}); correct what was "
+        "passed, or choose another cache_dir."
     )
 
 
-PROBE_TIMEOUT = 5.0  # seconds
-
-
-def is_repo_id(name: str) -> bool:
-    """Returns whether a name has the form of a repository's, `"name"` or `"owner/name"`."""
-    return re.fullmatch(r"\w[\w.-]*(?:/\w[\w.-]*)?", name) is not None
+def _is_unanswered(error: Exception) -> bool:
+    # huggingface_hub 1 asks once more with the HTTP client that it closed after a refused connection
+    is_closed = isinstance(error, RuntimeError) and "client has been closed" in str(error)
+    return is_closed or (isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError))
 
 
 def is_name(name: str) -> bool:
@@ -126,17 +134,24 @@ def is_name(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*", name) is not None
 
 
-def hub_answers() -> bool:
+def is_repo_id(name: str) -> bool:
+    """Returns whether a name has the form of a repository's, `"name"` or `"owner/name"`."""
+    return re.fullmatch(r"\w[\w.-]*(?:/\w[\w.-]*)?", name) is not None
+
+
+def hub_answers(repo_id: str, repo_type: str = "model", token: str | bool | None = None) -> bool:
     """
-    Returns whether downloads are on and the Hub can be reached. The libraries that download ask an unreachable Hub
-    again and again for half a minute, for every file; whoever asks here first can tell them to use their caches.
+    Returns whether downloads are on and the Hub answers a request for a repository, if only that there is none. Where
+    it does not, the libraries that download can be told to use their caches: they ask again and again for half a
+    minute. The Hub has as much time as `HF_HUB_ETAG_TIMEOUT` says, 10 seconds by default.
     """
     if constants.is_offline_mode():
         return False
+    timeout = float(constants.HF_HUB_ETAG_TIMEOUT)
     try:
-        get_session().head(constants.ENDPOINT, timeout=PROBE_TIMEOUT)
-    except (HTTPError, OSError):
-        return False
+        HfApi(token=token).repo_info(repo_id, repo_type=repo_type, timeout=timeout)
+    except (OSError, RuntimeError, ValueError, HTTPError) as error:
+        return not (_is_unanswered(error) or isinstance(error, TimeoutError | ConnectionError))
     return True
 
 
@@ -150,13 +165,13 @@ def out_of_reach(name: str) -> str:
 
 
 _BEGINS_A_PATH = re.compile(r"\.{0,2}[/\\]|~")
-_MAX_NEIGHBOURS = 1000  # of which some may be meant
+_MAX_NEIGHBOURS = 1000  # folders that are looked at for a similar name
 
 
 def refuse_missing_path(name: str) -> None:
     """
-    Refuses what was meant as a path, and is none that exists: it begins as one or has more than one slash, so that it
-    is no Hub id, or its first part is a folder that is there, and the Hub does not answer.
+    Refuses a path that does not exist: what begins as one or has more than one slash, so that it is no Hub id, or
+    what is in a folder that exists and may also be a Hub id, if the Hub does not answer.
 
     Args:
         name (`str`): A folder's name, or a Hub id.
@@ -172,7 +187,7 @@ def refuse_missing_path(name: str) -> None:
             "check it for a typo."
         )
     first, slash, _ = name.partition("/")
-    if slash and os.path.isdir(first) and not hub_answers():  # which would know whether it is an id
+    if slash and os.path.isdir(first) and not hub_answers(name):
         raise ArtifactError(
             f"There is no local folder {short(name)}, though there is a folder {short(first)}{similar_folders(name)}; "
             "check it for a typo, or, if it is a Hub id, start where no such folder is."

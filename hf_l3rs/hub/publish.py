@@ -1,123 +1,43 @@
-"""The artefact on the Hub: download, push and pull."""
+"""From the output folder of a run to a Hub repository: results beside the L3RS, one card, one commit."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.artifact import (
     CONFIG_NAME,
+    L3RS_NAME,
     PICTURE_NAME,
     README,
+    RELEASED,
     RESULTS_NAME,
     WEIGHTS_NAME,
+    L3RSArtifact,
     load_network,
     picture_in,
+    released_names,
+    save_network,
 )
 from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.connection import check_request, hub_errors
-from hf_l3rs.hub.results import read_results_of
+from hf_l3rs.hub.results import Results, merge_results, read_results_of, write_results
+from hf_l3rs.optimizer.network import L3RSNetwork
 
+
+BEHAVIOUR_NAME = "behaviour.json"  # results without entries: what was seen over a run, in two sentences
 
 # With so many attempts, a push loses only to somebody who pushes all the time.
 MAX_ATTEMPTS = 5
 _CONFLICT, _PRECONDITION_FAILED = 409, 412
-
-
-def download(
-    repo_id: str,
-    revision: str | None = None,
-    *,
-    token: str | bool | None = None,
-    cache_dir: PathLike | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-) -> tuple[Path, str]:
-    """
-    Downloads config and weights of one commit, even while somebody pushes; see
-    [`~hf_l3rs.L3RSArtifact.from_pretrained`].
-
-    Returns:
-        `tuple[Path, str]`: The folder that they are in, and the commit.
-
-    Raises:
-        ArtifactError: If they cannot be had.
-    """
-    check_request(revision, token)
-    if force_download and (local_files_only or constants.is_offline_mode()):
-        raise ArtifactError(
-            f"force_download asks for {repo_id!r} from the Hub, but downloads are off; leave out force_download, or "
-            "local_files_only and HF_HUB_OFFLINE."
-        )
-    options: dict[str, Any] = {
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "force_download": force_download,
-    }
-    with hub_errors(repo_id, revision, CONFIG_NAME, local_files_only):
-        folder = Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision, **options)).parent
-    commit_hash = folder.name
-    with hub_errors(repo_id, revision, WEIGHTS_NAME, local_files_only):
-        hf_hub_download(repo_id, WEIGHTS_NAME, revision=commit_hash, **options)
-    return folder, commit_hash
-
-
-def _download_optional(repo_id: str, filename: str, commit_hash: str | None, token: str | bool | None) -> Path | None:
-    with hub_errors(repo_id, commit_hash, filename):
-        try:
-            return Path(hf_hub_download(repo_id, filename, revision=commit_hash, token=token))
-        except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means that the Hub did not answer
-            raise
-        except EntryNotFoundError:
-            return None
-
-
-def pull(
-    repo_id: str,
-    folder: PathLike,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    overwrite: bool = False,
-) -> str:
-    """
-    Copies an L3RS from the Hub into a folder, after checking that it loads.
-
-    Args:
-        repo_id (`str`): Hub id, `"user/name"`.
-        folder (`str` or `os.PathLike`): Made if absent.
-        revision (`str`, *optional*): Branch, tag or commit; the branch `main` by default.
-        token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
-        overwrite (`bool`, *optional*, defaults to `False`): Whether to replace files in `folder` that differ.
-
-    Returns:
-        `str`: The commit that was copied.
-
-    Raises:
-        ArtifactError: If it cannot be had or is not a readable L3RS, or `folder` holds other files of those names.
-        StorageError: If `folder` cannot be written.
-    """
-    cached, commit_hash = download(repo_id, revision, token=token)
-    load_network(cached, repo_id)
-    files: dict[str, Path | None] = {WEIGHTS_NAME: cached / WEIGHTS_NAME, CONFIG_NAME: cached / CONFIG_NAME}
-    files |= {
-        name: _download_optional(repo_id, name, commit_hash, token) for name in (README, RESULTS_NAME, PICTURE_NAME)
-    }
-    contents = {name: file.read_bytes() for name, file in files.items() if file is not None}
-    for name, data in contents.items():
-        target = Path(folder, name)
-        if not overwrite and target.is_file() and target.read_bytes() != data:
-            raise ArtifactError(
-                f"{target} exists and differs from that of {repo_id}; pull into another folder, or overwrite it."
-            )
-    write_files(folder, contents)
-    return commit_hash
 
 
 def push(
@@ -129,6 +49,7 @@ def push(
     revision: str | None = None,
     commit_message: str = "Upload L3RS",
     create_pr: bool = False,
+    license: str | None = None,
 ) -> str:
     """
     Uploads the L3RS in a folder in one commit: config, weights, measured results, their picture and card. What a
@@ -143,6 +64,7 @@ def push(
         revision (`str`, *optional*): Branch, made if absent; `main` by default.
         commit_message (`str`, *optional*, defaults to `"Upload L3RS"`): First line of the commit.
         create_pr (`bool`, *optional*, defaults to `False`): Whether to open a pull request instead.
+        license (`str`, *optional*): Licence in the card, such as `"apache-2.0"`; that of the card there by default.
 
     Returns:
         `str`: URL of the commit.
@@ -151,26 +73,18 @@ def push(
         ArtifactError: If the folder is not a readable L3RS, its results are of other meta-weights, or the Hub refuses.
     """
     check_request(revision, token)
-    own = _Folder(Path(folder))
+    own = _Folder(Path(folder), license)
     api = HfApi(token=token)
-    with hub_errors(repo_id, revision, README):
+    with hub_errors(repo_id, revision):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-    for _ in range(MAX_ATTEMPTS):
-        with hub_errors(repo_id, revision, README):
+        for _ in range(MAX_ATTEMPTS):
             parent = api.repo_info(repo_id, revision=revision).sha
-        operations = own.operations(repo_id, parent, token)
-        with hub_errors(repo_id, revision, README):
+            options: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "parent_commit": parent}
+            operations = own.operations(repo_id, parent, token)
             try:
-                commit = api.create_commit(
-                    repo_id,
-                    operations,
-                    commit_message=commit_message,
-                    revision=revision,
-                    create_pr=create_pr,
-                    parent_commit=parent,
-                )
+                commit = api.create_commit(repo_id, operations, commit_message=commit_message, **options)
             except HfHubHTTPError as error:
                 if error.response.status_code not in (_CONFLICT, _PRECONDITION_FAILED):
                     raise
@@ -182,19 +96,26 @@ def push(
     )
 
 
+def push_network(network: L3RSNetwork, repo_id: str, **kwargs: Any) -> str:
+    """Uploads meta-weights without a folder of their own; see [`push`]."""
+    with TemporaryDirectory() as folder:
+        save_network(network, folder)
+        return push(folder, repo_id, **kwargs)
+
+
 class _Folder:
     """What is pushed, read and checked before anything is made on the Hub."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, license: str | None) -> None:
         network = load_network(folder)
-        self.config, self.fingerprint = network.config, network.fingerprint()
-        self.results = read_results_of(self.fingerprint, folder / RESULTS_NAME, strict=True)
+        self.config, self.fingerprint, self.license = network.config, network.fingerprint(), license
+        results = folder / RESULTS_NAME
+        self.results = read_results_of(self.fingerprint, results, strict=True) if results.is_file() else None
         self.card = read_card(folder / README)
         generate_model_card(self.config, self.results, existing=self.card)
         self.picture = picture_in(folder)
-        names = [CONFIG_NAME, WEIGHTS_NAME, *([RESULTS_NAME] if self.results else [])]
-        names += [self.picture] if self.picture else []
-        self.files = {name: (folder / name).read_bytes() for name in names}
+        names = (CONFIG_NAME, WEIGHTS_NAME, RESULTS_NAME if self.results else None, self.picture)
+        self.files = {name: (folder / name).read_bytes() for name in names if name}
 
     def operations(self, repo_id: str, parent: str | None, token: str | bool | None) -> list[Any]:
         """Returns what turns the commit `parent` into one that holds this L3RS."""
@@ -202,13 +123,13 @@ class _Folder:
         try:
             # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
             kept = read_results_of(self.fingerprint, results) if results and not self.results else None
-            existing = combine_cards(self.card, read_card(card))
             text = generate_model_card(
                 self.config,
                 self.results or kept,
                 repo_id=repo_id,
-                existing=existing,
+                existing=combine_cards(self.card, read_card(card)),
                 picture=self.picture,
+                license=self.license,
             )
         except ArtifactError as error:
             raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
@@ -217,3 +138,90 @@ class _Folder:
         if results is not None and not (self.results or kept):
             operations.append(CommitOperationDelete(RESULTS_NAME))
         return operations
+
+
+def _download_optional(repo_id: str, filename: str, commit_hash: str | None, token: str | bool | None) -> Path | None:
+    try:
+        return Path(hf_hub_download(repo_id, filename, revision=commit_hash, token=token))
+    except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means that the Hub did not answer
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def gather_release(folder: PathLike, more: Iterable[PathLike] = ()) -> Path:
+    """
+    Brings a release together: the L3RS of a folder, and all results of its meta-weights that are found with it.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            An L3RS, the name of a released one, or the output folder of a meta-training or an evaluation. In such a
+            folder, and in those in it, results are looked for; those of other meta-weights are left out, with a
+            warning.
+        more (`Iterable`, *optional*): Further results: files, or output folders of evaluations.
+
+    Returns:
+        `Path`: The folder of the L3RS, which holds the results now, and a card that shows them.
+
+    Raises:
+        ArtifactError: If there is no readable L3RS or file of results, or `more` has some of other meta-weights.
+        StorageError: If the folder of the L3RS cannot be written.
+    """
+    if not os.path.exists(folder) and str(folder) in released_names():
+        return RELEASED / folder
+    folder, more = Path(folder), list(more)
+    is_run = not (folder / CONFIG_NAME).exists() and (folder / L3RS_NAME).is_dir()
+    home = folder / L3RS_NAME if is_run else folder
+    if not is_run and not more:  # as it was saved, which is checked when it is pushed
+        return home
+    network = load_network(home)
+    found = [file for file in _results_in(folder) if file.parent != home] if is_run else []
+    named = [Path(path, RESULTS_NAME) if os.path.isdir(path) else Path(path) for path in more]
+    fingerprint = network.fingerprint()
+    parts = {file: read_results_of(fingerprint, file) for file in (home / RESULTS_NAME, *found)}
+    parts |= {file: read_results_of(fingerprint, file, strict=True) for file in named}
+    used = [file for file, results in parts.items() if results is not None and file.parent != home]
+    _write_release(network, home, merge_results(fingerprint, parts.values()), used)
+    return home
+
+
+def write_release(artifact: L3RSArtifact, folder: PathLike, files: Iterable[PathLike]) -> None:
+    """
+    Puts an L3RS and what was measured with it into one folder. What a person wrote into a card there is kept.
+
+    Args:
+        artifact ([`~hf_l3rs.L3RSArtifact`]): The L3RS.
+        folder (`str` or `os.PathLike`): Made if absent.
+        files (`Iterable`): Of results. The picture beside the first of them that has one goes with it.
+
+    Raises:
+        ArtifactError: If a file cannot be read, or was measured with other meta-weights.
+        StorageError: If the folder cannot be written.
+    """
+    paths = [Path(file) for file in files]
+    _write_release(artifact.network, Path(folder), read_measured(artifact.network, paths), paths)
+
+
+def read_measured(network: L3RSNetwork, files: Iterable[PathLike]) -> Results | None:
+    """Reads and joins results of an L3RS, and refuses those of another; `None` if there are none."""
+    fingerprint = network.fingerprint()
+    return merge_results(fingerprint, [read_results_of(fingerprint, file, strict=True) for file in files])
+
+
+def picture_beside(files: Iterable[Path]) -> dict[str, bytes]:
+    """Returns the picture beside the first file that has one, by its name."""
+    pictures = [file.with_name(PICTURE_NAME) for file in files if file.with_name(PICTURE_NAME).is_file()]
+    return {PICTURE_NAME: pictures[0].read_bytes()} if pictures else {}
+
+
+def _write_release(network: L3RSNetwork, home: Path, results: Results | None, files: Iterable[Path]) -> None:
+    if results is not None:
+        write_results(results, home / RESULTS_NAME)
+    write_files(home, picture_beside(files))
+    L3RSArtifact(network).save_pretrained(home)
+
+
+def _results_in(folder: Path) -> Iterator[Path]:
+    for pattern in ("", "*/"):
+        for name in (RESULTS_NAME, BEHAVIOUR_NAME):
+            yield from sorted(folder.glob(f"{pattern}{name}"))

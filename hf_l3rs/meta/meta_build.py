@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.hub.artifact import L3RSArtifact
 from hf_l3rs.meta.checkpoint import NO_COST, with_earlier_cost
 from hf_l3rs.meta.meta_arguments import L3RSArguments, check_carries_over
 from hf_l3rs.optimizer.config import STRUCTURE, L3RSConfig, LayerSpec

@@ -175,7 +175,7 @@ class L3RS(torch.optim.Optimizer):
             ConfigError: If its config is of a newer format or has an invalid value.
             BindingError: If it is another model's than that of `params`.
         """
-        from hf_l3rs.hub.pretrained import L3RSArtifact
+        from hf_l3rs.hub.artifact import L3RSArtifact
 
         artifact = L3RSArtifact.from_pretrained(pretrained_model_name_or_path, **kwargs)
         optimizer = cls(
@@ -198,7 +198,7 @@ class L3RS(torch.optim.Optimizer):
         return self._artifact().push_to_hub(repo_id, **kwargs)
 
     def _artifact(self) -> Any:
-        from hf_l3rs.hub.pretrained import L3RSArtifact
+        from hf_l3rs.hub.artifact import L3RSArtifact
 
         return L3RSArtifact(self.network, self.commit_hash)
 

@@ -133,7 +133,7 @@ def load_image_processor(name_or_path: PathLike, *, revision: str | None = None)
             name,
             backend="pil",
             revision=revision or "main",
-            local_files_only=not (os.path.exists(name) or hub_answers()),
+            local_files_only=not (os.path.exists(name) or hub_answers(name)),
             trust_remote_code=False,
         )
     except Exception as error:  # a damaged file raises errors of every kind
@@ -201,7 +201,7 @@ def _located(path: PathLike, name: str | None, split: str, revision: str | None)
     elif os.path.isdir(path):
         source = os.path.abspath(path)  # else a folder called text would be taken for a loader
     elif is_repo_id(path) and path not in _LOADERS:
-        is_out_of_reach = not hub_answers()
+        is_out_of_reach = not hub_answers(path, "dataset")
     else:
         raise DataError(f"There is no folder {path!r}; give an existing folder, a .parquet file or a Hub id.")
     before = datasets.config.HF_HUB_OFFLINE

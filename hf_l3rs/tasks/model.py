@@ -104,7 +104,7 @@ def _locate(name: str, revision: str | None) -> dict[str, Any]:
             f"There is no folder {name!r}{similar_folders(name)}; give an existing folder, or the Hub id of a model."
         )
     refuse_missing_path(name)
-    local_files_only = not hub_answers()
+    local_files_only = not hub_answers(name)
     with hub_errors(name, revision, _CONFIG_NAME):
         try:
             file = Path(hf_hub_download(name, _CONFIG_NAME, revision=revision, local_files_only=local_files_only))

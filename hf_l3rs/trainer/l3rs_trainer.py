@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.hub.pretrained import L3RSArtifact
+from hf_l3rs.hub.artifact import L3RSArtifact
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.trainer.callback import L3RSCallback, refuse_engines, register, unwrap_optimizer

@@ -23,9 +23,9 @@ def test_an_evaluation_ends_in_a_release(run, hub, inputs, tmp_path):
     (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(settings))
     status, out, _ = run("evaluate", tmp_path / "evaluate.yaml", "--evaluate_every", "1")
     assert status == 0 and "| 2 | L3RS |" in out and str(tmp_path / "out") in out
-    (entry,) = read_results(tmp_path / "out/l3rs/results.json").entries
+    entry, _ = read_results(tmp_path / "out/l3rs/results.json").entries
     assert entry.command == f"hf-l3rs evaluate {tmp_path}/evaluate.yaml --evaluate_every 1"
     assert load_network(tmp_path / "out/l3rs").fingerprint() == load_network(inputs / "l3rs").fingerprint()
     assert run("push", tmp_path / "out", "me/name")[0] == 0
     repository = hub.repositories["me/name"]
-    assert b"images (train)" in repository.trees[repository.branches["main"]]["README.md"]
+    assert b": images |" in repository.trees[repository.branches["main"]]["README.md"]

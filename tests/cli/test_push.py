@@ -41,14 +41,14 @@ def test_an_output_folder_goes_with_all_that_was_measured(run, hub, saved, tmp_p
     repository = hub.repositories["me/name"]
     tree = repository.trees[repository.branches["main"]]
     assert set(tree) >= {"config.json", "model.safetensors", "results.json", "README.md"}
-    assert b"data (test)" in tree["README.md"] and read_results(saved / "results.json") == results
+    assert b"| data |" in tree["README.md"] and read_results(saved / "results.json") == results
 
 
 def test_results_of_others_are_refused_where_they_are_named(run, hub, saved, tmp_path):
     write_results(make_results(make_network(1)), tmp_path / "run/results.json")
     assert run("push", tmp_path / "run", "me/name")[0] == 0 and not (saved / "results.json").exists()
     status, out, err = run("push", tmp_path / "run", "me/other", "--results", tmp_path / "run")
-    assert (status, out, err.count("\n")) == (1, "", 1) and "other meta-weights" in err
+    assert (status, out, err.count("\n")) == (1, "", 1) and "meta-weights" in err
     assert "me/other" not in hub.repositories
 
 

@@ -1,4 +1,4 @@
-"""The card says what config and results say, and keeps what a person wrote."""
+"""The card says what config and results say, keeps what a person wrote, and lets no value do anything."""
 
 import math
 import re
@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCard
 
 from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
-from hf_l3rs.hub.results import Result, Results
+from hf_l3rs.hub.card import MAX_ROWS, combine_cards, describe_gain, generate_model_card, read_card
+from hf_l3rs.hub.results import UNTRAINED, Result, Results
 from hf_l3rs.optimizer.layers import role_layers
 
 
@@ -28,13 +28,15 @@ RESULT = Result(
     setting="in domain",
     loss_stderr=0.009,
     accuracy=0.9234,
-    baseline="Adam",
+    baseline="Adam, tuned",
     baseline_loss=0.308,
     wins=11,
-    step_ratio=2.5,
+    difference_low=-0.1,
+    difference_high=-0.02,
+    verdict="ahead",
     hub_id="org/data",
 )
-RESULTS = Results("0123456789abcdef", (RESULT, replace(RESULT, optimizer="untrained L3RS", loss=0.499)))
+RESULTS = Results("0123456789abcdef", (RESULT, replace(RESULT, optimizer=UNTRAINED, loss=0.499)))
 
 
 @pytest.fixture
@@ -45,171 +47,128 @@ def config():
         base_model="org/resnet-tiny",
         base_model_revision="0" * 40,
         num_training_steps=20,
-        meta_training={"dataset": "org/data", "sigma": 0.05, "steps|range": [10, 20]},
+        meta_training={"data": [{"hub_id": "org/data"}], "inner_steps": 5000, "seconds": 647.5},
     )
 
 
 def test_metadata(config):
     data = ModelCard(str(generate_model_card(config, RESULTS, repo_id="me/name"))).data
-    assert data.library_name == "hf_l3rs"
-    assert data.license == "apache-2.0"
+    assert data.library_name == "hf-l3rs" and data.model_name == "name"
     assert {"l3rs", "learned-optimizer", "image-classification"} <= set(data.tags)
-    assert data.base_model == "org/resnet-tiny"
-    assert data.datasets == ["org/data"]
-    assert data.metrics == ["accuracy", "loss"]
-    assert data.model_name == "name"
-    measured = [(each.metric_name, each.metric_value, each.dataset_split) for each in data.eval_results]
-    assert measured == [("accuracy after 20 steps", 0.9234, "test"), ("loss after 20 steps", 0.2221, "test")]
+    assert (data.base_model, data.datasets, data.metrics) == ("org/resnet-tiny", ["org/data"], ["accuracy", "loss"])
+    assert [(each.metric_type, each.metric_value, each.dataset_split) for each in data.eval_results] == [
+        ("accuracy", 0.9234, "test"),
+        ("loss", 0.2221, "test"),
+    ]
+    block = str(generate_model_card(config, RESULTS)).split("---\n")[1]
+    assert yaml.safe_load(block)["model-index"][0]["results"][0]["dataset"]["type"] == "org/data"
+
+
+def test_equal_lengths_of_run_are_told_apart_in_the_model_index(config):
+    entries = (RESULT, replace(RESULT, setting="in domain, more rivals"))
+    found = generate_model_card(config, replace(RESULTS, entries=entries)).data.eval_results
+    assert len({each.metric_name for each in found}) == len(found) == 4
+
+
+def test_a_licence_is_never_taken_for_granted(config):
+    assert "license" not in generate_model_card(config).data.to_dict()
+    card = generate_model_card(config, license="mit")
+    assert card.data.license == "mit" == generate_model_card(config, existing=card).data.license
+    assert generate_model_card(config, existing=card, license="apache-2.0").data.license == "apache-2.0"
 
 
 def test_text_says_what_config_and_results_say(config):
-    text = generate_model_card(config, RESULTS, repo_id="me/name").text
-    assert text.count('"me/name"') == 3
-    assert "[org/resnet-tiny](https://huggingface.co/org/resnet-tiny)" in text
-    assert "up to 20 steps" in text
-    assert "| sigma | 0.05 |" in text
-    assert r"| steps\|range | [10, 20] |" in text
-    row = "| in domain | org/data (test) | L3RS | 20 | 0.222 ± 0.009 | 92.3 % | Adam | 0.308 |  | 11 of 12 | 2.50 |"
-    assert row in text
-    assert text.count(RESULT.command) == 1
-    assert "arXiv:2408.09310" in text
-
-
-def test_a_single_task_has_no_standard_error(config):
-    entry = replace(RESULT, num_tasks=1, wins=1, loss_stderr=0.0, accuracy_stderr=0.0)
-    text = generate_model_card(config, replace(RESULTS, entries=(entry,))).text
-    assert "0.222 ±" not in text and "| 0.222 | 92.3 % |" in text
-
-
-def test_the_data_limit_has_its_columns_where_it_was_measured(config):
-    assert "data limit" not in generate_model_card(config, RESULTS).text.lower()
-    limited = replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.15), RESULT))
-    text = generate_model_card(config, limited).text
-    assert "| wins | speed-up | data limit | gap closed |" in text and "after the shortest. *Data limit* is" in text
-    assert "| 11 of 12 | 2.50 | 0.150 | 54 % |" in text and "| 11 of 12 | 2.50 |  |  |" in text
-    card = generate_model_card(config, limited)
-    assert str(generate_model_card(config, limited, existing=card)) == str(card)
-
-
-@pytest.mark.parametrize(
-    "changes, cell",
-    [
-        ({"step_ratio_low": 2.0, "step_ratio_high": 3.0}, "2.50 (2.00 to 3.00)"),
-        ({"step_ratio_low": 2.0}, "2.50 (≥ 2.00)"),
-        ({"step_ratio_high": 3.0}, "2.50 (≤ 3.00)"),
-        ({"step_ratio_low": 2.5, "step_ratio_bound": "at least"}, "≥ 2.50 (≥ 2.50)"),
-        ({"step_ratio_bound": "at most"}, "≤ 2.50"),
-        ({"step_ratio": None}, ""),
-    ],
-)
-def test_a_speed_up_is_told_with_its_interval_or_its_bound(config, changes, cell):
-    results = replace(RESULTS, entries=(replace(RESULT, **changes),))
-    assert f"| 11 of 12 | {cell} |" in generate_model_card(config, results).text
-
-
-def test_what_matters_comes_first_and_raw_settings_last(config):
-    card = generate_model_card(config.replace(meta_training={"inner_steps": 9}), RESULTS, picture="curves.png")
-    places = ["**When to use it**", "0.222 ±", "How to use it", "## Limits", "## Citation", "| inner_steps | 9 |"]
-    assert "](curves.png)" in card.text and "**What it costs**: Making it took 9 inner steps." in card.text
-    found = [card.text.index(place) for place in places]
-    assert found == sorted(found) and card.text.index("](curves.png)") < found[0]
+    card = generate_model_card(config, RESULTS, repo_id="me/name", picture="curves.png")
+    assert card.text.count('from_pretrained("me/name")') == 2 and "model.train()" in card.text
+    assert "[org/resnet-tiny](https://huggingface.co/org/resnet-tiny)" in card.text and "up to 20 steps" in card.text
+    assert "| in domain: data | 20 | 0.308, Adam, tuned | **0.222 ± 0.009** | 11 of 12, ahead | 0.499 |" in card.text
+    assert "in domain: ahead after 20 steps" in card.text and "5,000 inner steps, in 11 min" in card.text
+    assert card.text.count(RESULT.command) == 1 and "](curves.png)" in card.text
     assert "curves.png" not in generate_model_card(config, RESULTS).text
 
 
 def test_nothing_is_invented(config):
     card = generate_model_card(config.replace(base_model=None, num_training_steps=None, meta_training={}))
-    assert "No results stored yet." in card.text
-    assert "does not say for how many steps" in card.text
-    assert card.data.to_dict().keys() == {"library_name", "license", "tags"}
+    assert "Nothing was measured" in card.text and "unknown" in card.text and "|" not in card.text
+    assert card.data.to_dict().keys() == {"library_name", "tags"}
 
 
-@pytest.mark.parametrize("norm, words", [(None, "did not clip"), (1.5, "clipped the gradient norm to 1.5")])
+@pytest.mark.parametrize("verdict", ["ahead", "level", "behind", None])
+def test_only_what_is_ahead_beyond_the_noise_is_bold(config, verdict):
+    results = replace(RESULTS, entries=(replace(RESULT, verdict=verdict),))
+    assert ("**0.222" in generate_model_card(config, results).text) == (verdict == "ahead")
+
+
+def test_the_gain_counts_what_is_beyond_the_noise():
+    level, longer = replace(RESULT, num_training_steps=10, verdict="level"), replace(RESULT, num_training_steps=50)
+    other = replace(RESULT, setting="other domain", verdict="behind")
+    untrained = replace(RESULT, optimizer=UNTRAINED, verdict="behind")
+    said = describe_gain([level, RESULT, longer, other, untrained])
+    assert said == "in domain: ahead after 20 and 50, level after 10 steps"
+    two = [other, replace(other, dataset="x", verdict="level")]
+    assert describe_gain(two) == "2 comparisons: level in 1, behind in 1"
+    assert describe_gain([untrained, replace(RESULT, verdict=None)]) is None
+
+
+def test_the_table_is_short_and_has_every_setting(config):
+    entries = [
+        replace(RESULT, setting=setting, num_training_steps=steps, loss=0.2 + place / 10)
+        for place, setting in enumerate(("in domain", "other domain", "random initialisation"))
+        for steps in (10, 20, 50, 100, 200)
+    ]
+    text = generate_model_card(config, replace(RESULTS, entries=tuple(entries)), all_results="../all.md").text
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == MAX_ROWS and sum("other domain" in line for line in lines) == 1
+    assert "](../all.md)" in text
+
+
+def test_the_card_tells_where_the_untrained_network_is_as_good(config):
+    assert "Untrained, it is as good" not in generate_model_card(config, RESULTS).text
+    for loss in (0.2, 0.23):
+        entries = (RESULT, replace(RESULT, optimizer=UNTRAINED, loss=loss))
+        text = generate_model_card(config, replace(RESULTS, entries=entries)).text
+        assert "Untrained, it is as good or better after 20 steps" in text
+
+
+def test_a_single_task_has_no_standard_error_and_diverged_runs_are_shown(config):
+    single = replace(RESULT, num_tasks=1, wins=1, loss_stderr=0.0)
+    assert "±" not in generate_model_card(config, replace(RESULTS, entries=(single,))).text.split("best baseline |")[1]
+    entry = replace(RESULT, loss=math.inf, loss_stderr=None, baseline_loss=math.inf, verdict="level")
+    card = generate_model_card(config, replace(RESULTS, entries=(entry,)))
+    assert "| diverged, Adam, tuned | diverged |" in card.text
+    assert [each.metric_type for each in card.data.eval_results] == ["accuracy"]
+
+
+@pytest.mark.parametrize("norm, words", [(None, "did not clip"), (1.5, "gradient norm to 1.5")])
 def test_note_on_clipping(config, norm, words):
-    text = generate_model_card(config.replace(max_grad_norm=norm)).text
-    assert words in text
-
-
-def test_what_it_does_to_batch_norm_is_told(config):
-    assert "batch norm" not in generate_model_card(config).text
-    card = generate_model_card(config.replace(batch_norm_momentum=0.4))
-    assert "sets the momentum of the running statistics to 0.4," in card.text
-
-
-def test_local_base_model_is_named_without_its_path(config):
-    card = generate_model_card(config.replace(base_model="/home/somebody/models/resnet-tiny"))
-    assert "somebody" not in str(card)
-    assert "`resnet-tiny`" in card.text
-    assert card.data.base_model is None
-    assert 'from_pretrained("l3rs-resnet-tiny")' in card.text
+    assert words in generate_model_card(config.replace(max_grad_norm=norm)).text
 
 
 def test_only_what_is_certainly_on_the_hub_is_linked(config):
     """`outputs/digits` has the form of a Hub id, and so has `org/resnet-tiny`: neither is one by its looks."""
-    local = config.replace(base_model_revision=None, meta_training={"datasets": ["outputs/digits", "org/data"]})
-    results = Results(RESULTS.fingerprint, (replace(RESULT, dataset="outputs/digits", hub_id=None),))
+    local = config.replace(base_model_revision=None, meta_training={"data": [{"path": "outputs/digits"}]})
+    results = replace(RESULTS, entries=(replace(RESULT, dataset="outputs/digits", hub_id=None),))
     card = generate_model_card(local, results)
-    assert "huggingface.co/org" not in card.text
-    assert "fine-tunes `resnet-tiny`." in card.text
-    assert "| in domain | digits (test) |" in card.text
-    assert "| datasets | digits, data |" in card.text
-    assert "outputs/digits" not in str(card)
-    assert card.data.base_model is None
-    assert card.data.datasets is None
+    assert "huggingface.co/org" not in card.text and "fine-tunes `resnet-tiny`." in card.text
+    assert "| in domain: digits |" in card.text and "outputs/digits" not in str(card)
+    assert card.data.base_model is None and card.data.datasets is None
     assert {each.dataset_type for each in card.data.eval_results} == {"digits"}
-
-
-DATA = [
-    {
-        "name": None,
-        "hub_id": "org/data",
-        "path": "/home/somebody/data",
-        "revision": "abc",
-        "splits": {"batches": "train", "evaluation": "test"},
-        "division_seed": None,
-        "classes": [0, 1],
-        "max_images": None,
-    },
-    {"name": None, "hub_id": None, "path": "outputs/digits", "revision": None, "splits": {}, "division_seed": 0},
-]
-
-
-def test_data_of_meta_training(config):
-    card = generate_model_card(config.replace(meta_training={"data": DATA, "seed": 7}))
-    assert card.data.datasets == ["org/data"]
-    text = "org/data (revision: abc, splits: batches: train, evaluation: test, classes: [0, 1])"
-    assert f"| data | {text}; digits (division_seed: 0) |" in card.text
-    assert "somebody" not in str(card) and "outputs" not in str(card).split("meta-training -->")[1]
+    there = config.replace(base_model="/home/somebody/models/resnet-tiny", base_model_revision=None)
+    assert "somebody" not in str(generate_model_card(there))
+    built = generate_model_card(there.replace(base_model="outputs/base_models/mobilenet-v2"))
+    assert "same layers as [google/mobilenet_v2_1.0_224]" in built.text and built.data.base_model is None
 
 
 def test_data_of_the_run_that_it_started_from(config):
-    earlier = {"data": DATA[:1], "seed": 7, "sigma": 0.05, "started_from": {"data": DATA[1:]}}
-    card = generate_model_card(config.replace(meta_training={"data": DATA[1:], "seed": 7, "started_from": earlier}))
-    assert card.data.datasets == ["org/data"]
-    row = next(line for line in card.text.splitlines() if line.startswith("| started_from"))
-    assert row.startswith("| started_from (where it differs) | data: org/data (")
-    assert "sigma: 0.05" in row
-    assert "seed: 7;" not in row
-    assert "somebody" not in str(card)
+    earlier = {"data": [{"hub_id": "org/earlier"}], "started_from": {"data": [{"hub_id": None}, {"hub_id": "a b"}]}}
+    card = generate_model_card(config.replace(meta_training={"data": [{"path": "x"}], "started_from": earlier}))
+    assert card.data.datasets == ["org/earlier"]
 
 
-@pytest.mark.parametrize("data", [3, "org/data", [], [3], [{}], [{"path": 3}], [{"path": "a", "hub_id": 3}], {"a": 1}])
-def test_data_of_another_shape(config, data):
-    card = generate_model_card(config.replace(meta_training={"data": data, "datasets": data, "started_from": data}))
-    assert card.data.datasets is None
-
-
-def test_figures_are_rounded(config):
-    summary = {"loss": 0.21889556269161403, "seconds": 33194.64446, "steps": 416682, "off": None, "is": True}
-    text = generate_model_card(config.replace(meta_training=summary)).text
-    for row in ("loss | 0.2189", "seconds | 33195", "steps | 416682", "off | none", "is | yes"):
-        assert f"| {row} |" in text
-
-
-def test_diverged_runs_are_shown(config):
-    entry = replace(RESULT, loss=math.inf, loss_stderr=None, baseline_loss=math.inf)
-    card = generate_model_card(config, Results(RESULTS.fingerprint, (entry,)))
-    assert "| 20 | diverged | 92.3 % | Adam | diverged |" in card.text
-    assert [each.metric_type for each in card.data.eval_results] == ["accuracy"]
+@pytest.mark.parametrize("value", [3, "org/data", [3], [{}], [{"hub_id": 3}], {"a": 1}, True])
+def test_a_summary_of_another_shape(config, value):
+    names = ("data", "started_from", "inner_steps", "seconds", "trainable")
+    assert generate_model_card(config.replace(meta_training=dict.fromkeys(names, value))).data.datasets is None
 
 
 HOSTILE = (
@@ -219,50 +178,31 @@ HOSTILE = (
 )
 
 
-def hostile(config):
-    """Everything that may be any text is such a text."""
-    entry = replace(
-        RESULT, **dict.fromkeys(("dataset", "split", "command", "setting", "baseline"), HOSTILE), hub_id=None
-    )
-    changes = {"base_model": HOSTILE, "base_model_revision": "0" * 40, "model_type": HOSTILE}
-    summary = {
-        HOSTILE: HOSTILE,
-        "datasets": [HOSTILE],
-        "data": [{"path": HOSTILE, "hub_id": HOSTILE, HOSTILE: [HOSTILE]}],
-    }
-    config = config.replace(**changes, meta_training={**summary, "started_from": {"nested": {HOSTILE: HOSTILE}}})
-    return config, Results(RESULTS.fingerprint, (entry,))
-
-
-@pytest.mark.parametrize("changes", [{}, {"base_model": None}])
-def test_no_value_does_anything(config, changes):
-    config, results = hostile(config)
-    config = config.replace(**changes)
+@pytest.mark.parametrize("base", [{"base_model": HOSTILE}, {"base_model": None, "model_type": HOSTILE}])
+def test_no_value_does_anything(config, base):
+    fields = ("dataset", "split", "command", "setting", "baseline")
+    results = Results("0" * 16, (replace(RESULT, **dict.fromkeys(fields, HOSTILE), hub_id=None),), HOSTILE)
+    config = config.replace(**base, meta_training={HOSTILE: HOSTILE, "trainable": HOSTILE})
     first = generate_model_card(config, results)
     plain = generate_model_card(config.replace(base_model="x", model_type="x", meta_training={}))
     lines = first.text.splitlines()
     headings = [line for line in lines if line.startswith("#")]
     assert headings[1:] == [line for line in plain.text.splitlines() if line.startswith("#")][1:]
-    assert not any(line.startswith("# Injected") for line in lines)
     fences = [line for line in lines if line.lstrip().startswith("```")]
-    assert len(fences) % 2 == 0 and len(fences) == 12
-    assert first.text.count("<!-- hf_l3rs:") == 12
-    assert "49" not in first.text
-    assert not any(char in first.text for char in "\x1b\u202e")
+    assert len(fences) == 10 and first.text.count("<!-- hf_l3rs:") == 10
+    assert "49" not in first.text and not any(char in first.text for char in "\x1b\u202e")
     is_code = [sum(line in fences for line in lines[:index]) % 2 for index in range(len(lines))]
     prose = "\n".join(line for line, is_in_block in zip(lines, is_code) if not is_in_block)
-    assert "alert(1)" in prose and "<script>" not in prose
-    assert "](https://evil" not in prose
-    assert "evil(" not in "".join(line for line in lines if "from_pretrained(" in line or "l3rs=" in line)
-    bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines if line.startswith("| x # Injected")]
-    assert bars == [12, 3]
-    assert str(generate_model_card(config, results, existing=first)) == str(first)
+    assert "alert(1)" in prose and "<script>" not in prose and "](https://evil" not in prose
+    assert "evil(" not in "".join(line for line in lines if "from_pretrained(" in line)
+    (row,) = [line for line in lines if line.startswith("| x # Injected")]
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 7
     assert str(generate_model_card(config, results, existing=ModelCard(str(first)))) == str(first)
 
 
 @pytest.mark.parametrize("repo_id", ["a b", 'x"); evil("', "a/b/c", "a\nb", "/home/somebody"])
 def test_repo_id_that_none_is(config, repo_id):
-    with pytest.raises(ArtifactError, match='not a Hub id of the form "user/name"'):
+    with pytest.raises(ArtifactError, match="not a Hub id"):
         generate_model_card(config, repo_id=repo_id)
 
 
@@ -270,11 +210,8 @@ def test_repo_id_that_none_is(config, repo_id):
     "text",
     [
         "<!-- hf_l3rs:begin a -->" * 4000,
-        "<!-- hf_l3rs:end a -->" * 4000,
-        "<!-- hf_l3rs:begin a --><!-- hf_l3rs:end b -->" * 2000,
         "<!-- hf_l3rs:begin a --><!-- hf_l3rs:end a -->" * 2000,
         "<!-- hf_l3rs:begin " * 5000,
-        "<!-- hf_l3rs:begin " + "a" * 96_000,
         "---\n" + "\n" * 96_000,
     ],
     ids=lambda text: repr(text[:40]),
@@ -293,25 +230,17 @@ def test_time_is_linear_in_the_text(config, text):
 def test_second_generation_is_identical(config):
     first = generate_model_card(config, RESULTS)
     assert str(generate_model_card(config, RESULTS)) == str(first)
-    assert str(generate_model_card(config, RESULTS, existing=first)) == str(first)
     assert str(generate_model_card(config, RESULTS, existing=ModelCard(str(first)))) == str(first)
 
 
 def test_person_written_parts_are_kept(config):
-    content = str(generate_model_card(config))
-    content = content.replace("license: apache-2.0", "license: mit\nthumbnail: me.png").replace(
-        "tags:\n", "tags:\n- mine\n"
-    )
+    content = str(generate_model_card(config, license="mit"))
+    content = content.replace("tags:\n", "thumbnail: me.png\ntags:\n- mine\n")
     content = content.replace("<!-- hf_l3rs:begin usage -->", "Between sections.\n\n<!-- hf_l3rs:begin usage -->")
-    edited = ModelCard(content + "\n## My notes\n")
-    card = generate_model_card(config, RESULTS, existing=edited)
-    assert card.data.license == "mit"
-    assert card.data.thumbnail == "me.png"
-    assert card.data.tags[0] == "mine"
-    assert "Between sections.\n\n<!-- hf_l3rs:begin usage -->" in card.text
-    assert card.text.endswith("\n## My notes\n")
-    assert "0.222 ±" in card.text
-    assert "No results stored yet." not in card.text
+    card = generate_model_card(config, RESULTS, existing=ModelCard(content + "\n## My notes\n"))
+    assert (card.data.license, card.data.thumbnail, card.data.tags[0]) == ("mit", "me.png", "mine")
+    assert "Between sections.\n\n<!-- hf_l3rs:begin usage -->" in card.text and card.text.endswith("\n## My notes\n")
+    assert "0.222 ±" in card.text and "Nothing was measured" not in card.text
     assert str(generate_model_card(config, RESULTS, existing=card)) == str(card)
 
 
@@ -324,14 +253,13 @@ def test_removed_section_stays_removed(config):
 
 def test_foreign_card_is_kept_above(config):
     card = generate_model_card(config, existing=ModelCard("---\nlanguage: en\n---\n# Mine\n"))
-    assert card.text.startswith("# Mine\n\n<!-- hf_l3rs:begin summary -->")
-    assert card.data.language == "en"
+    assert card.text.startswith("# Mine\n\n<!-- hf_l3rs:begin summary -->") and card.data.language == "en"
     assert str(generate_model_card(config, existing=card)) == str(card)
 
 
 def test_marker_without_its_counterpart(config):
     broken = ModelCard(str(generate_model_card(config)).replace("<!-- hf_l3rs:end usage -->", ""))
-    with pytest.raises(ArtifactError, match="begin usage.*without its counterpart; restore"):
+    with pytest.raises(ArtifactError, match="begin usage.*without its counterpart"):
         generate_model_card(config, existing=broken)
 
 
@@ -342,21 +270,12 @@ def test_only_generated_results_of_the_model_index_are_replaced(config):
     assert [(each.dataset_type, each.metric_type) for each in card.data.eval_results] == [("org/other", "f1")]
 
 
-def test_values_cannot_break_out_of_the_table(config):
-    hostile = {"note": "a | b\nc <!-- hf_l3rs:end meta-training -->"}
-    first = generate_model_card(config.replace(meta_training=hostile))
-    assert r"| note | a \| b c &lt;!-- hf_l3rs:end meta-training --> |" in first.text
-    assert str(generate_model_card(config.replace(meta_training=hostile), existing=first)) == str(first)
-
-
 def test_combined_cards(config):
     generated = generate_model_card(config)
     edited = ModelCard(str(generated).replace("tags:\n", "tags:\n- theirs\n") + "\nTheir text.\n")
-    assert combine_cards(None, edited) is edited
-    assert combine_cards(generated, None) is generated
+    assert combine_cards(None, edited) is edited and combine_cards(generated, None) is generated
     combined = combine_cards(generated, edited)
-    assert "Their text." in combined.text
-    assert "theirs" in combined.data.tags
+    assert "Their text." in combined.text and "theirs" in combined.data.tags
     assert "Their text." not in combine_cards(ModelCard(str(generated) + "\nOur text.\n"), edited).text
 
 
@@ -367,29 +286,14 @@ def test_read_card(tmp_path):
     assert read_card(file).text.strip() == "# No metadata"
     for content in ("---\ntags: [\n---\n", "---\n- a list\n---\n", "---\nmodel-index: 1\n---\n"):
         file.write_text(content)
-        with pytest.raises(ArtifactError, match=r"not valid YAML of a model card; correct it\.$"):
+        with pytest.raises(ArtifactError, match="not valid YAML"):
             read_card(file)
 
 
-def test_metadata_is_plain_yaml(config):
-    block = str(generate_model_card(config, RESULTS)).split("---\n")[1]
-    assert yaml.safe_load(block)["model-index"][0]["results"][0]["dataset"]["type"] == "org/data"
-
-
-def test_an_l3rs_of_several_models_names_them(config):
-    models = {"base_model": "recipes/one", "more_base_models": ["outputs/zoo/two"]}
-    several = config.replace(base_model=None, base_model_revision=None, meta_training=models)
-    card = generate_model_card(several, RESULTS, repo_id="me/name")
-    text = " ".join(card.text.split())
-    assert "fine-tunes models such as `one`, `two`." in text and "meta-trained on models such as" in text
-    assert "outputs/zoo" not in text and card.data.base_model is None
-
-
 def test_an_l3rs_that_knows_roles_is_for_any_architecture(config):
-    roles = config.replace(layers=role_layers(config.layers))
-    text = " ".join(generate_model_card(roles).text.split())
-    assert "# l3rs-universal-start" in text and "fine-tunes image classifiers of any architecture." in text
-    assert "it knows layers by role" in text and "by role" not in generate_model_card(config).text
+    roles = config.replace(layers=role_layers(config.layers), base_model=None)
+    assert "fine-tunes any image classifier." in generate_model_card(roles).text
+    assert "knows layers by role" not in generate_model_card(config).text
 
 
 @pytest.mark.parametrize(
@@ -402,14 +306,7 @@ def test_an_l3rs_that_knows_roles_is_for_any_architecture(config):
     ],
 )
 def test_what_is_fine_tuned_of_the_model(config, trainable, words):
-    of_part = config.replace(meta_training={**config.meta_training, "trainable": trainable})
-    text = generate_model_card(of_part).text
+    text = generate_model_card(config.replace(meta_training={"trainable": trainable})).text
     assert f"fine-tunes {words} " in text and f'freeze(model, "{trainable}")' in text
     for value in ("all", 'head")\n```', ["head"], None):
-        whole = generate_model_card(config.replace(meta_training={"trainable": value})).text
-        assert "freeze" not in whole and "alone" not in whole
-
-
-def test_a_card_keeps_its_name(config):
-    named = generate_model_card(config, RESULTS, repo_id="user/my-l3rs")
-    assert 'from_pretrained("my-l3rs")' in generate_model_card(config, RESULTS, existing=named).text
+        assert "freeze" not in generate_model_card(config.replace(meta_training={"trainable": value})).text

@@ -9,7 +9,7 @@ from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME
 from hf_l3rs.hub.connection import hub_errors
-from hf_l3rs.hub.publish import pull, push
+from hf_l3rs.hub.publish import push
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_network
 
 
@@ -82,10 +82,9 @@ def test_offline_and_not_cached(hub, monkeypatch):
 
 
 @pytest.mark.parametrize("token", [3, b"hf_token", "", "hf_token\n", "hf token", "hf_t\u00f6ken"])
-def test_token_that_none_is(hub, saved, tmp_path, token):
+def test_token_that_none_is(hub, saved, token):
     calls = [
         lambda: L3RS.from_pretrained(REPO_ID, token=token),
-        lambda: pull(REPO_ID, tmp_path / "pulled", token=token),
         lambda: push(saved, REPO_ID, token=token),
     ]
     for call in calls:
@@ -145,7 +144,7 @@ def test_commit_without_a_message(hub, saved):
 def test_a_client_that_huggingface_hub_closed_counts_as_no_answer():
     with pytest.raises(ArtifactError) as error, hub_errors(REPO_ID, None, CONFIG_NAME):
         raise RuntimeError("Cannot send a request, as the client has been closed.")
-    assert_one_sentence(error, constants.ENDPOINT, "cannot be reached", "check the connection")
+    assert_one_sentence(error, constants.ENDPOINT, "does not answer", "check the connection")
 
 
 def test_unreachable_hub(monkeypatch, tmp_path):
@@ -153,7 +152,19 @@ def test_unreachable_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # huggingface_hub waits between its attempts
     with pytest.raises(ArtifactError) as error:
         L3RS.from_pretrained(REPO_ID, cache_dir=tmp_path)
-    assert_one_sentence(error, constants.ENDPOINT, "cannot be reached", "check the connection")
+    assert_one_sentence(error, constants.ENDPOINT, "does not answer", "not in the cache")
     with pytest.raises(ArtifactError) as error:
         L3RS(network=make_network()).push_to_hub(REPO_ID)
-    assert_one_sentence(error, constants.ENDPOINT, "cannot be reached", "check the connection")
+    assert_one_sentence(error, constants.ENDPOINT, "does not answer", "a push needs it")
+    assert "cache" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(401, "hf auth login"), (403, "right"), (429, "too often"), (503, "try again later")]
+)
+def test_what_the_hub_refuses_has_its_cause(hub, status, cause):
+    L3RS(network=make_network()).push_to_hub(REPO_ID)
+    hub.status = status
+    with pytest.raises(ArtifactError) as error:
+        L3RS(network=make_network()).push_to_hub(REPO_ID)
+    assert_one_sentence(error, cause)

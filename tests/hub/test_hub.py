@@ -8,10 +8,10 @@ import torch
 from huggingface_hub import HfApi, constants
 
 from hf_l3rs import L3RS
-from hf_l3rs.errors import ArtifactError, StorageError
-from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME, load_network
-from hf_l3rs.hub.publish import pull, push
-from hf_l3rs.hub.results import read_results, write_results
+from hf_l3rs.errors import ArtifactError
+from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.publish import push
+from hf_l3rs.hub.results import write_results
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_model, make_network, make_results, train
 
 
@@ -46,7 +46,7 @@ def test_revisions(hub):
 def test_config_and_weights_are_of_one_commit(hub, monkeypatch):
     L3RS(network=make_network()).push_to_hub(REPO_ID)
     repository = hub.repositories[REPO_ID]
-    download = sys.modules["hf_l3rs.hub.publish"].hf_hub_download
+    download = sys.modules["hf_l3rs.hub.artifact"].hf_hub_download
 
     def push_in_between(repo_id, filename, **options):
         file = download(repo_id, filename, **options)
@@ -54,7 +54,7 @@ def test_config_and_weights_are_of_one_commit(hub, monkeypatch):
             repository.commit("main", {WEIGHTS_NAME: b"of another commit"}, "In between")
         return file
 
-    monkeypatch.setattr("hf_l3rs.hub.publish.hf_hub_download", push_in_between)
+    monkeypatch.setattr("hf_l3rs.hub.artifact.hf_hub_download", push_in_between)
     assert load(REPO_ID)[0].fingerprint() == make_network().fingerprint()
 
 
@@ -62,9 +62,7 @@ def test_second_push_keeps_what_a_person_wrote(hub):
     L3RS(network=make_network()).push_to_hub(REPO_ID)
     repository = hub.repositories[REPO_ID]
     card = repository.trees[repository.branches["main"]][README].decode()
-    card = (
-        card.replace("license: apache-2.0", "license: mit\nthumbnail: me.png") + "\n## My notes\n\nHandle with care.\n"
-    )
+    card = card.replace("tags:", "license: mit\nthumbnail: me.png\ntags:") + "\n## My notes\n\nHandle with care.\n"
     repository.commit("main", {README: card.encode(), "figure.png": b"png"}, "By hand")
     L3RS(network=make_network(seed=1)).push_to_hub(REPO_ID)
     tree = repository.trees[repository.branches["main"]]
@@ -95,27 +93,28 @@ def test_results_stay_with_the_meta_weights_that_they_are_of(hub, saved):
     L3RS(network=make_network()).push_to_hub(REPO_ID)
     tree = repository.trees[repository.branches["main"]]
     assert RESULTS_NAME in tree
-    assert "| 0.250 |" in tree[README].decode()
+    assert "0.250 |" in tree[README].decode()
     L3RS(network=make_network(seed=1)).push_to_hub(REPO_ID)
     tree = repository.trees[repository.branches["main"]]
     assert RESULTS_NAME not in tree
-    assert "| 0.250 |" not in tree[README].decode()
+    assert "0.250 |" not in tree[README].decode()
     assert len(repository.messages) == 3
 
 
-def test_the_picture_goes_along(hub, saved, tmp_path):
+def test_picture_and_licence_go_along(hub, saved):
     (saved / PICTURE_NAME).write_bytes(b"\x89PNG")
-    push(saved, REPO_ID)
-    pull(REPO_ID, tmp_path / "pulled")
-    assert (tmp_path / "pulled" / PICTURE_NAME).read_bytes() == b"\x89PNG"
-    assert f"]({PICTURE_NAME})" in (tmp_path / "pulled" / README).read_text()
+    push(saved, REPO_ID, license="mit")
+    repository = hub.repositories[REPO_ID]
+    tree = repository.trees[repository.branches["main"]]
+    assert tree[PICTURE_NAME] == b"\x89PNG"
+    assert f"]({PICTURE_NAME})" in tree[README].decode() and "license: mit" in tree[README].decode()
 
 
 def test_push_refuses_results_of_other_meta_weights(hub, saved):
     write_results(make_results(make_network(seed=1)), saved / RESULTS_NAME)
     with pytest.raises(ArtifactError) as error:
         push(saved, REPO_ID)
-    assert_one_sentence(error, "measured with meta-weights", "measure again, or remove the file")
+    assert_one_sentence(error, "measured with meta-weights", "leave the file out")
     assert not hub.repositories
 
 
@@ -162,42 +161,12 @@ def test_results_on_the_hub_that_are_none(hub):
     assert_one_sentence(error, RESULTS_NAME, f"{REPO_ID!r} on the Hub")
 
 
-def test_pull_into_an_occupied_place(hub, saved, tmp_path):
-    push(saved, REPO_ID)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(StorageError) as error:
-        pull(REPO_ID, tmp_path / "file")
-    assert_one_sentence(error, str(tmp_path / "file"), "choose another")
-    (tmp_path / "folder" / WEIGHTS_NAME).mkdir(parents=True)
-    with pytest.raises(StorageError) as error:
-        pull(REPO_ID, tmp_path / "folder", overwrite=True)
-    assert_one_sentence(error, str(tmp_path / "folder"), f"{WEIGHTS_NAME} is a folder")
-    assert [file.name for file in (tmp_path / "folder").iterdir()] == [WEIGHTS_NAME]
-
-
 def test_save_pretrained_can_push(hub, tmp_path):
     url = L3RS(network=make_network()).save_pretrained(
         tmp_path / "out", repo_id=REPO_ID, push_to_hub=True, private=True
     )
     assert hub.repositories[REPO_ID].is_private
     assert url == f"{hub.url}/{REPO_ID}/commit/{hub.repositories[REPO_ID].branches['main']}"
-
-
-def test_pull_copies_one_revision(hub, saved, tmp_path):
-    write_results(make_results(make_network()), saved / RESULTS_NAME)
-    push(saved, REPO_ID)
-    first_commit = hub.repositories[REPO_ID].branches["main"]
-    L3RS(network=make_network(seed=1)).push_to_hub(REPO_ID)
-    assert pull(REPO_ID, tmp_path / "pulled", revision=first_commit) == first_commit
-    tree = hub.repositories[REPO_ID].trees[first_commit]
-    assert {file.name: file.read_bytes() for file in (tmp_path / "pulled").iterdir()} == tree
-    assert read_results(tmp_path / "pulled" / RESULTS_NAME) == make_results(make_network())
-    with pytest.raises(ArtifactError) as error:
-        pull(REPO_ID, tmp_path / "pulled")
-    assert_one_sentence(error, "differs", "pull into another folder")
-    assert load_network(tmp_path / "pulled").fingerprint() == make_network().fingerprint()
-    pull(REPO_ID, tmp_path / "pulled", overwrite=True)
-    assert load_network(tmp_path / "pulled").fingerprint() == make_network(seed=1).fingerprint()
 
 
 def test_cache_serves_while_offline(hub, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub import pretrained
+from hf_l3rs.hub import artifact
 from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.hub.connection import refuse_missing_path
 from hf_l3rs.tasks.model import load_image_classifier
@@ -27,7 +27,7 @@ def test_what_is_no_hub_id_is_a_path(name):
 
 @pytest.mark.parametrize("name", ["cards/l3rs-resnet-tyni", "./cards/l3rs-resnet-tyni"])
 def test_similar_folders_are_named_and_the_hub_is_not_asked(name, monkeypatch):
-    monkeypatch.setattr(pretrained, "download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(artifact, "hf_hub_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
     for load in (L3RS.from_pretrained, load_image_classifier):
         with pytest.raises(ArtifactError, match=r"similar: 'cards/l3rs-resnet-tiny'") as error:
             load(name)
@@ -41,7 +41,7 @@ def test_what_exists_or_may_be_a_hub_id_passes(name):
 
 
 def test_a_bare_name_is_a_released_one(monkeypatch):
-    monkeypatch.setattr(pretrained, "download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(artifact, "hf_hub_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
     assert L3RS.from_pretrained("l3rs-resnet-tiny-fashion").network.fingerprint() == "89e35ee4db47f56c"
     with pytest.raises(ArtifactError, match="l3rs-resnet-tiny-fashion, l3rs-") as error:
         L3RS.from_pretrained("l3rs-resnet")

@@ -6,63 +6,47 @@ from dataclasses import replace
 
 import pytest
 
+from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ArtifactError, StorageError
-from hf_l3rs.hub.results import Result, Results, read_results, read_results_of, write_results
-
-
-RESULT = Result(
-    optimizer="L3RS",
-    dataset="org/data",
-    split="test",
-    num_training_steps=20,
-    num_tasks=12,
-    loss=0.2221,
-    command="python -m recipes.evaluate config.yaml",
-    setting="in domain",
-    accuracy=0.9234,
-    baseline="Adam",
-    baseline_loss=0.308,
-    wins=11,
-    step_ratio=2.5,
-    hub_id="org/data",
-)
-RESULTS = Results("0123456789abcdef", (RESULT, replace(RESULT, optimizer="untrained L3RS", loss=0.499, hub_id=None)))
+from hf_l3rs.hub.artifact import save_network
+from hf_l3rs.hub.publish import gather_release, write_release
+from hf_l3rs.hub.results import UNTRAINED, Results, merge_results, read_results, read_results_of, write_results
+from tests.hub.examples import assert_one_sentence, make_network, make_results
+from tests.hub.test_card import RESULT, RESULTS
 
 
 def test_results_survive_their_file(tmp_path):
-    write_results(RESULTS, tmp_path / "results.json")
-    assert read_results(tmp_path / "results.json") == RESULTS
-    before = (tmp_path / "results.json").read_bytes()
-    write_results(read_results(tmp_path / "results.json"), tmp_path / "results.json")
-    assert (tmp_path / "results.json").read_bytes() == before
+    file = tmp_path / "results.json"
+    infinite = replace(RESULT, loss=math.inf, baseline_loss=math.inf, hub_id=None)
+    for results in (RESULTS, replace(RESULTS, entries=(infinite,)), Results("0" * 16, (), "It takes small steps.")):
+        write_results(results, file)
+        before = file.read_bytes()
+        assert json.loads(before, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert read_results(file) == results
+        write_results(read_results(file), file)
+        assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"loss": float("nan")}, r"loss must be in \[0, inf\], got nan"),
+        ({"loss": float("nan")}, "loss must be .*nan"),
         ({"loss": None}, "loss must be"),
-        ({"command": " "}, "command must be text"),
-        ({"num_tasks": 1.5}, "num_tasks must be a whole number"),
-        ({"num_tasks": True}, "num_tasks must be a whole number"),
-        ({"accuracy": 92.3}, "do not store percent"),
-        ({"wins": 13}, "at most num_tasks=12"),
-        ({"wins": -1}, r"wins must be in \[0, inf\)"),
         ({"loss": -0.1}, "loss must be in"),
         ({"loss": True}, "loss must be a number"),
         ({"loss": "0.1"}, "loss must be a number"),
         ({"loss_stderr": float("inf")}, "loss_stderr must be in"),
-        ({"step_ratio": float("nan")}, "step_ratio must be in"),
-        ({"step_ratio_high": float("inf")}, "step_ratio_high must be in"),
-        ({"step_ratio_bound": "about"}, "step_ratio_bound must be"),
-        ({"baseline_accuracy": 1.5}, "do not store percent"),
-        ({"accuracy": float("nan")}, "accuracy must be in"),
-        ({"data_limit_loss": -0.1}, "data_limit_loss must be in"),
-        ({"data_limit_loss": float("nan")}, "data_limit_loss must be in"),
-        ({"setting": 3}, "setting must be text"),
-        ({"dataset": {"path": "x"}}, "dataset must be text"),
-        ({"hub_id": "../outputs/digits"}, "hub_id must be an id"),
-        ({"hub_id": "a](b"}, "hub_id must be an id"),
+        ({"command": " "}, "command must be text"),
+        ({"num_tasks": 1.5}, "num_tasks must be a whole number"),
+        ({"num_tasks": True}, "num_tasks must be a whole number"),
+        ({"accuracy": 92.3}, "accuracy must be in"),
+        ({"baseline_accuracy": 1.5}, "baseline_accuracy must be in"),
+        ({"wins": 13}, "at most num_tasks=12"),
+        ({"wins": -1}, "wins must be in"),
+        ({"num_diverged": 13}, "at most num_tasks=12"),
+        ({"difference_low": float("nan")}, "difference_low must be"),
+        ({"verdict": "better"}, "verdict must be"),
+        ({"hub_id": "not an id"}, "hub_id must be an id"),
     ],
 )
 def test_invalid_result(changes, words):
@@ -74,21 +58,22 @@ def test_invalid_result(changes, words):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda content: content.update(format_version=2), "pip install -U hf_l3rs"),
-        (lambda content: content.update(more=1), "must hold exactly"),
-        (lambda content: content.pop("fingerprint"), "must hold exactly"),
-        (lambda content: content["results"][1].pop("loss"), "Entry 1 .* 'loss'"),
-        (lambda content: content["results"][0].update(speed=1), "Entry 0 .* 'speed'"),
-        (lambda content: content["results"].append(3), "Entry 2 "),
-        (lambda content: content["results"].append([["loss", 1]]), "Entry 2 "),
-        (lambda content: content["results"][0].update({"a\n\x1b": 1}), "Entry 0 "),
-        (lambda content: content["results"][0].update(loss="big"), "Entry 0 .*loss must be a number"),
-        (lambda content: content["results"][0].update(setting="infinity", wins="infinity"), "Entry 0 .*wins"),
-        (lambda content: content["results"][0].update(command=[1]), "Entry 0 .*command must be text"),
-        (lambda content: content.update(results={}), "must hold exactly"),
+        (lambda content: content.update(format_version=2), "format_version is 2"),
+        (lambda content: content.update(format_version=[1]), r"format_version is \[1\]"),
+        (lambda content: content.update(more=1), "it needs"),
+        (lambda content: content.pop("fingerprint"), "it needs"),
+        (lambda content: content.update(results={}), "must be a list"),
+        (lambda content: content.update(behaviour=3), "behaviour a text"),
         (lambda content: content.update(fingerprint=3), "16 hexadecimal digits"),
         (lambda content: content.update(fingerprint="\x1b[31m"), "16 hexadecimal digits"),
-        (lambda content: content.update(format_version=[1]), r"format_version \[1\]"),
+        (lambda content: content["results"][1].pop("loss"), "lacks 'loss'"),
+        (lambda content: content["results"][0].update(speed=1), "'speed'"),
+        (lambda content: content["results"][0].update({"a\n\x1b": 1}), "unknown field"),
+        (lambda content: content["results"].append(3), "3 is not an entry"),
+        (lambda content: content["results"].append([["loss", 1]]), "not an entry"),
+        (lambda content: content["results"][0].update(loss="big"), "loss must be a number"),
+        (lambda content: content["results"][0].update(setting="infinity", wins="infinity"), "wins"),
+        (lambda content: content["results"][0].update(command=[1]), "command must be text"),
     ],
 )
 def test_invalid_results_file(tmp_path, change, words):
@@ -99,25 +84,22 @@ def test_invalid_results_file(tmp_path, change, words):
     file.write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match=words) as error:
         read_results(file)
-    assert str(error.value).isprintable() and str(error.value).endswith(".")
+    assert_one_sentence(error, str(file), "measure again, or remove the file.")
+    assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_results_file_that_is_not_json(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"3"])
+def test_results_file_that_is_not_json_or_of_something_else(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
-    with pytest.raises(ArtifactError, match="measure again, or remove the file") as error:
+    with pytest.raises(ArtifactError) as error:
         read_results(tmp_path / "results.json")
-    assert "\n" not in str(error.value)
+    assert_one_sentence(error, "measure again, or remove the file")
 
 
-def test_diverged_runs_survive_strict_json(tmp_path):
-    results = replace(
-        RESULTS, entries=(replace(RESULT, **dict.fromkeys(("loss", "baseline_loss", "data_limit_loss"), math.inf)),)
-    )
-    write_results(results, tmp_path / "results.json")
-    text = (tmp_path / "results.json").read_text()
-    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert read_results(tmp_path / "results.json") == results
+def test_results_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError):
+        write_results(RESULTS, tmp_path / "file" / "results.json")
 
 
 @pytest.mark.parametrize(
@@ -139,53 +121,72 @@ def test_results_of_certain_meta_weights(tmp_path, caplog):
     file = tmp_path / "results.json"
     assert read_results_of(RESULTS.fingerprint, file) is None
     write_results(RESULTS, file)
-    assert read_results_of(RESULTS.fingerprint, file, strict=True) == RESULTS
-    assert not caplog.records
-    assert read_results_of("f" * 16, file) is None
-    assert f"measured with meta-weights {RESULTS.fingerprint}" in caplog.text and "leaves it out" in caplog.text
-    with pytest.raises(ArtifactError, match="measure again, or remove the file"):
+    assert read_results_of(RESULTS.fingerprint, file, strict=True) == RESULTS and not caplog.records
+    assert read_results_of("f" * 16, file) is None and RESULTS.fingerprint in caplog.text
+    with pytest.raises(ArtifactError, match="measure again"):
         read_results_of("f" * 16, file, strict=True)
 
 
-@pytest.mark.parametrize(
-    "losses, share",
-    [
-        ((0.2, 0.3, 0.1), 0.5),
-        ((0.1, 0.3, 0.1), 1.0),
-        ((0.35, 0.3, 0.1), -0.25),
-        ((0.2, 0.3, None), None),
-        ((0.2, None, 0.1), None),
-        ((0.2, 0.3, 0.3), None),
-        ((0.2, 0.3, 0.29), None),  # a gap within the noise
-        ((0.2, 0.3, math.inf), None),
-        ((0.2, math.inf, 0.1), None),
-        ((math.inf, 0.3, 0.1), None),
-    ],
-)
-def test_share_of_the_gap_that_is_closed(losses, share):
-    result = replace(RESULT, **dict(zip(("loss", "baseline_loss", "data_limit_loss"), losses)))
-    assert result.gap_closed == (share if share is None else pytest.approx(share))
+# From the output folder of a run to the folder that is pushed
 
 
-def test_a_file_without_a_data_limit_is_read(tmp_path):
-    write_results(replace(RESULTS, entries=(replace(RESULT, data_limit_loss=0.1), RESULT)), tmp_path / "results.json")
-    first, second = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert (first["data_limit_loss"], "gap_closed" in first, "data_limit_loss" in second) == (0.1, False, False)
-    assert [each.data_limit_loss for each in read_results(tmp_path / "results.json").entries] == [0.1, None]
+def measured(network, **changes):
+    results = make_results(network)
+    return replace(results, entries=tuple(replace(entry, **changes) for entry in results.entries))
 
 
-def test_results_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(StorageError, match="choose another"):
-        write_results(RESULTS, tmp_path / "file" / "results.json")
+def test_every_measurement_enters_once_and_as_measured_last():
+    network = make_network()
+    first, again, other = measured(network), measured(network, loss=0.2), measured(network, split="validation")
+    untrained = measured(network, optimizer=UNTRAINED)
+    merged = merge_results(network.fingerprint(), [first, None, other, untrained, again])
+    assert merged == Results(network.fingerprint(), (*again.entries, *other.entries, *untrained.entries))
+    assert merge_results(network.fingerprint(), [None]) is None
 
 
-def test_behaviour_survives_its_file_and_is_left_out_where_nobody_knows(tmp_path):
-    file = tmp_path / "results.json"
-    write_results(RESULTS, file)
-    assert "behaviour" not in json.loads(file.read_text()) and read_results(file).behaviour is None
-    write_results(replace(RESULTS, entries=(), behaviour="It takes small steps."), file)
-    assert read_results(file) == Results(RESULTS.fingerprint, (), "It takes small steps.")
-    file.write_text(file.read_text().replace('"It takes small steps."', "3"))
-    with pytest.raises(ArtifactError, match="a text on behaviour"):
-        read_results(file)
+def test_results_and_behaviour_of_an_output_folder_are_found(tmp_path):
+    network = make_network()
+    save_network(network, tmp_path / "l3rs")
+    write_results(measured(network), tmp_path / "results.json")
+    write_results(measured(network, split="other"), tmp_path / "deeper/results.json")
+    write_results(Results(network.fingerprint(), (), "It rests."), tmp_path / "deeper/behaviour.json")
+    write_results(measured(make_network(1), split="not of these"), tmp_path / "others/results.json")
+    (tmp_path / "deeper/curves.png").write_bytes(b"png")
+    assert gather_release(tmp_path) == tmp_path / "l3rs"
+    results = read_results(tmp_path / "l3rs/results.json")
+    assert {entry.split for entry in results.entries} == {"test", "other"} and results.behaviour == "It rests."
+    before = (tmp_path / "l3rs/README.md").read_bytes()
+    assert gather_release(tmp_path) == tmp_path / "l3rs" and (tmp_path / "l3rs/README.md").read_bytes() == before
+    assert b"It rests." in before and b"](curves.png)" in before
+
+
+def test_an_l3rs_alone_is_left_as_it_was_saved_and_a_name_is_that_of_a_released_one(saved):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert gather_release(saved) == saved
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert gather_release("l3rs-resnet-tiny-fashion").name == "l3rs-resnet-tiny-fashion"
+
+
+def test_further_results_are_put_beside_an_l3rs(saved, tmp_path):
+    write_results(measured(make_network()), tmp_path / "evaluation/results.json")
+    gather_release(saved, [tmp_path / "evaluation"])
+    assert len(read_results(saved / "results.json").entries) == 1
+
+
+def test_results_of_other_meta_weights_are_refused(saved, tmp_path):
+    write_results(measured(make_network(1)), tmp_path / "results.json")
+    with pytest.raises(ArtifactError) as error:
+        write_release(L3RSArtifact(make_network()), tmp_path / "release", [tmp_path / "results.json"])
+    assert_one_sentence(error, "measured with meta-weights", "leave the file out")
+    assert not (tmp_path / "release").exists()
+    for absent in (tmp_path / "results.json", tmp_path / "absent.json"):
+        with pytest.raises(ArtifactError):
+            gather_release(saved, [absent])
+
+
+def test_the_folder_of_a_run_is_no_l3rs_and_says_where_it_is(tmp_path):
+    with pytest.raises(ArtifactError, match="has no config.json; pass the folder"):
+        L3RSArtifact.from_pretrained(tmp_path)
+    save_network(make_network(), tmp_path / "l3rs")
+    with pytest.raises(ArtifactError, match="has no config.json; pass .*/l3rs"):
+        L3RSArtifact.from_pretrained(tmp_path)

@@ -22,15 +22,15 @@ def test_a_release_holds_what_was_measured_with_it_each_measurement_once(tmp_pat
     release.main(["release", "--l3rs", str(tmp_path / "l3rs"), "--results", *files], tmp_path, tmp_path / "cards")
     assert (tmp_path / "cards/release" / PICTURE_NAME).read_bytes() == b"picture"
     card = (tmp_path / "cards/release/README.md").read_text()
-    assert f"]({PICTURE_NAME})" in card and "data (test)" in card
+    assert f"]({PICTURE_NAME})" in card and "| data |" in card
     assert load_network(tmp_path / "release").fingerprint() == network.fingerprint()
-    assert read_results(tmp_path / "release/results.json") == results(network, "L3RS")
+    assert read_results(tmp_path / "release/results.json") == results(network, "L3RS", "L3RS, untrained")
 
 
 def test_results_of_other_meta_weights_are_refused(tmp_path):
     save_network(make_network(trained=True), tmp_path / "l3rs")
     write_results(results(make_network(), "L3RS"), tmp_path / "other.json")
-    with pytest.raises(ArtifactError, match="measured with other meta-weights") as error:
+    with pytest.raises(ArtifactError, match="measured with meta-weights") as error:
         options = ["--l3rs", str(tmp_path / "l3rs"), "--results", str(tmp_path / "other.json")]
         release.main(["release", *options], tmp_path, tmp_path / "cards")
     assert "\n" not in str(error.value) and not (tmp_path / "release").exists()

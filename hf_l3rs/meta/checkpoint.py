@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -60,9 +61,7 @@ class Progress:
     Args:
         state ([`OuterState`]): Where meta-training stands.
         settings (`dict`): The settings that the result depends on. A checkpoint with other settings is refused.
-        best_mean (`torch.Tensor`, *optional*): Meta-weights of the best validation so far.
-        best_generation (`int`, *optional*): When that was.
-        best_loss (`float`, *optional*): Its mean validation loss.
+        best_mean (`torch.Tensor`, *optional*): Meta-weights of the best validation, with its generation and loss.
         untrained_loss (`float`, *optional*): Validation loss of an untrained L3RS; absent if it diverged.
         cost (`dict`): What NO_COST counts, so far.
         carried (`dict`): What the estimator carries over to the next generation: tensors by name.
@@ -93,16 +92,7 @@ class RunFolder:
         self._keep, self._accelerator = keep, accelerator
 
     def check_free(self, resume: str | None) -> None:
-        """
-        Refuses a folder that [`~RunFolder.opened`] would refuse, before model and images are there.
-
-        Args:
-            resume (`str`, *optional*): As of [`~RunFolder.opened`].
-
-        Raises:
-            CheckpointError: If another run uses the folder, or its checkpoints are there and it is not resumed.
-            StorageError: If the folder cannot be written.
-        """
+        """Refuses early, before model and images are there, a folder that [`~RunFolder.opened`] would refuse."""
 
         def check() -> None:
             if os.path.exists(self.path):  # false, too, for a name that no file system has, which opened() tells
@@ -129,16 +119,15 @@ class RunFolder:
 
             def prepare() -> Path | None:
                 stack.enter_context(sole_use(self.path))
-                source = self._find(fresh, resume)
-                generation = 0 if source is None else load_checkpoint(source, fresh).state.generation
-                set_aside_after(self.path, generation)
-                truncate_metrics(self.path, generation)
+                source = self._find(fresh.settings, resume)
+                generation = 0 if source is None else load_checkpoint(source, fresh.settings).state.generation
+                drop_after(self.path, generation)
                 return source
 
             source = on_main_process(self._accelerator, prepare)
             loaded: list[Progress] = []
             if source is not None:
-                on_every_process(self._accelerator, lambda: loaded.append(load_checkpoint(source, fresh)))
+                on_every_process(self._accelerator, lambda: loaded.append(load_checkpoint(source, fresh.settings)))
             yield loaded[0] if loaded else fresh
 
     def save(self, progress: Progress) -> None:
@@ -146,20 +135,15 @@ class RunFolder:
         on_main_process(self._accelerator, lambda: save_checkpoint(self.path, progress, self._keep))
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """
-        Adds a generation's metrics as a line of strict JSON: what is not finite is null.
-
-        Raises:
-            StorageError: If it cannot be written.
-        """
+        """Adds a generation's metrics as a line of strict JSON: what is not finite is null."""
         line = json.dumps(plain_json(dict(metrics)), allow_nan=False)
         on_main_process(self._accelerator, lambda: append_line(self.path / METRICS_NAME, line))
 
-    def _find(self, fresh: Progress, resume: str | None) -> Path | None:
+    def _find(self, settings: dict[str, Any], resume: str | None) -> Path | None:
         """Returns the checkpoint to resume from, if any; another run's are never written over."""
         if resume == LAST:
             if list_checkpoints(self.path):
-                return find_newest_intact(self.path, fresh)
+                return find_newest_intact(self.path, settings)
             logger.info("There is no checkpoint in %s yet; starting anew.", self.path)
             return None
         self._refuse_another_run(resume)
@@ -249,18 +233,18 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def load_checkpoint(folder: Path, fresh: Progress) -> Progress:
+def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
     """
     Reads a checkpoint.
 
     Args:
         folder (`Path`): The checkpoint.
-        fresh ([`Progress`]): That of a new run with the same settings, whose tensors are of the same shapes.
+        settings (`dict`): This run's, which must be those of the run that wrote it.
 
     Raises:
         CheckpointError: If it is not a checkpoint, is damaged, or belongs to other settings, named in the message.
     """
-    own_settings = plain_json(fresh.settings)
+    own_settings = plain_json(settings)
     try:
         values = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         data = (folder / TENSORS_NAME).read_bytes()
@@ -268,8 +252,6 @@ def load_checkpoint(folder: Path, fresh: Progress) -> Progress:
             raise ValueError("it does not have the checksum that it was written with")
         _check_settings(folder, values["settings"], own_settings)
         tensors = safetensors.torch.load(data)
-        carried = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(_ESTIMATOR)}
-        _check_tensors(tensors, fresh.state, has_best=values["best_generation"] is not None)
         return Progress(
             state=OuterState(**{name: tensors[name] for name in _STATE_TENSORS}, generation=values["generation"]),
             settings=own_settings,
@@ -278,7 +260,7 @@ def load_checkpoint(folder: Path, fresh: Progress) -> Progress:
             best_loss=values["best_loss"],
             untrained_loss=values["untrained_loss"],
             cost={name: values["cost"][name] for name in NO_COST},
-            carried={name.removeprefix(_ESTIMATOR): tensor for name, tensor in carried.items()},
+            carried={name.removeprefix(_ESTIMATOR): t for name, t in tensors.items() if name.startswith(_ESTIMATOR)},
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         reason = " ".join((f"no {error}" if isinstance(error, KeyError) else str(error)).split())
@@ -287,13 +269,9 @@ def load_checkpoint(folder: Path, fresh: Progress) -> Progress:
         ) from error
 
 
-def find_newest_intact(output_dir: Path, fresh: Progress) -> Path:
+def find_newest_intact(output_dir: Path, settings: dict[str, Any]) -> Path:
     """
-    Returns the last checkpoint of a run that can be resumed, and warns of each later one that is damaged.
-
-    Args:
-        output_dir (`Path`): The run's folder, with at least one checkpoint.
-        fresh ([`Progress`]): As of [`load_checkpoint`].
+    Returns the last checkpoint of a run, which has some, that can be resumed. Warns of each later one that is damaged.
 
     Raises:
         CheckpointError: If none is intact, or the last intact one belongs to other settings.
@@ -301,7 +279,7 @@ def find_newest_intact(output_dir: Path, fresh: Progress) -> Path:
     *_, last = checkpoints = list_checkpoints(output_dir)
     for folder in reversed(checkpoints):
         try:
-            load_checkpoint(folder, fresh)
+            load_checkpoint(folder, settings)
             return folder
         except _DamagedError as error:
             logger.warning("%s Looking for an earlier one.", error)
@@ -311,42 +289,21 @@ def find_newest_intact(output_dir: Path, fresh: Progress) -> Path:
     )
 
 
-def set_aside_after(output_dir: Path, generation: int) -> None:
-    """Renames the checkpoints of later generations, which will run again, so that they neither count nor are lost."""
+def drop_after(output_dir: Path, generation: int) -> None:
+    """
+    Drops the checkpoints and the lines of metrics of later generations, which will run again, and half a last line,
+    which a process leaves that is killed.
+    """
     for folder in list_checkpoints(output_dir):
-        if int(folder.name.rpartition("-")[2]) <= generation:
-            continue
-        aside = folder.with_name(f"{folder.name}.set-aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            folder.rename(aside)
-        except OSError as error:
-            raise CheckpointError(f"{folder} cannot be renamed ({error}); move it elsewhere.") from error
-        logger.warning("Resuming from generation %d; %s is kept as %s.", generation, folder.name, aside.name)
-
-
-def truncate_metrics(output_dir: Path, generation: int) -> None:
-    """
-    Drops the lines of generations that will run again, and half a last line, which a process leaves that is killed.
-
-    Raises:
-        CheckpointError: If the file is not a run's.
-        StorageError: If it cannot be written.
-    """
-    path = output_dir / METRICS_NAME
-    if not path.exists():
-        return
-    try:
-        *lines, rest = path.read_bytes().split(b"\n")
-        lines += [rest] if _is_whole(rest) else []
-        kept = [line for line in lines if _generation_of(line) <= generation]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path} does not hold a generation's metrics on every line ({reason}); move it away."
-        ) from error
-    if rest or len(kept) < len(lines):
-        write_files(output_dir, {METRICS_NAME: b"".join(line + b"\n" for line in kept)})
+        if int(folder.name.rpartition("-")[2]) > generation:
+            logger.warning("Resuming from generation %d; %s is removed and will be made again.", generation, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    metrics = output_dir / METRICS_NAME
+    if metrics.is_file():
+        before = metrics.read_bytes()
+        kept = b"".join(line + b"\n" for line in before.split(b"\n") if _generation_of(line) <= generation)
+        if kept != before:
+            write_files(output_dir, {METRICS_NAME: kept})
 
 
 def plain_json(values: Any) -> Any:
@@ -386,27 +343,9 @@ def _check_settings(folder: Path, saved: dict[str, Any], own: dict[str, Any]) ->
         )
 
 
-def _check_tensors(tensors: dict[str, torch.Tensor], like: OuterState, has_best: bool) -> None:
-    expected = {name: getattr(like, name) for name in _STATE_TENSORS}
-    expected |= {"best_mean": like.mean} if has_best else {}
-    if tensors.keys() != expected.keys():
-        raise ValueError(f"its tensors are {sorted(tensors)} in place of {sorted(expected)}")
-    for name, tensor in tensors.items():
-        if (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype):
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)} in place of {tuple(expected[name].shape)}")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} is not finite")
-
-
-def _is_whole(line: bytes) -> bool:
+def _generation_of(line: bytes) -> float:
+    """Infinite of what is not a line of metrics."""
     try:
-        return bool(json.loads(line))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _generation_of(line: bytes) -> int:
-    generation = json.loads(line)["generation"]
-    if not isinstance(generation, int):
-        raise ValueError(f"generation is {generation!r}")
-    return generation
+        return float(json.loads(line)["generation"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf

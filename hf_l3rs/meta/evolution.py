@@ -25,21 +25,19 @@ from hf_l3rs.validation import Range, check_fields
 
 @dataclass(frozen=True)
 class ESConfig(OuterConfig):
-    """
-    Settings of the evolution strategy, beside those of [`OuterConfig`].
+    """Settings of the evolution strategy, beside those of [`OuterConfig`]."""
 
-    Args:
-        num_pairs (`int`, *optional*, defaults to `10`): Antithetic pairs of a generation: 2 `num_pairs` candidates.
-        sigma (`float`, *optional*, defaults to `0.05`):
-            Standard deviation σ of the noise on every meta-parameter, at first.
-        final_sigma (`float`, *optional*): σ at the end, reached log-linearly; constant by default.
-        utility (`str`, *optional*, defaults to `"signed_rank"`): Which of UTILITIES turns meta-losses into weights.
-    """
-
-    num_pairs: int = field(default=10, metadata={"help": "Antithetic pairs of a generation."})
-    sigma: float = field(default=0.05, metadata={"help": "Standard deviation of the noise, at first."})
-    final_sigma: float | None = field(default=None, metadata={"help": "That at the end; the same by default."})
-    utility: str = field(default="signed_rank", metadata={"help": "signed_rank or centered_rank of meta-losses."})
+    num_pairs: int = field(default=10, metadata={"help": "Antithetic pairs of candidates of a generation."})
+    sigma: float = field(
+        default=0.05, metadata={"help": "Standard deviation of the noise on every meta-parameter, at first."}
+    )
+    final_sigma: float | None = field(
+        default=None, metadata={"help": "That at the end, reached log-linearly; the same by default."}
+    )
+    utility: str = field(
+        default="signed_rank",
+        metadata={"help": "What meta-losses weigh: signed_rank within pairs, or centered_rank among all candidates."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,30 +37,30 @@ def step_cost(second_order: bool) -> float:
 
 @dataclass(frozen=True)
 class GradientConfig:
-    """
-    Settings of the estimate by reverse mode.
-
-    Args:
-        num_tasks (`int`, *optional*, defaults to `4`): Tasks of a generation.
-        second_order (`bool`, *optional*, defaults to `True`):
-            Whether inner gradients are differentiated, too, or taken as constants, which is cheaper.
-        feature_gradient (`bool`, *optional*, defaults to `False`):
-            Whether the gradient flows through what the network sees, or only through what it decides.
-        max_task_gradient (`float`, *optional*, defaults to `1.0`):
-            Norm that each task's gradient is clipped to, so that no task or model drowns the others.
-        num_evaluations (`int`, *optional*, defaults to `1`):
-            Evaluations, evenly along the run, that the meta-loss is the mean of; 1 is that at the end (paper).
-        segment_steps (`int`, *optional*, defaults to `0`):
-            Inner steps whose graph is held at a time; the others are run again. 0 holds all, which is fastest; the
-            root of the horizon takes least memory, which then grows with the root.
-    """
+    """Settings of the estimate by reverse mode."""
 
     num_tasks: int = field(default=4, metadata={"help": "Tasks of a generation."})
-    second_order: bool = field(default=True, metadata={"help": "Differentiate inner gradients, too."})
-    feature_gradient: bool = field(default=False, metadata={"help": "Differentiate what the network sees, too."})
-    max_task_gradient: float = field(default=1.0, metadata={"help": "Norm that a task's gradient is clipped to."})
-    num_evaluations: int = field(default=1, metadata={"help": "Evaluations that the meta-loss is the mean of."})
-    segment_steps: int = field(default=0, metadata={"help": "Inner steps whose graph is held at a time; 0: all."})
+    second_order: bool = field(
+        default=True,
+        metadata={"help": "Differentiate inner gradients, too; else they are constants, for less time."},
+    )
+    feature_gradient: bool = field(
+        default=False, metadata={"help": "Differentiate what the network sees, too, beside what it decides."}
+    )
+    max_task_gradient: float = field(
+        default=1.0,
+        metadata={"help": "Norm that a task's gradient is clipped to, so that no task or model drowns the others."},
+    )
+    num_evaluations: int = field(
+        default=1, metadata={"help": "Evaluations, evenly along the run, that the meta-loss is the mean of."}
+    )
+    segment_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Inner steps whose graph is held at a time; 0: all, which is fastest. The root of the horizon "
+            "takes least memory. For the estimator segments, the steps that a run takes in a generation."
+        },
+    )
 
     def __post_init__(self) -> None:
         positive = Range(low=1)
@@ -109,10 +109,7 @@ class MetaGradient(Estimator):
         self._accelerator = accelerator
 
     def estimate(self, state: OuterState) -> Estimate:
-        """
-        Averages the samples' clipped gradients. Those that exploded or are not finite are left out; where these are
-        most, there is no estimate.
-        """
+        """Averages clipped gradients. Those that exploded are left out; where they are most, there is no estimate."""
         samples = share_out(self._accelerator, range(self.config.num_tasks), partial(self.sample, state))
         gradients = torch.stack([sample.gradient for sample in samples]).double()
         figures = torch.tensor([sample[1:] for sample in samples], dtype=torch.float64)
@@ -140,25 +137,12 @@ class MetaGradient(Estimator):
         return self.of_task(state.mean, self.tasks.draw(self.seed, state.generation, index))
 
     def of_task(self, mean: torch.Tensor, task: Task) -> TaskGradient:
-        """
-        Differentiates a task's meta-loss.
-
-        Args:
-            mean (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
-            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
-        """
+        """Differentiates a task's meta-loss at ψ, of shape `(num_meta_parameters,)`."""
         points = evaluation_points(task.num_training_steps, self.config.num_evaluations)
         return differentiate(self.learner(task, mean), task, points, self.config.segment_steps)
 
     def learner(self, task: Task, mean: torch.Tensor, begin: Snapshot | None = None) -> UnrolledLearner:
-        """
-        Returns what a run trains.
-
-        Args:
-            task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on.
-            mean (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
-            begin ([`~hf_l3rs.tasks.unrolled.Snapshot`], *optional*): Where the run is taken up; θ0 by default.
-        """
+        """Returns what a run trains at ψ, taken up at a snapshot or, by default, at θ0."""
         device = self._accelerator.device
         return UnrolledLearner(
             task.model,

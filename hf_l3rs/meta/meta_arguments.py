@@ -19,24 +19,13 @@ LAYERS_BY = ("name", "role")
 
 @dataclass
 class L3RSArguments:
-    """
-    The L3RS that is trained; see [`~hf_l3rs.L3RSConfig`] for the fields that are not explained here.
+    """The L3RS that is trained. What is not explained by its help is a field of [`~hf_l3rs.L3RSConfig`]."""
 
-    Args:
-        initial_l3rs (`str`, *optional*):
-            An L3RS to start from in place of an untrained one, of this model or another. All but `layers_by`,
-            `adam_betas`, `batch_norm_momentum` and `anneal_long_runs` stays as it has it.
-        layers_by (`str`, *optional*, defaults to `"name"`):
-            What has an embedding: each layer of the model (`"name"`), or each role, such as `"conv.weight"`, with
-            the feature group `"structure"` beside it (`"role"`, ours), for an L3RS of models that it never saw.
-        features (`list[str]`, *optional*, defaults to FEATURES):
-            Those of [`~hf_l3rs.L3RSConfig`] but `"structure"`, which `layers_by` brings along.
-
-    Raises:
-        ConfigError: If a value is out of its range, or layers are known by role alone while steps depend on widths.
-    """
-
-    initial_l3rs: str | None = field(default=None, metadata={"help": "An L3RS to start from."})
+    initial_l3rs: str | None = field(
+        default=None,
+        metadata={"help": "An L3RS to start from, of this model or another. It keeps all but layers_by, adam_betas, "
+                  "batch_norm_momentum and anneal_long_runs as it has it."},
+    )  # fmt: skip
     directions: list[str] = field(default_factory=lambda: ["adam", "sgd"], metadata={"help": "What is mixed."})
     hidden_sizes: list[int] = field(default_factory=lambda: [32, 32], metadata={"help": "Sizes of the MLP."})
     embedding_size: int = field(default=8, metadata={"help": "Size of a layer's embedding."})
@@ -45,8 +34,14 @@ class L3RSArguments:
         default=None, metadata={"help": "Decays of the direction adam; those of initial_l3rs or 0.9 0.99 by default."}
     )
     step_reference: str = field(default="rms", metadata={"help": "What lambda is relative to; see L3RSConfig."})
-    layers_by: str = field(default="name", metadata={"help": "What has an embedding: each layer's name, or role."})
-    features: list[str] = field(default_factory=lambda: list(FEATURES), metadata={"help": "What the network sees."})
+    layers_by: str = field(
+        default="name",
+        metadata={"help": "What has an embedding: each layer's name, or its role, for models that it never saw."},
+    )
+    features: list[str] = field(
+        default_factory=lambda: list(FEATURES),
+        metadata={"help": "What the network sees; layers_by role adds structure."},
+    )
     max_grad_norm: float | None = field(default=None, metadata={"help": "Clip gradients in the inner loop."})
     batch_norm_momentum: float | None = field(
         default=None, metadata={"help": "Of running statistics; initial_l3rs's or the model's own by default."}
@@ -87,45 +82,37 @@ def check_carries_over(step_reference: str) -> None:
 
 @dataclass
 class MetaTrainingArguments:
-    """
-    How meta-training runs: what does not change its result, except validation and early stopping.
-
-    Args:
-        output_dir (`str`): Where checkpoints, metrics and the finished artefact go.
-        estimator (`str`, *optional*, defaults to `"evolution"`):
-            Where the meta-gradient comes from: `"evolution"` (paper); `"gradient"`, reverse mode through whole runs,
-            for a hundredth of the cost; or `"segments"`, reverse mode for long runs, which takes each run a segment
-            further in every generation.
-        num_seeds (`int`, *optional*, defaults to `1`):
-            Whole runs, of as many seeds from `seed` on, each with a folder of its own in `output_dir`. The L3RS that
-            is best on the validation tasks is kept, at the cost of all.
-        task_per_pair (`bool`, *optional*, defaults to `True`):
-            Whether each pair of candidates has a task of its own, or a generation shares one (paper).
-        validation_interval (`int`, *optional*, defaults to `10`):
-            Generations between validations, and at most a fifth of the run; 0 for none.
-        early_stopping_patience (`int`, *optional*, defaults to `0`):
-            Validations without improvement after which training stops; 0 never stops early.
-        checkpoint_interval (`int`, *optional*, defaults to `10`): Generations between checkpoints; 0 for none.
-        keep_checkpoints (`int`, *optional*, defaults to `2`): Checkpoints to keep.
-        resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `"last"` for the last of `output_dir`.
-        num_threads (`int`, *optional*, defaults to `1`):
-            CPU threads of a process. One is fastest for many small candidates; rounding depends on it.
-        report_to (`str`, *optional*):
-            A tracker that Accelerate knows, such as `"trackio"`, `"tensorboard"` or `"wandb"`.
-        project (`str`, *optional*, defaults to `"l3rs-meta-training"`): Project name for that tracker.
-    """
+    """How meta-training runs."""
 
     output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
-    estimator: str = field(default="evolution", metadata={"help": "evolution, gradient or segments."})
-    num_seeds: int = field(default=1, metadata={"help": "Runs of other seeds, of which the best is kept."})
-    task_per_pair: bool = field(default=True, metadata={"help": "A task for each pair, or one for a generation."})
-    validation_interval: int = field(default=10, metadata={"help": "Generations between validations; 0: none."})
-    early_stopping_patience: int = field(default=0, metadata={"help": "Validations without gain before a stop."})
+    estimator: str = field(
+        default="evolution",
+        metadata={"help": "Where the meta-gradient comes from: evolution (paper); gradient, reverse mode through "
+                  "whole runs, for a hundredth of the cost; or segments of long runs, one in each generation."},
+    )  # fmt: skip
+    num_seeds: int = field(
+        default=1, metadata={"help": "Whole runs of other seeds, of which the best by validation is kept."}
+    )
+    task_per_pair: bool = field(
+        default=True, metadata={"help": "A task for each pair of candidates, or one for a generation (paper)."}
+    )
+    validation_interval: int = field(
+        default=10, metadata={"help": "Generations between validations, at most a fifth of the run; 0: none."}
+    )
+    early_stopping_patience: int = field(
+        default=0, metadata={"help": "Validations without gain after which training stops; 0: never."}
+    )
     checkpoint_interval: int = field(default=10, metadata={"help": "Generations between checkpoints; 0: none."})
     keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "A checkpoint's folder, or 'last'."})
-    num_threads: int = field(default=1, metadata={"help": "CPU threads of a process."})
-    report_to: str | None = field(default=None, metadata={"help": "A tracker that Accelerate knows."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "A checkpoint's folder, or 'last' for the last of output_dir."}
+    )
+    num_threads: int = field(
+        default=1, metadata={"help": "CPU threads of a process; one is fastest for many small runs."}
+    )
+    report_to: str | None = field(
+        default=None, metadata={"help": "A tracker that Accelerate knows, such as trackio, tensorboard or wandb."}
+    )
     project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 
     def __post_init__(self) -> None:

@@ -37,9 +37,7 @@ def build_network(
 
     Args:
         model (`nn.Module` or `Sequence[nn.Module]`): What is to be trained; several with `layers_by: role`.
-        l3rs_args ([`L3RSArguments`]): The L3RS.
-        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): Where the model comes from.
-        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks.
+        l3rs_args, model_args, task_args: The settings of the run.
         seed (`int`): Of untrained weights.
 
     Raises:
@@ -93,17 +91,7 @@ def layers_to_know(models: Sequence[nn.Module], layers_by: str) -> tuple[LayerSp
 
 
 def warm_start(start: L3RSNetwork, layers: tuple[LayerSpec, ...], **changes: Any) -> L3RSNetwork:
-    """
-    Returns a network that knows other layers than `start` does and treats them as `start` would.
-
-    Args:
-        start ([`L3RSNetwork`]): Gives the meta-weights.
-        layers (`tuple[LayerSpec, ...]`): Each gets the embedding that `start` has for it, a mean included.
-        changes: Other fields of the configuration to replace.
-
-    Returns:
-        [`L3RSNetwork`]
-    """
+    """Returns a network that knows other layers than `start` does and treats them as `start` would."""
     network = L3RSNetwork(start.config.replace(layers=layers, **changes))
     tensors = start.state_dict()
     if layers != start.config.layers:
@@ -140,15 +128,8 @@ def run_settings(
     models: Sequence[nn.Module] = (),
 ) -> dict[str, Any]:
     """
-    Returns what a run's result depends on beside configuration and strategy, as plain JSON values.
-
-    Args:
-        l3rs_args ([`L3RSArguments`]): The L3RS.
-        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): Where the models come from.
-        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks.
-        seed (`int`): Of the run.
-        models (`Sequence[nn.Module]`, *optional*):
-            What is fine-tuned. Of several models the commits on the Hub are recorded; the configuration has one's.
+    Returns what a run's result depends on beside configuration and strategy, as plain JSON values. Of several models
+    the commits on the Hub are recorded; the configuration has one's.
     """
     settings: dict[str, Any] = {
         "l3rs": dataclasses.asdict(l3rs_args),
@@ -166,12 +147,8 @@ def run_settings(
 
 def summary_of_choice(summaries: Sequence[dict[str, Any]], chosen: int) -> dict[str, Any]:
     """
-    Returns the summary of the meta-training that was chosen, at the cost of all, and with their number as
-    `chosen_from`. What an L3RS cost that all of them started from is counted once.
-
-    Args:
-        summaries (`Sequence[dict]`): Of all runs, also of those that gave nothing.
-        chosen (`int`): Index of the one that is kept.
+    Returns the summary of the meta-training that was chosen, by its index, at the cost of all of them, and with their
+    number as `chosen_from`. What an L3RS cost that all of them started from is counted once.
     """
     summary = summaries[chosen]
     if len(summaries) == 1:

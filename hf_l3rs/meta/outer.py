@@ -15,26 +15,18 @@ from hf_l3rs.validation import MAX_SEED, Range, check_fields
 
 @dataclass(frozen=True)
 class OuterConfig:
-    """
-    How the meta-weights ψ move: by Adam, along a gradient that an estimator gives.
-
-    Args:
-        num_generations (`int`, *optional*, defaults to `200`): Meta-iterations.
-        learning_rate (`float`, *optional*, defaults to `0.02`): Peak step size.
-        final_learning_rate (`float`, *optional*, defaults to `0.05`):
-            Where the cosine decay ends, as a share of `learning_rate` in [0, 1]; 1 keeps it constant.
-        warmup_generations (`int`, *optional*, defaults to `0`): Generations of linear warm-up.
-        averaging (`float`, *optional*, defaults to `0.0`):
-            Decay of a running average of ψ over generations, which is what is validated and kept: it takes out the
-            noise of the last steps. 0 keeps ψ itself.
-        seed (`int`, *optional*, defaults to `0`): What all randomness is derived from.
-    """
+    """How the meta-weights ψ move: by Adam, along a gradient that an estimator gives."""
 
     num_generations: int = field(default=200, metadata={"help": "Meta-iterations."})
     learning_rate: float = field(default=0.02, metadata={"help": "Peak step size of the meta-weights."})
-    final_learning_rate: float = field(default=0.05, metadata={"help": "End of the cosine, as a share."})
+    final_learning_rate: float = field(
+        default=0.05, metadata={"help": "Where the cosine decay ends, as a share of learning_rate; 1: no decay."}
+    )
     warmup_generations: int = field(default=0, metadata={"help": "Generations of linear warm-up."})
-    averaging: float = field(default=0.0, metadata={"help": "Decay of a running average of the weights; 0: none."})
+    averaging: float = field(
+        default=0.0,
+        metadata={"help": "Decay of a running average of the weights, which is what is validated and kept; 0: none."},
+    )
     seed: int = field(default=0, metadata={"help": "What all randomness is derived from."})
 
     def __post_init__(self) -> None:

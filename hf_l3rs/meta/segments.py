@@ -30,20 +30,15 @@ from hf_l3rs.validation import Range, check_fields
 
 @dataclass(frozen=True)
 class SegmentConfig(GradientConfig):
-    """
-    Settings of the estimate by segments, beside those of [`GradientConfig`]. `segment_steps` are the steps that every
-    run takes in a generation, and `num_evaluations` is 1.
+    """Settings of the estimate by segments, beside those of [`GradientConfig`]; `num_evaluations` is 1."""
 
-    Args:
-        lookahead_steps (`int`, *optional*, defaults to `0`):
-            Differentiated steps beyond a segment's end after which it is judged. The next segment begins at the end,
-            not there.
-        num_whole_runs (`int`, *optional*, defaults to `0`):
-            How many of the `num_tasks` are whole runs of at most `segment_steps` steps from θ0, in every generation.
-    """
-
-    lookahead_steps: int = field(default=0, metadata={"help": "Steps beyond a segment after which it is judged."})
-    num_whole_runs: int = field(default=0, metadata={"help": "Tasks that are whole runs of a segment's length."})
+    lookahead_steps: int = field(
+        default=0,
+        metadata={"help": "Differentiated steps beyond a segment's end after which it is judged."},
+    )
+    num_whole_runs: int = field(
+        default=0, metadata={"help": "How many of num_tasks are whole runs of at most segment_steps, from the start."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,15 +55,7 @@ class SegmentConfig(GradientConfig):
 
 
 class Run(NamedTuple):
-    """
-    A run on its way.
-
-    Args:
-        generation (`int`): In which it began, and by which its task is known.
-        task ([`~hf_l3rs.tasks.distribution.Task`]): What is fine-tuned on, at its full horizon.
-        end (`int`): Steps after which it ends.
-        snapshot ([`~hf_l3rs.tasks.unrolled.Snapshot`], *optional*): Where it stands; at θ0 by default.
-    """
+    """A run on its way: since when, which gives its task, until which step, and where it stands, by default at θ0."""
 
     generation: int
     task: Task

@@ -6,7 +6,6 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -117,17 +116,12 @@ def capped_interval(interval: int, num_generations: int) -> int:
 
 def draw_curve(folder: Path) -> bool:
     """
-    Draws the validation loss of a run over generations, beside that of an untrained L3RS, from its metrics.
-
-    Args:
-        folder (`Path`): The run's; `curve.png` is written there.
-
-    Returns:
-        `bool`: Whether it was drawn: not where no validation gave a number, nor without matplotlib.
+    Draws `curve.png` from the metrics of a run's folder: validation loss over generations, and that of an untrained
+    L3RS. Returns whether there was anything to draw.
     """
     lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     validated = [line for line in lines if line.get("validation_loss") is not None]
-    if not validated or find_spec("matplotlib") is None:
+    if not validated:
         return False
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -217,12 +217,11 @@ def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, i
     if "limit" in changes:  # where images are kept changes no result
         changes = {"datasets": [DatasetArguments("data", batches_split="train", max_memory_gb=changes["limit"])]}
     settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes), 0)
-    fresh = Progress(OuterState.start(torch.zeros(2)), settings)
     if is_same:
-        assert load_checkpoint(folder, fresh).state.generation == 1
+        assert load_checkpoint(folder, settings).state.generation == 1
     else:
         with pytest.raises(CheckpointError, match="differ from this run's in tasks"):
-            load_checkpoint(folder, fresh)
+            load_checkpoint(folder, settings)
 
 
 def test_several_models_share_images_and_become_a_mixture(images, base_model, tmp_path):

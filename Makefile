@@ -107,8 +107,8 @@ readme: $(VENV)/.installed
 	$(BIN)/python -m recipes.readme
 
 benchmark: $(VENV)/.installed
-	$(BIN)/python recipes/benchmark_step.py
-	$(BIN)/python recipes/benchmark_meta_training.py
+	$(BIN)/python -m recipes.benchmark_step
+	$(BIN)/python -m recipes.benchmark_meta_training
 
 clean:
 	rm -rf $(VENV) .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

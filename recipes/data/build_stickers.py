@@ -40,7 +40,7 @@ from recipes.data.repository import SEED, Split, write_repository
 
 SIZE = 64  # pixels of a side
 EVALUATED = 3  # of this many pictures of a class one is for `..._eval`
-IMAGES = {"pretrain": 20, "pretrain_test": 2, "batches": 600, "eval": 150}  # a class
+IMAGES = {"pretrain": 20, "pretrain_test": 2, "batches": 1500, "eval": 150}  # a class
 PHASES = ("meta_train", "validation", "test")
 SPLITS = ("pretrain", "pretrain_test", *(f"{phase}_{part}" for phase in PHASES for part in ("batches", "eval")))
 

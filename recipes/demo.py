@@ -32,7 +32,7 @@ from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task
 from hf_l3rs.evaluation.job import SEARCH_NAME
 from hf_l3rs.evaluation.plots import plot_learning_curves
-from hf_l3rs.evaluation.report import steps_to_reach, summarise, to_markdown
+from hf_l3rs.evaluation.report import Summary, summarise, to_markdown
 from hf_l3rs.evaluation.store import Row, write_rows
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import parse_arguments
@@ -215,6 +215,14 @@ def main(argv: list[str] | None = None) -> str:
     order = {name: index for index, name in enumerate((*ADAMS, "L3RS"))}
     rows.sort(key=lambda row: (row.num_training_steps, order[row.optimizer], row.task, row.step))
     return report(rows, args)
+
+
+def steps_to_reach(summaries: Sequence[Summary], optimizer: str, accuracy: float) -> int | None:
+    """Returns the shortest run after which an optimizer's mean accuracy reaches the target, if any does."""
+    lengths = [
+        each.num_training_steps for each in summaries if each.optimizer == optimizer and each.accuracy >= accuracy
+    ]
+    return min(lengths, default=None)
 
 
 def report(rows: list[Row], args: DemoArguments) -> str:

@@ -213,28 +213,3 @@ def run_all(
     rows = [row for run in runs for row in by_run[run.key]]
     on_main_process(accelerator, lambda: store.close(rows))
     return rows
-
-
-def tuned_losses(accelerator: Accelerator, tasks: Sequence[Task], baselines: Sequence[Baseline]) -> dict[str, float]:
-    """
-    Tunes baselines on given tasks, and measures them on the same: in their favour, as a reference should be.
-
-    Args:
-        accelerator (`Accelerator`): Shares the work out over processes.
-        tasks (`Sequence[Task]`): Of any horizons; their models' states are overwritten.
-        baselines (`Sequence[Baseline]`): What to tune.
-
-    Returns:
-        `dict[str, float]`: For each baseline the mean final loss at its best learning rate.
-    """
-
-    def final_loss(job: tuple[Contender, Task]) -> float:
-        contender, task = job
-        return measure(task.model, contender, task, device=accelerator.device)[task.num_training_steps].loss
-
-    jobs = [(baseline.at(rate), task) for baseline in baselines for rate in baseline.learning_rates for task in tasks]
-    losses = iter(share_out(accelerator, jobs, final_loss, "tuning the reference"))
-    return {
-        baseline.name: min(sum(next(losses) for _ in tasks) / len(tasks) for _ in baseline.learning_rates)
-        for baseline in baselines
-    }

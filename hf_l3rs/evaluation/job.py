@@ -100,7 +100,6 @@ class EvaluationJob:
         self.search_store = RowStore(
             search_dir / SEARCH_NAME,
             settings(self.search_tasks),
-            shared=True,
             remedy=f"name another {'search_dir' if args.search_dir else 'output_dir'}",
         )
         self.store = RowStore(

@@ -93,7 +93,6 @@ class Summary:
         loss (`float`): Mean final evaluation loss, in nats; infinite if a run diverged.
         loss_stderr (`float`, *optional*):
             Its standard error over tasks; infinite if a run diverged, `None` if there is a single task.
-        loss_median (`float`): Median of the final evaluation loss, in nats.
         accuracy (`float`): Mean final accuracy.
         accuracy_stderr (`float`, *optional*): Its standard error over tasks; `None` if there is a single one.
         reference (`str`): The best baseline for runs of this length.
@@ -108,7 +107,6 @@ class Summary:
     num_diverged: int
     loss: float
     loss_stderr: float | None
-    loss_median: float
     accuracy: float
     accuracy_stderr: float | None
     reference: str
@@ -212,7 +210,6 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
             num_diverged=int((of_optimizer.loss == math.inf).sum()),
             loss=float(losses.loc[name, "mean"]),
             loss_stderr=_known(losses.loc[name, "stderr"]),
-            loss_median=float(of_optimizer.loss.median()),
             accuracy=float(accuracies.loc[name, "mean"]),
             accuracy_stderr=_known(accuracies.loc[name, "stderr"]),
             reference=reference,
@@ -225,18 +222,6 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
 
 def _known(stderr: float) -> float | None:
     return None if math.isnan(stderr) else float(stderr)
-
-
-def steps_to_reach(
-    summaries: Iterable[Summary], optimizer: str, *, loss: float = math.inf, accuracy: float = 0.0
-) -> int | None:
-    """Returns the shortest run after which an optimizer's mean loss and accuracy reach the targets, if any does."""
-    lengths = [
-        summary.num_training_steps
-        for summary in summaries
-        if summary.optimizer == optimizer and summary.loss <= loss and summary.accuracy >= accuracy
-    ]
-    return min(lengths, default=None)
 
 
 def to_markdown(summaries: Iterable[Summary]) -> str:
@@ -262,7 +247,7 @@ def _beside(paired: Paired) -> tuple[str, str, str]:
 def describe_loss(summary: Summary) -> str:
     """The loss of a summary with its standard error, or on how many tasks it diverged."""
     if summary.num_diverged:
-        return f"diverged on {summary.num_diverged} of {summary.num_tasks}, median {summary.loss_median:.3f}"
+        return f"diverged on {summary.num_diverged} of {summary.num_tasks}"
     return mean_with_stderr(summary.loss, summary.loss_stderr)
 
 

@@ -185,7 +185,8 @@ def ranked(finals: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 class RowStore:
     """
-    A CSV of rows that is safe against interruptions and against other settings.
+    A CSV of rows that is safe against interruptions and against other settings. Several comparisons may share it: it
+    keeps runs that one of them does not ask for.
 
     While it is being measured, each process appends the rows of each run that it finishes to a file of its own in a
     folder beside the table; the finished table replaces that folder. `manifest.json` says what the rows were measured
@@ -195,37 +196,31 @@ class RowStore:
         file (`str` or `os.PathLike`): The table, such as `OUTPUT_DIR/rows.csv`.
         settings (`Mapping`): What the rows depend on beside their columns and the optimizer's identity, as of
             [`measurement_settings`].
-        shared (`bool`, *optional*, defaults to `False`):
-            Whether several comparisons use the table, so that it may hold, and keeps, runs that one of them does not
-            ask for. Otherwise such runs are refused: what is in the table is what is reported.
         remedy (`str`, *optional*, defaults to `"name another folder"`): Ends messages that refuse other settings.
     """
 
     def __init__(
-        self,
-        file: str | os.PathLike[str],
-        settings: Mapping[str, Any],
-        shared: bool = False,
-        remedy: str = "name another folder",
+        self, file: str | os.PathLike[str], settings: Mapping[str, Any], remedy: str = "name another folder"
     ) -> None:
-        self.file = Path(file)
-        self.settings = _plain(settings)
-        self.shared, self.remedy = shared, remedy
+        self.file, self.settings, self.remedy = Path(file), _plain(settings), remedy
         self.parts = self.file.with_name(f"{self.file.stem}.parts")
         self._part = f"{uuid.uuid4().hex}.csv"  # never one that a killed process left, with half a line at its end
 
-    def check(self, identities: Mapping[str, Any]) -> None:
+    def check(self, identities: Mapping[str, Any]) -> dict[str, Any]:
         """
         Checks that rows that are there already were measured with these settings and optimizers.
 
         Args:
             identities (`Mapping`): Names of optimizers to their identities.
 
+        Returns:
+            `dict`: The optimizers of the rows that are there: their identities by name.
+
         Raises:
-            CheckpointError: If they were not, with what differs, or if it is unknown.
+            CheckpointError: If the rows were measured with something else, or if that is unknown.
         """
-        if not self._has_rows():
-            return
+        if not (self.file.exists() or self.parts.exists()):
+            return {}
         section = read_manifest(self.file.parent).get(self.file.name)
         if section is None:
             raise CheckpointError(
@@ -234,7 +229,7 @@ class RowStore:
             )
         known = section["optimizers"]
         changed = _differences(section["settings"], self.settings) + _differences(
-            {name: known[name]["identity"] for name in known if name in identities},
+            {name: known[name] for name in known if name in identities},
             {name: _plain(identities[name]) for name in identities if name in known},
         )
         if changed:
@@ -243,6 +238,7 @@ class RowStore:
                 f"{self.file} was measured with other settings ({'; '.join(changed[:3])}{more}); restore them, or "
                 f"{self.remedy}."
             )
+        return known
 
     def open(self, runs: Sequence[Run]) -> list[Row]:
         """
@@ -255,20 +251,14 @@ class RowStore:
             `list[Row]`: Of the runs that are finished already, also of those that are not asked for.
 
         Raises:
-            CheckpointError: As [`~RowStore.check`], or if the table holds runs that are not asked for.
-            DataError: If it cannot be read.
+            CheckpointError: As [`~RowStore.check`].
+            DataError: If the table cannot be read.
             StorageError: If the folder cannot be written.
         """
-        self.check({run.contender.name: run.contender.identity for run in runs})
+        identities = {run.contender.name: run.contender.identity for run in runs}
+        optimizers = {**self.check(identities), **_plain(identities)}
         rows = self._read()
-        surplus = {row.run for row in rows} - {run.key for run in runs}
-        if surplus and not self.shared:
-            name, _, task, steps = min(surplus, key=str)
-            raise CheckpointError(
-                f"{self.file} holds {len(surplus)} runs that are not asked for, such as {name} on task {task} for "
-                f"{steps} steps; ask for them, or {self.remedy}."
-            )
-        write_manifest(self.file.parent, self.file.name, self._section(runs))
+        write_manifest(self.file.parent, self.file.name, {"settings": self.settings, "optimizers": optimizers})
         return rows
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -278,15 +268,12 @@ class RowStore:
         append_line(self.parts / self._part, to_csv(rows, header=False).removesuffix("\n"))
 
     def close(self, rows: Sequence[Row]) -> None:
-        """Writes the finished table, in this order, and then what else a shared one holds; on one process."""
+        """Writes the finished table, in this order, and then what else it held; on one process."""
         wanted = {row.run for row in rows}
         others = [row for row in self._read() if row.run not in wanted]
         if self.parts.exists() or not self.file.exists():
             write_rows([*rows, *others], self.file)
             shutil.rmtree(self.parts, ignore_errors=True)
-
-    def _has_rows(self) -> bool:
-        return self.file.exists() or self.parts.exists()
 
     def _read(self) -> list[Row]:
         """The rows of finished runs, each once, from the table and from what was appended since."""
@@ -299,24 +286,6 @@ class RowStore:
         return [
             row for steps in runs.values() if any(row.is_final for row in steps.values()) for row in steps.values()
         ]
-
-    def _section(self, runs: Sequence[Run]) -> dict[str, Any]:
-        """What the manifest says of the table."""
-        old = read_manifest(self.file.parent).get(self.file.name, {}) if self.shared and self._has_rows() else {}
-        optimizers = dict(old.get("optimizers", {}))
-        for contender in {run.contender.name: run.contender for run in runs}.values():
-            rates = {run.contender.learning_rate for run in runs if run.contender.name == contender.name}
-            rates |= set(optimizers.get(contender.name, {}).get("learning_rates", ()))
-            optimizers[contender.name] = {
-                "identity": _plain(contender.identity),
-                "learning_rates": sorted(rate for rate in rates if rate is not None),
-            }
-        return {
-            "settings": self.settings,
-            "optimizers": optimizers,
-            "horizons": sorted({run.num_training_steps for run in runs} | set(old.get("horizons", ()))),
-            "num_tasks": max(len({run.task for run in runs}), old.get("num_tasks", 0)),
-        }
 
 
 def measurement_settings(

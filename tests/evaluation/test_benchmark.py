@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from hf_l3rs.evaluation.baselines import BASELINES, Baseline, Contender, l3rs_contender, of_parameters
+from hf_l3rs.evaluation.baselines import BASELINES, Contender, l3rs_contender
 from hf_l3rs.evaluation.benchmark import (
     best_rates,
     comparison_runs,
@@ -12,12 +12,10 @@ from hf_l3rs.evaluation.benchmark import (
     run_all,
     run_one,
     search_runs,
-    tuned_losses,
 )
 from hf_l3rs.evaluation.store import RowStore, Run, read_rows
 from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.meta_trainer import make_accelerator
-from hf_l3rs.tasks.inner_loop import fine_tune
 from tests.evaluation.rows import row
 from tests.meta.problems import make_model, make_network, make_tasks
 
@@ -171,22 +169,3 @@ def test_an_interrupted_comparison_keeps_its_rows_and_goes_on(tmp_path, caplog):
     assert len(made) == len(runs)
     assert resumed == carry_out(tmp_path / "whole") == read_rows(tmp_path / "stopped/rows.csv")
     assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == ["manifest.json", "rows.csv"]
-
-
-def test_the_reference_is_tuned_on_the_tasks_themselves():
-    tasks, model = [make_tasks().draw(0, 0, index) for index in range(2)], make_model()
-    baseline = Baseline("SGD", of_parameters(torch.optim.SGD), learning_rates=(1e-9, 0.3))
-    losses = {}
-    for rate in baseline.learning_rates:
-        finals = []
-        for task in tasks:
-            optimizer, _ = baseline.at(rate).build(model, 4)
-            finals.append(fine_tune(model, task, optimizer).evaluations[4].loss)
-        losses[rate] = sum(finals) / 2
-    assert tuned_losses(make_accelerator(), tasks, [baseline]) == {"SGD": min(losses.values())}
-
-
-def test_a_reference_that_diverges_at_every_rate_is_infinite():
-    baseline = Baseline("SGD", of_parameters(torch.optim.SGD), learning_rates=(1e9, 1e10))
-    tasks = [make_tasks(evaluation_size=12).draw(0, 0, 0)]
-    assert tuned_losses(make_accelerator(), tasks, [baseline]) == {"SGD": math.inf}

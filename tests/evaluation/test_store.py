@@ -140,22 +140,19 @@ def test_an_interrupted_table_is_as_safe_as_a_finished_one(tmp_path):
 
 
 def test_an_optimizer_of_the_same_name_must_be_the_same(tmp_path):
-    finish(RowStore(tmp_path / "search.csv", {}, shared=True), make_runs(betas=(0.9, 0.99)))
-    RowStore(tmp_path / "search.csv", {}, shared=True).open(make_runs(["SGD"], momentum=0.9))
+    finish(RowStore(tmp_path / "search.csv", {}), make_runs(betas=(0.9, 0.99)))
+    RowStore(tmp_path / "search.csv", {}).open(make_runs(["SGD"], momentum=0.9))
     with pytest.raises(CheckpointError, match=r"Adam.betas was \[0.9, 0.99\], now \[0.8, 0.99\]"):
-        RowStore(tmp_path / "search.csv", {}, shared=True).open(make_runs(betas=(0.8, 0.99)))
+        RowStore(tmp_path / "search.csv", {}).open(make_runs(betas=(0.8, 0.99)))
 
 
-def test_only_a_shared_table_holds_more_than_was_asked_for(tmp_path):
+def test_a_table_keeps_what_another_comparison_asked_for(tmp_path):
     few, many = make_runs(), make_runs(["Adam", "SGD"], horizons=(2, 3))
-    finish(RowStore(tmp_path / "shared.csv", {}, shared=True), many)
-    store = RowStore(tmp_path / "shared.csv", {}, shared=True)
+    finish(RowStore(tmp_path / "rows.csv", {}), many)
+    store = RowStore(tmp_path / "rows.csv", {})
     assert len(store.open(few)) == len(read_rows(store.file)) == sum(len(rows_of(run)) for run in many)
     store.close([row for run in few for row in rows_of(run)])
     assert store.open(many) == [row for run in many for row in rows_of(run)]
-    finish(RowStore(tmp_path / "own.csv", {}), many)
-    with pytest.raises(CheckpointError, match="holds 6 runs that are not asked for, such as Adam on task 0 for 3"):
-        RowStore(tmp_path / "own.csv", {}).open(few)
 
 
 def test_a_table_that_was_removed_may_be_measured_with_other_settings(tmp_path):

@@ -221,3 +221,8 @@ DIRECTIONS: dict[str, Direction] = {
     "sgd": Direction((), _sgd),
     "muon": Direction(("muon_exp_avg",), _muon),
 }
+
+
+def buffer_names(config: L3RSConfig) -> list[str]:
+    """Returns the keys of all buffers that a layer has."""
+    return [name for direction in config.directions for name in DIRECTIONS[direction].buffers]

@@ -53,7 +53,7 @@ def num_features(config: L3RSConfig) -> int:
 
 def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: torch.Tensor) -> torch.Tensor:
     """
-    Brings what a step measures to bounded logarithms: of the loss, and of the norms' RMS per element (ours).
+    Brings what a step measures to bounded logarithms: of the loss, and of the norms' RMS per element.
 
     Args:
         loss (`torch.Tensor`, *optional*):
@@ -110,7 +110,7 @@ def time_coefficients(config: L3RSConfig, num_training_steps: int, like: torch.T
     """
     Returns slopes and offsets, of shape `(2, num_times)` and placed as `like`, of the arguments that the time features
     are the tanh of at step k: relative `10 (k/K - c)`, where in the planned run of K steps it stands, and absolute
-    `k/c - 1`, how many steps were taken, whatever the plan (both ours).
+    `k/c - 1`, how many steps were taken, whatever the plan.
     """
     relative = [(10 / num_training_steps, -10 * center) for center in config.relative_times]
     absolute = [(1 / scale, -1.0) for scale in config.absolute_times]

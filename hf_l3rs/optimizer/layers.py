@@ -249,7 +249,7 @@ def _unique_index(known: Sequence[LayerSpec], key: Callable[[LayerSpec], object]
     return {each: column for column, each in enumerate(keys) if each is not None and times[each] == 1}
 
 
-# Columns of the feature group "structure" (ours), each roughly within ±1.
+# Columns of the feature group "structure", each roughly within ±1.
 STRUCTURE_NAMES = ("log_fan_in", "log_fan_out", "is_matrix", "depth")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any, SupportsFloat
@@ -102,7 +103,8 @@ class LossObserver:
                 Factor on losses that the model has normalised over the whole step, told by `num_items_in_batch`.
         """
         self.unwatch()
-        self._hook = model.register_forward_hook(_LossHook(self, share_scale), with_kwargs=True)
+        hook = _Hook(self, functools.partial(_read_loss, share_scale))
+        self._hook = model.register_forward_hook(hook, with_kwargs=True)
 
     def probe(self, model: nn.Module, report: Callable[[], None]) -> None:
         """
@@ -114,7 +116,7 @@ class LossObserver:
             report (`Callable`): Called during that forward pass if the loss is a plain mean all the same.
         """
         self.remove_probe()
-        self._probe = model.register_forward_hook(_Probe(self, report), with_kwargs=True)
+        self._probe = model.register_forward_hook(_Hook(self, functools.partial(_look_once, report)), with_kwargs=True)
 
     def remove_probe(self) -> None:
         """Stops looking."""
@@ -136,52 +138,36 @@ class _Hook:
     It runs outside of compiled code: that would be compiled anew for every number of losses that are held already.
     """
 
-    def __init__(self, observer: LossObserver | None) -> None:
+    def __init__(self, observer: LossObserver | None = None, read: Callable[..., None] | None = None) -> None:
         self._observer = None if observer is None else weakref.ref(observer)
-        self._outside: Callable[..., None] = torch.compiler.disable(type(self)._read)
+        self._read = read
+        self._outside: Callable[..., None] = torch.compiler.disable(_Hook._call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, ()
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self._outside(self, module, kwargs, output)
 
-    def _read(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
-        raise NotImplementedError
-
-
-class _LossHook(_Hook):
-    def __init__(self, observer: LossObserver | None, share_scale: float) -> None:
-        super().__init__(observer)
-        self._share_scale = share_scale
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _LossHook, (None, self._share_scale)
-
-    def _read(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
+    def _call(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
         observer = None if self._observer is None else self._observer()
-        if observer is None or not (module.training and torch.is_grad_enabled()):
-            return
-        loss = output.get("loss") if isinstance(output, dict) else output[0] if isinstance(output, tuple) else None
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            return
-        is_share = kwargs.get("num_items_in_batch") is not None
-        observer.add(loss.detach() * self._share_scale if is_share else loss, is_share=is_share)
+        if observer is not None and self._read is not None and module.training:
+            self._read(observer, kwargs, output)
 
 
-class _Probe(_Hook):
-    def __init__(self, observer: LossObserver | None, report: Callable[[], None] | None) -> None:
-        super().__init__(observer)
-        self._report = report
+def _read_loss(share_scale: float, observer: LossObserver, kwargs: dict[str, Any], output: Any) -> None:
+    loss = output.get("loss") if isinstance(output, dict) else output[0] if isinstance(output, tuple) else None
+    if not torch.is_grad_enabled() or not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        return
+    is_share = kwargs.get("num_items_in_batch") is not None
+    observer.add(loss.detach() * share_scale if is_share else loss, is_share=is_share)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Probe, (None, None)
 
-    def _read(self, module: nn.Module, kwargs: dict[str, Any], output: Any) -> None:
-        observer = None if self._observer is None else self._observer()
-        if observer is None or self._report is None:
-            return
-        if module.training and kwargs.get("num_items_in_batch") is not None:
-            observer.remove_probe()
-            if _ignores_num_items(kwargs, output):
-                self._report()
+def _look_once(report: Callable[[], None], observer: LossObserver, kwargs: dict[str, Any], output: Any) -> None:
+    if kwargs.get("num_items_in_batch") is not None:
+        observer.remove_probe()
+        if _ignores_num_items(kwargs, output):
+            report()
 
 
 def _ignores_num_items(kwargs: dict[str, Any], output: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_l3rs.markdown import listed
 from hf_l3rs.optimizer.config import LONG_RUN
 from hf_l3rs.optimizer.fit import Fit
 from hf_l3rs.optimizer.step import Decision
@@ -18,7 +19,7 @@ logger = logging.getLogger("hf_l3rs.optimizer")
 
 # How many layers a warning names: a model may have hundreds.
 NUM_EXAMPLES = 3
-# A multiplier below this is taken for a learning rate (ours).
+# A multiplier below this is taken for a learning rate.
 SMALL_LR = 0.05
 
 
@@ -58,23 +59,17 @@ class StepMonitor:
         if skipped:
             self._warn(
                 "gradient",
-                "The gradients of %d layers are not numbers, or are too large to be squared; those layers are left "
-                "alone, at this step and at every such step.",
-                skipped,
+                f"The gradients of {skipped} layers are not numbers, or are too large to be squared; those layers are "
+                "left alone, at this step and at every such step.",
             )
         return skipped
 
     def warn_without_loss(self, model: nn.Module | None) -> None:
-        """
-        Warns that no loss is seen.
-
-        Args:
-            model (`nn.Module`, *optional*): The model that is trained, if it is known.
-        """
+        """Warns that no loss is seen, and says why if the model that is trained is known."""
         why = "call optimizer.step(loss), or let the model compute the loss from its labels."
         if model is not None and not model.training:
             why = "the model is in evaluation mode, in which its loss is not read; call model.train()."
-        self._warn("loss", "L3RS was meta-trained with the training loss but takes steps without it: %s", why)
+        self._warn("loss", f"L3RS was meta-trained with the training loss but takes steps without it: {why}")
 
     def warn_of_plan(self, groups: Sequence[dict[str, Any]], trained_steps: int | None) -> None:
         """
@@ -87,48 +82,41 @@ class StepMonitor:
         """
         if self.quiet:
             return
-        run = groups[0]
-        planned = run["num_training_steps"]
-        rates = [group.get("initial_lr", group["lr"]) for group in groups]  # a schedule may begin at nothing
-        if run["step"] == 0 and 0 < max(rates) < SMALL_LR:
+        step, planned = groups[0]["step"], groups[0]["num_training_steps"]
+        lr = max(group.get("initial_lr", group["lr"]) for group in groups)  # a schedule may begin at nothing
+        if step == 0 and 0 < lr < SMALL_LR:
             self._warn(
                 "lr",
-                "L3RS's lr is a multiplier on the learned step, 1.0 as meta-trained, and no learning rate: at %g it "
-                "trains at a fraction of that; leave lr out.",
-                max(rates),
+                "L3RS's lr is a multiplier on the learned step, 1.0 as meta-trained, and no learning rate: at "
+                f"{lr:g} it trains at a fraction of that; leave lr out.",
             )
-        if planned is None or not any(rates):
+        if planned is None or lr == 0:
             return
         if trained_steps is not None and planned > LONG_RUN * trained_steps:
             self._warn(
                 "horizon",
-                "The run is planned for %d steps, but this L3RS was meta-trained for up to %d: in runs so much longer "
-                "its gain is smaller, and a tuned Adam may be better; compare, or meta-train it for longer runs "
-                "(initial_l3rs).",
-                planned,
-                trained_steps,
+                f"The run is planned for {planned} steps, but this L3RS was meta-trained for up to {trained_steps}: in "
+                "runs so much longer its gain is smaller, and a tuned Adam may be better; compare, or meta-train it "
+                "for longer runs (initial_l3rs).",
             )
-        if run["step"] >= planned:
+        if step >= planned:
             self._warn(
                 "plan",
-                "The run goes on past the %d steps that L3RS was told of, with steps as small as at the end of a run; "
-                "give bind the real number by num_training_steps.",
-                planned,
+                f"The run goes on past the {planned} steps that L3RS was told of, with steps as small as at the end of "
+                "a run; give bind the real number by num_training_steps.",
             )
 
     def warn_of_misfit(self, fit: Fit) -> None:
         """Warns of layers that are not those that the L3RS was meta-trained for."""
         misfits = fit.misfits
         if misfits and not self.quiet:
-            names = ", ".join(misfits[:NUM_EXAMPLES])
-            more = f" and {len(misfits) - NUM_EXAMPLES} more" if len(misfits) > NUM_EXAMPLES else ""
+            more = [f"{len(misfits) - NUM_EXAMPLES} more"] if len(misfits) > NUM_EXAMPLES else []
             logger.warning(
                 "This L3RS %s; unknown layers take the mean embedding of their kind, with less of a gain, or none: "
                 "compare with a tuned Adam, or meta-train for this model from it (initial_l3rs); what does not fit is "
-                "%s%s.",
+                "%s.",
                 fit.describe(),
-                names,
-                more,
+                listed([*misfits[:NUM_EXAMPLES], *more]),
             )
 
     def warn_of_rounding(self, params: Iterable[torch.Tensor]) -> None:
@@ -137,12 +125,12 @@ class StepMonitor:
         if low:
             self._warn(
                 "rounding",
-                "Parameters are %s, in which updates smaller than their rounding are lost; keep float32 copies "
-                "by L3RS(..., float32_copy=True), or train float32 parameters under autocast.",
-                low.pop().removeprefix("torch."),
+                f"Parameters are {low.pop().removeprefix('torch.')}, in which updates smaller than their rounding are "
+                "lost; keep float32 copies by L3RS(..., float32_copy=True), or train float32 parameters under "
+                "autocast.",
             )
 
-    def _warn(self, kind: str, message: str, *args: Any) -> None:
+    def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned and not self.quiet:
             self._warned.add(kind)
-            logger.warning(message, *args)
+            logger.warning(message)

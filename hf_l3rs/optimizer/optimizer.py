@@ -22,16 +22,18 @@ from hf_l3rs.optimizer.network import L3RSNetwork, choose_network
 from hf_l3rs.optimizer.parameters import (
     NamedParameters,
     all_named,
+    check_groups,
     check_lr,
     check_names,
     check_num_training_steps,
+    check_state_dict,
     check_switch,
+    exact_state,
     named_groups,
     planned_steps,
     refuse_sharding,
     refuse_sparse_modules,
 )
-from hf_l3rs.optimizer.saved_state import check_groups, check_state_dict, exact_state
 from hf_l3rs.optimizer.step import Bindings
 
 

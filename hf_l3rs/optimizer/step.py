@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_l3rs.optimizer.config import LONG_RUN, L3RSConfig
-from hf_l3rs.optimizer.directions import DIRECTIONS, IN_PLACE, Arithmetic, Tensors
+from hf_l3rs.optimizer.directions import DIRECTIONS, IN_PLACE, Arithmetic, Tensors, buffer_names
 from hf_l3rs.optimizer.features import (
     EMA_CHANNELS,
     Features,
@@ -23,7 +23,7 @@ from hf_l3rs.optimizer.features import (
 )
 from hf_l3rs.optimizer.layers import fan_in
 from hf_l3rs.optimizer.network import L3RSNetwork, LayersNetwork
-from hf_l3rs.optimizer.parameters import refuse_sharded, refuse_sparse_gradients
+from hf_l3rs.optimizer.parameters import FLOAT32, refuse_sharded, refuse_sparse_gradients
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
@@ -34,9 +34,6 @@ LEAST_RMS = 0.02
 
 # The fan-in of a matrix, and the number of trained parameters, above which the config's exponents shrink steps.
 REFERENCE_FAN_IN, REFERENCE_SIZE = 64, 100_000
-
-# Key in `optimizer.state[p]` of the float32 copy of a low-precision parameter, where one is kept.
-FLOAT32 = "float32"
 
 
 class LayerState(NamedTuple):
@@ -219,11 +216,6 @@ class LayerStack:
 def state_dtype(parameter: torch.Tensor) -> torch.dtype:
     """The type that a parameter's state and update are computed in: float64 stays, everything else is float32."""
     return torch.float64 if parameter.dtype == torch.float64 else torch.float32
-
-
-def buffer_names(config: L3RSConfig) -> list[str]:
-    """Returns the keys of all buffers that a layer has."""
-    return [name for direction in config.directions for name in DIRECTIONS[direction].buffers]
 
 
 class Binding:

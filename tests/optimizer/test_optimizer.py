@@ -371,7 +371,7 @@ def test_warnings_come_once(caplog):
         twin.load_state_dict(optimizer.state_dict())
         take_steps(twin, twin.param_groups[0]["params"])
     misfit, unseen = [record.getMessage() for record in caplog.records]
-    assert "fits 6 of 8 layers" in misfit and misfit.endswith("what does not fit is 3.weight, 3.bias.")
+    assert "fits 6 of 8 layers" in misfit and misfit.endswith("what does not fit is 3.weight and 3.bias.")
     assert "without it" in unseen
 
 

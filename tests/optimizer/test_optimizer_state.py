@@ -18,8 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import BindingError
-from hf_l3rs.optimizer.directions import DIRECTIONS
-from hf_l3rs.optimizer.step import buffer_names
+from hf_l3rs.optimizer.directions import DIRECTIONS, buffer_names
 from tests.tiny import assert_same, trained_network
 
 

@@ -95,15 +95,15 @@ class StepMonitor:
         if trained_steps is not None and planned > LONG_RUN * trained_steps:
             self._warn(
                 "horizon",
-                f"The run is planned for {planned} steps, but this L3RS was meta-trained for up to {trained_steps}: in "
-                "runs so much longer its gain is smaller, and a tuned Adam may be better; compare, or meta-train it "
-                "for longer runs (initial_l3rs).",
+                f"The run is planned for {planned} steps, but this L3RS was meta-trained for up to {trained_steps}: "
+                "in runs so much longer its gain is smaller, and a tuned Adam may be better; compare, or meta-train "
+                "it for longer runs (initial_l3rs).",
             )
         if step >= planned:
             self._warn(
                 "plan",
-                f"The run goes on past the {planned} steps that L3RS was told of, with steps as small as at the end of "
-                "a run; give bind the real number by num_training_steps.",
+                f"The run goes on past the {planned} steps that L3RS was told of, with steps as small as at the end "
+                "of a run; give bind the real number by num_training_steps.",
             )
 
     def warn_of_misfit(self, fit: Fit) -> None:

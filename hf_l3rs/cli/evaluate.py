@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from hf_l3rs.cli.shell import Answer
 from hf_l3rs.distributed import on_main_process
@@ -28,62 +26,17 @@ them, which `hf-l3rs push OUTPUT_DIR user/name` publishes.
 """
 
 
-class Evaluated(NamedTuple):
-    """
-    What an evaluation gave.
-
-    Args:
-        table (`str`): The summary as Markdown, on every process.
-        output_dir (`str`): Where everything is.
-        is_main_process (`bool`): Whether this process is the one that tells.
-    """
-
-    table: str
-    output_dir: str
-    is_main_process: bool
-
-    def describe(self) -> str:
-        """Returns what is told at the end."""
-        return f"\n{self.table}\n\nTables and curves are in {self.output_dir}; `hf-l3rs push` shares them."
-
-
-def evaluate(
-    argv: Sequence[str] | None = None,
-    *,
-    command: str = "hf-l3rs evaluate",
-    description: str = DESCRIPTION,
-    **parser: str,
-) -> Evaluated:
-    """
-    Measures as a settings file and options say.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): The command line; that of the process by default.
-        command (`str`, *optional*): What stands before it in the card, where it says how to measure again.
-        description (`str`, *optional*): What `--help` begins with.
-        parser: Further settings of the parser, such as `prog`.
-
-    Returns:
-        [`Evaluated`]
-
-    Raises:
-        L3RSError: Of whatever kind, if settings, model, data or the output folder do not allow the evaluation.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    model_args, task_args, args = parse_arguments(
-        (ModelArguments, TaskArguments, EvaluationArguments), argv, description=description, **parser
+def run(argv: Sequence[str]) -> Answer:
+    """Runs the command with what follows its name."""
+    settings = parse_arguments(
+        (ModelArguments, TaskArguments, EvaluationArguments), argv, description=DESCRIPTION, prog="hf-l3rs evaluate"
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    job = EvaluationJob(model_args, task_args, args, make_accelerator())
-    table = job.run(f"{command} {shlex.join(argv)}")
+    job = EvaluationJob(*settings, make_accelerator())
+    table = job.run(f"hf-l3rs evaluate {shlex.join(argv)}")
     artifact, output_dir = L3RSArtifact(job.network), job.output_dir
     on_main_process(
         job.accelerator, lambda: write_release(artifact, output_dir / L3RS_NAME, [output_dir / RESULTS_NAME])
     )
-    return Evaluated(table, str(output_dir), job.accelerator.is_main_process)
-
-
-def run(argv: Sequence[str]) -> Answer:
-    """Runs the command with what follows its name."""
-    evaluated = evaluate(argv, prog="hf-l3rs evaluate")
-    return Answer(evaluated.describe() if evaluated.is_main_process else "", {"output_dir": evaluated.output_dir})
+    text = f"\n{table}\n\nTables and curves are in {output_dir}; `hf-l3rs push` shares them."
+    return Answer(text if job.accelerator.is_main_process else "", {"output_dir": str(output_dir)})

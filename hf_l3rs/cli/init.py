@@ -157,9 +157,8 @@ def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments
 def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, data: DataSurvey) -> dict[str, Any]:
     """What the templates say, with the usual plan."""
     low, high = task_args.min_steps, task_args.longest_horizon
-    names = ("num_classes", "batch_size", "evaluation_size", "min_steps", "max_steps")
     return {
-        **{name: getattr(task_args, name) for name in names},
+        **vars(task_args),
         **Plan()._asdict(),
         "training_file": files[0],
         "evaluation_file": files[1],
@@ -201,17 +200,7 @@ def _measure(training: bytes) -> StepCosts:
 
 
 def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | None) -> Plan:
-    """
-    Returns the longest meta-training that keeps to a time.
-
-    Args:
-        costs ([`~hf_l3rs.meta.forecast.StepCosts`]): As measured.
-        task_args ([`~hf_l3rs.TaskArguments`]): The tasks.
-        minutes (`float`, *optional*): The time in one process; the usual plan by default.
-
-    Raises:
-        ConfigError: If even the shortest takes longer.
-    """
+    """Returns the longest plan that takes at most so many minutes in one process, by default the usual one."""
     if minutes is None:
         return Plan()
     for plan in _PLANS:
@@ -245,14 +234,7 @@ def _seconds(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> float:
 
 
 def evaluation_seconds(costs: StepCosts, evaluation: bytes) -> float:
-    """
-    Returns the time of an evaluation in one process: a search evaluates at the end of runs, the comparison on the way,
-    too.
-
-    Args:
-        costs ([`~hf_l3rs.meta.forecast.StepCosts`]): As measured.
-        evaluation (`bytes`): Its settings in YAML.
-    """
+    """Returns the time of an evaluation with these settings in YAML: of its search, and of the comparison."""
     from hf_l3rs.evaluation.baselines import select_baselines
     from hf_l3rs.evaluation.benchmark import search_runs
     from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
@@ -278,15 +260,8 @@ def _parsed(kinds: Sequence[type], text: bytes) -> tuple:
 
 
 def _rendered(template: str, settings: dict[str, Any]) -> bytes:
-    import yaml
     from jinja2 import Environment, StrictUndefined
 
-    def as_yaml(value: Any) -> str:
-        """A value on one line, as YAML reads it back."""
-        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-        return text.removesuffix("\n").removesuffix("\n...")
-
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters["yaml"] = as_yaml
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     text = (Path(__file__).parent / "templates" / template).read_text(encoding="utf-8")
     return environment.from_string(text).render(settings).encode()

@@ -41,24 +41,12 @@ OUTPUT_DIR/l3rs is the finished artefact; `hf-l3rs push OUTPUT_DIR user/name` pu
 """
 
 
-def meta_train(argv: Sequence[str] | None = None, *, description: str = DESCRIPTION, **parser: str) -> Path | None:
-    """
-    Meta-trains as a settings file and options say.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): The command line; that of the process by default.
-        description (`str`, *optional*): What `--help` begins with.
-        parser: Further settings of the parser, such as `prog`.
-
-    Returns:
-        `Path` or `None`: The folder of the finished artefact, or `None` if training was interrupted.
-
-    Raises:
-        L3RSError: Of whatever kind, if settings, model, data or the output folder do not allow the run.
-    """
-    settings = parse_arguments(ARGUMENTS, argv, description=description, **parser)
+def run(argv: Sequence[str]) -> Answer:
+    """Runs the command with what follows its name; the log has told everything by its end."""
+    settings = parse_arguments(ARGUMENTS, argv, description=DESCRIPTION, prog="hf-l3rs meta-train")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    return train(*settings)
+    folder = train(*settings)
+    return Answer("", {"l3rs": None if folder is None else str(folder)})
 
 
 def train(
@@ -69,7 +57,15 @@ def train(
     segments: SegmentConfig,
     args: MetaTrainingArguments,
 ) -> Path | None:
-    """As [`meta_train`], with settings that are read already, of the types of `ARGUMENTS`."""
+    """
+    Meta-trains as settings say, of the types of `ARGUMENTS`.
+
+    Returns:
+        `Path` or `None`: The folder of the finished artefact, or `None` if training was interrupted.
+
+    Raises:
+        L3RSError: Of whatever kind, if settings, model, data or the output folder do not allow the run.
+    """
     runs = _runs_of_seeds(es, args, task_args.num_validation_tasks)
     accelerator = make_accelerator(args.report_to, args.output_dir)
     folders = {own.output_dir: own.resume_from_checkpoint for _, own in runs}
@@ -139,9 +135,3 @@ def _runs_of_seeds(
         (replace(es, seed=seed), replace(args, num_seeds=1, output_dir=str(Path(args.output_dir) / f"seed-{seed}")))
         for seed in range(es.seed, es.seed + args.num_seeds)
     ]
-
-
-def run(argv: Sequence[str]) -> Answer:
-    """Runs the command with what follows its name; the log has told everything by its end."""
-    folder = meta_train(argv, prog="hf-l3rs meta-train")
-    return Answer("", {"l3rs": None if folder is None else str(folder)})

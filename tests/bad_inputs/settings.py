@@ -1,6 +1,6 @@
 """Settings files and options of recipes: what cannot be read, is unknown, of a wrong type or out of its range."""
 
-from hf_l3rs.cli.meta_train import meta_train
+from hf_l3rs.cli.meta_train import run as meta_train
 from recipes import benchmark_meta_training, benchmark_step, pretrain
 from tests.bad_inputs.doors import Row, command, text_settings, usage
 from tests.bad_inputs.doors import meta_evaluate as evaluate

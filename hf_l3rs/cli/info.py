@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from hf_l3rs.hub.results import Result
     from hf_l3rs.optimizer.config import L3RSConfig
 
-_HEADERS = ("name", "base model", "trained", "steps", "beside the best tuned rival")
-# How a layer is matched, and what a person is told of it.
-_KNOWN = {"name": "by name", "structure": "by structure", "role": "by role"}
-_UNKNOWN = "unknown"
+_HEADERS = ("name", "model", "trainable", "steps", "beside the best tuned rival")
+_RESULTS = ("setting", "steps", "L3RS", "best rival", "which", "wins", "stands")
 
 
 def add_to(commands: Any) -> None:
@@ -50,17 +48,11 @@ def _run(arguments: argparse.Namespace) -> Answer:
     rows, entries = _describe(artifact), _results(artifact, source)
     text = table(rows)
     if entries:
-        lines = [
-            (each.setting, each.num_training_steps, _loss(each.loss, each.loss_stderr), _loss(each.baseline_loss),
-             each.baseline or "-", _wins(each))
-            for each in entries
-        ]  # fmt: skip
-        text += f"\n\n{columns(('setting', 'steps', 'L3RS', 'best rival', 'which', 'wins'), lines)}"
+        text += f"\n\n{columns(_RESULTS, [_result(each) for each in entries])}"
     data: dict[str, Any] = {**rows, "config": artifact.config.to_dict(), "results": [vars(each) for each in entries]}
     if arguments.model is not None:
-        known, sentence = _fit(arguments.model, arguments.source, artifact.config, bool(entries))
+        data["layers"], sentence = _fit(arguments.model, arguments.source, artifact.config, bool(entries))
         text += f"\n\n{sentence}"
-        data["layers"] = known
     return Answer(text, data)
 
 
@@ -75,13 +67,15 @@ def artifact_in(source: str) -> str:
 
 def _released() -> Answer:
     from hf_l3rs.hub.artifact import L3RSArtifact, released_names
-    from hf_l3rs.hub.card import describe_gain
+    from hf_l3rs.hub.card import base_of, describe_gain
 
     lines = []
     for name in released_names():
         artifact = L3RSArtifact.from_pretrained(name)
-        rows, gain = _describe(artifact), describe_gain(_results(artifact, name))
-        lines.append((name, rows["base model"], rows["trained"], rows["steps"], gain or "not measured yet"))
+        base = base_of(artifact.config).rpartition("same layers as ")[2].rstrip(")")  # the Hub's name if it has one
+        gain = (describe_gain(_results(artifact, name)) or "not measured yet").removeprefix("in domain: ")
+        trainable = artifact.config.meta_training.get("trainable", "all")
+        lines.append((name, base, trainable, _describe(artifact)["steps"], gain))
     text = f"{columns(_HEADERS, lines)}\n\n`hf-l3rs info NAME` says more of one."
     return Answer(text, [dict(zip(_HEADERS, line)) for line in lines])
 
@@ -95,7 +89,7 @@ def _describe(artifact: L3RSArtifact) -> dict[str, Any]:
     shortest, longest = made.get("min_steps"), config.num_training_steps
     data, seconds = made.get("datasets"), made.get("seconds")
     rows = {
-        "base model": base_of(config),
+        "model": base_of(config),
         "trained": f"{trained_part(made) or 'all layers'}".removesuffix(" of"),
         "steps": f"{shortest} to {longest}" if isinstance(shortest, int) and shortest != longest else longest,
         "made with": ", ".join(map(str, data)) if isinstance(data, list) else data,
@@ -119,35 +113,34 @@ def _results(artifact: L3RSArtifact, source: str) -> list[Result]:
     return [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME]
 
 
-def _loss(mean: float | None, stderr: float | None = None) -> str:
+def _result(entry: Result) -> tuple[Any, ...]:
     from hf_l3rs.markdown import mean_with_stderr
 
-    return "-" if mean is None else mean_with_stderr(mean, stderr)
-
-
-def _wins(entry: Result) -> str:
-    return "-" if entry.wins is None else f"{entry.wins} of {entry.num_tasks}"
+    wins = None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}"
+    rival = None if entry.baseline_loss is None else f"{entry.baseline_loss:.3f}"
+    loss = mean_with_stderr(entry.loss, entry.loss_stderr)
+    return (entry.setting, entry.num_training_steps, loss, rival, entry.baseline, wins, entry.verdict)
 
 
 def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[list[dict[str, Any]], str]:
     """Returns how each layer of a model is known, and what that says of training it."""
+    from hf_l3rs.hub.card import base_of
     from hf_l3rs.markdown import listed, one_line
     from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
     from hf_l3rs.optimizer.layers import describe_trainable_layers
     from hf_l3rs.tasks.model import load_image_classifier
 
-    fit = measure_fit(describe_trainable_layers(load_image_classifier(model)), config)
-    layers = [{"layer": each.layer.name, "known": _KNOWN.get(each.kind, _UNKNOWN)} for each in fit.layers]
-    found = [each["known"] for each in layers]
-    kinds = [f"{found.count(kind)} {kind}" for kind in dict.fromkeys(_KNOWN.values()) if kind in found]
-    text = f"Of the {len(layers)} layers of {one_line(model)} it knows {listed(kinds) if kinds else 'none'}"
-    text += f"; {found.count(_UNKNOWN)} are unknown to it." if _UNKNOWN in found else "."
+    fit, model_name = measure_fit(describe_trainable_layers(load_image_classifier(model)), config), one_line(model)
+    layers = [{"layer": each.layer.name, "known_by": each.kind} for each in fit.layers]
+    known = [f"{count} by {kind}" for kind, count in fit.counts.items() if kind != "unknown"]
+    text = f"Of the {len(layers)} layers of {model_name} it knows {listed(known) if known else 'none'}"
+    text += f"; {len(fit.misfits)} are unknown to it." if fit.misfits else "."
     if fit.share < MINIMUM_FIT:
         return layers, f"{text} That is too few: training is refused. l3rs-vision knows layers by role; take that."
-    measured = "what was measured is above" if is_measured else "nothing that was measured is stored beside it"
     if config.base_model == model:
+        measured = "what was measured is above" if is_measured else "nothing that was measured is stored beside it"
         return layers, f"{text} It was made for this model: {measured}."
     return layers, (
-        f"{text} It was made for {one_line(config.base_model or 'several models')}, and was not measured on this one; "
-        f"`hf-l3rs compare {one_line(name)} --model {one_line(model)} --data IMAGES` does that in a few minutes."
+        f"{text} It was made for {one_line(base_of(config))}, and was not measured on {model_name}; `hf-l3rs compare "
+        f"{one_line(name)} --model {model_name} --data IMAGES` does that in a few minutes."
     )

@@ -24,7 +24,7 @@ def test_the_released_ones_are_listed(run):
     assert (status, err) == (0, "") and all(name in out for name in released_names())
     listed = json.loads(run("info", "--json")[1])
     assert [each["name"] for each in listed] == released_names()
-    assert all(each["base model"] and each["trained"] and each["steps"] for each in listed)
+    assert all(each["model"] and each["trainable"] and each["steps"] for each in listed)
 
 
 def test_one_is_described_in_a_screen(run):
@@ -46,7 +46,7 @@ def test_layers_of_a_model_are_told_by_how_they_are_known(run, inputs, tmp_path,
     change_config(own, base_model=str(inputs / "base"))
     assert "made for this model" in run("info", own, "--model", inputs / "base")[1]
     layers = json.loads(run("info", own, "--model", inputs / "base", "--json")[1])["layers"]
-    assert {each["known"] for each in layers} == {"by name"} and len(layers) == 20
+    assert {each["known_by"] for each in layers} == {"name"} and len(layers) == 20
     status, out, _ = run("info", "l3rs-vit-tiny-fashion", "--model", inputs / "base")
     assert status == 0 and "unknown" in out and "refused" in out
 

@@ -58,6 +58,12 @@ def test_offline_it_says_that_pushing_needs_the_network(run, saved, monkeypatch)
     assert (status, out, err.count("\n")) == (1, "", 1) and "HF_HUB_OFFLINE" in err and "cache" not in err
 
 
+def test_a_hub_that_does_not_answer_is_no_matter_of_the_cache(run, hub, saved, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    status, out, err = run("push", saved, "me/name")
+    assert (status, out, err.count("\n")) == (1, "", 1) and "connection" in err and "cache" not in err
+
+
 @pytest.mark.parametrize(
     "name, content",
     [

@@ -28,11 +28,11 @@ them, which `hf-l3rs push OUTPUT_DIR user/name` publishes.
 
 def run(argv: Sequence[str]) -> Answer:
     """Runs the command with what follows its name."""
-    settings = parse_arguments(
+    model_args, task_args, args = parse_arguments(
         (ModelArguments, TaskArguments, EvaluationArguments), argv, description=DESCRIPTION, prog="hf-l3rs evaluate"
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    job = EvaluationJob(*settings, make_accelerator())
+    job = EvaluationJob(model_args, task_args, args, make_accelerator())
     table = job.run(f"hf-l3rs evaluate {shlex.join(argv)}")
     artifact, output_dir = L3RSArtifact(job.network), job.output_dir
     on_main_process(

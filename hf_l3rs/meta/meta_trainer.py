@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -366,35 +367,21 @@ def make_accelerator(report_to: str | None = None, project_dir: str | Path | Non
 
 def start_trackers(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
     """
-    Starts the trackers of an Accelerator, and tells them the settings of the run.
-
-    Args:
-        accelerator (`Accelerator`): With the trackers, or none.
-        project (`str`): Under which they file the run.
-        settings (`Mapping[str, Any]`): Those that [`flat_scalars`] leaves are kept with it.
+    Starts the trackers of an Accelerator under the name of a project, and tells them the scalar settings of the run.
 
     Raises:
         ConfigError: If a tracker does not start.
     """
+    flat = pd.json_normalize(dict(settings)).to_dict("records")[0]
     try:
-        accelerator.init_trackers(project, config=flat_scalars(settings))
+        scalars = {name: value for name, value in flat.items() if isinstance(value, (int, float, str, bool))}
+        accelerator.init_trackers(project, config=scalars)
     except Exception as error:  # of every kind, as trackers have their own
         names = ", ".join(tracker.name.lower() for tracker in accelerator.log_with)
         raise ConfigError(
             f"report_to is {names}, which does not start ({reason(error)}); set it up as its package asks, wandb by "
             "`wandb login` or WANDB_MODE=offline in the environment, or leave report_to out."
         ) from error
-
-
-def flat_scalars(settings: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
-    """Returns nested settings as the flat scalars that trackers take, `outer.inner` by name."""
-    flat: dict[str, int | float | str | bool] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flat_scalars(value, f"{prefix}{name}.")
-        elif isinstance(value, (int, float, str, bool)):
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def bar_figures(metrics: Mapping[str, float]) -> dict[str, str]:

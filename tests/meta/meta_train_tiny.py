@@ -6,6 +6,7 @@ python -m tests.meta.meta_train_tiny OUTPUT_DIR GENERATIONS [last] [mixture]
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.meta.evolution import ESConfig
@@ -34,6 +35,17 @@ def make_trainer(
         gradient=gradient,
         validation_tasks=[validation.draw(0, 0, index) for index in range(3)],
     )
+
+
+def whole_and_resumed(folder: Path, generations: int, stop: int, **options) -> tuple[MetaTrainer, MetaTrainer]:
+    """Returns a run, and one of the same settings that was interrupted after some generations."""
+    whole, half = (make_trainer(str(folder / name), generations, **options) for name in ("whole", "half"))
+    whole.train()
+    half._all_agree_to_stop = lambda: half.progress.state.generation == stop
+    half.train()
+    resumed = make_trainer(str(folder / "half"), generations, resume_from_checkpoint="last", **options)
+    resumed.train()
+    return whole, resumed
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, MetaGradient, TaskGradient, evaluation_points
 from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.tasks.distribution import Horizon
-from tests.meta.meta_train_tiny import make_trainer
+from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
 from tests.meta.problems import make_network, make_tasks
 
 
@@ -119,13 +119,7 @@ def test_where_most_tasks_fail_the_weights_go_back(tmp_path, num_bad, monkeypatc
 def test_meta_training_learns_and_resumes(tmp_path):
     """Invariant 6: interrupted or not, the same bytes; and better than where it began."""
     config = GradientConfig(num_tasks=2)
-    whole = make_trainer(str(tmp_path / "whole"), 6, gradient=config)
-    whole.train()
-    half = make_trainer(str(tmp_path / "half"), 6, gradient=config)
-    half._is_over = lambda: half.progress.state.generation >= 4
-    half.train()
-    resumed = make_trainer(str(tmp_path / "half"), 6, gradient=config, resume_from_checkpoint="last")
-    resumed.train()
+    whole, resumed = whole_and_resumed(tmp_path, 6, 4, gradient=config)
     assert torch.equal(whole.network.to_vector(), resumed.network.to_vector())
     assert whole.progress.best_loss < whole.progress.untrained_loss
     summary = whole.summary()

@@ -11,7 +11,7 @@ from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.meta.segments import SegmentConfig
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
-from tests.meta.meta_train_tiny import make_trainer
+from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
 from tests.meta.problems import make_mixture, make_model, make_network, make_tasks
 
 
@@ -115,13 +115,7 @@ def test_exploding_weights_are_seen_and_there_is_no_estimate(tmp_path):
 def test_meta_training_learns_and_resumes(tmp_path, mixture):
     """Invariant 6: interrupted or not, the same bytes, those of the runs on their way included."""
     options = {"gradient": SegmentConfig(num_tasks=3, num_whole_runs=1, segment_steps=1), "mixture": mixture}
-    whole = make_trainer(str(tmp_path / "whole"), 8, **options)
-    whole.train()
-    half = make_trainer(str(tmp_path / "half"), 8, **options)
-    half._all_agree_to_stop = lambda: half.progress.state.generation == 5
-    half.train()
-    resumed = make_trainer(str(tmp_path / "half"), 8, resume_from_checkpoint="last", **options)
-    resumed.train()
+    whole, resumed = whole_and_resumed(tmp_path, 8, 5, **options)
     assert torch.equal(whole.network.to_vector(), resumed.network.to_vector())
     one, two = whole.estimator.state(), resumed.estimator.state()
     assert one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())

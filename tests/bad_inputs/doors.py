@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 REMOVE = object()
 # A sentence says what to do: an imperative, or what is allowed.
 _REMEDY = re.compile(
-    r"\b(must|needs?|pass|choose|use|write|check|load|build|call|start|install|upgrade|give|lower|name|save|download|"
+    r"\b(must|needs?|pass|change|choose|use|write|check|load|build|call|start|install|upgrade|give|lower|name|save|download|"
     r"measure|remove|repair|correct|move|add|leave|set|free|unfreeze|unset|freeze|log in|wait|reads|restore|resume|"
     r"accept|run|show|launch|see that|it has)\b"
 )

@@ -82,7 +82,6 @@ def other_model(place):
 
 ROWS = [
     Row("base_model: no such folder", train(base_model="./absent"), "no folder './absent'; give an existing folder"),
-    Row("base_model: a file", train(base_model="<file>.parquet"), "no folder '.*file.parquet'"),
     Row("base_model: on the Hub, offline", train(base_model="user/model"),
         "^There is no folder 'user/model', and if it is on the Hub"),
     Row("base_model: a name, offline", train(base_model="resnet-tiny"), "no folder 'resnet-tiny', and if it is on"),
@@ -90,7 +89,6 @@ ROWS = [
     Row("base_model: a URL", train(base_model="https://huggingface.co/a/b"), "no folder 'https://"),
     Row("base_model: an empty folder", train(base_model="<own>"), "no readable config.json|cannot be loaded"),
     Row("base_model: an L3RS", train(base_model="<l3rs>"), r"is an L3RS, not a model to fine-tune.*\(org/tiny\)"),
-    Row("base_model: a data set", train(base_model="<images>"), "no readable config.json"),
     *(Row(f"base_model: {name}", train(base_model="<own>/model", prepare=damaged(change)), says)
       for name, (change, says) in DAMAGES.items()),
     Row("initial_checkpoints: absent", train(initial_checkpoints=["./absent"]), "no folder './absent'"),

@@ -135,7 +135,6 @@ BUILDING = [
     Row("L3RS: parameters without names", build(list(make_model().parameters())),
         "names of the parameters, got .*; pass"),
     Row("L3RS: a generator of parameters", build(make_model().parameters()), "names of the parameters, got .*; pass"),
-    Row("L3RS: a number", build(3), "names of the parameters, got int"),
     Row("L3RS: the name of a model", build("resnet"), "names of the parameters, got str"),
     Row("L3RS: groups without names", build([{"params": list(make_model().parameters())}]), "names of the parameters"),
     Row("L3RS: a group without params", build([{"lr": 1.0}]), "params"),
@@ -147,11 +146,8 @@ BUILDING = [
     Row("L3RS: neither parameters nor network", build(), "neither meta-weights nor parameters.*load it"),
     Row("L3RS: lr of -1", build(make_model(), lr=-1), r"lr is a multiplier .*\[0, inf\), got -1"),
     Row("L3RS: lr of NaN", build(make_model(), lr=float("nan")), "lr is a multiplier .*got nan"),
-    Row("L3RS: lr of infinity", build(make_model(), lr=float("inf")), "lr is a multiplier .*got inf"),
     Row("L3RS: lr in words", build(make_model(), lr="auto"), "lr is a multiplier .*got 'auto'"),
-    Row("L3RS: lr of None", build(make_model(), lr=None), "lr is a multiplier .*got None"),
     Row("L3RS: no step", build(make_model(), num_training_steps=0), "num_training_steps must be .*got 0"),
-    Row("L3RS: half a step", build(make_model(), num_training_steps=0.5), "num_training_steps must be .*got 0.5"),
     Row("L3RS: steps in words", build(make_model(), num_training_steps="all"), "num_training_steps must be .*'all'"),
     *(Row(f"L3RS: {name} in words", build(make_model(), **{name: "no"}), f"{name} must be True or False, got 'no'")
       for name in ("float32_copy",)),
@@ -179,7 +175,6 @@ BINDING = [
     Row("bind: two parameters of one name", bind(TWICE), "Two parameters are named 'weight'"),
     Row("bind: a sparse embedding", bind(nn.Sequential(nn.Embedding(4, 3, sparse=True))), "sparse=False"),
     Row("bind: another model", bind(nn.Sequential(nn.Conv2d(3, 9, 3))), "fits 0 of 2 layers .*minimum_fit=0 to go on"),
-    Row("bind: no step", bind(make_model(), num_training_steps=0), "num_training_steps must be .*got 0"),
     Row("bind: a plan of NaN", bind(make_model(), num_training_steps=float("nan")), "num_training_steps .*got nan"),
     Row("add_param_group: without names", on_optimizer(
         lambda optimizer: optimizer.add_param_group({"params": list(make_model().parameters())})),
@@ -217,8 +212,6 @@ STEPS = [
 
 STATES = [
     Row("state: None", load(lambda state: None), "state and param_groups.*pass what optimizer.state_dict"),
-    Row("state: a list", load(lambda state: [state]), "state and param_groups"),
-    Row("state: empty", load(lambda state: {}), "state and param_groups"),
     Row("state: of Adam", load(lambda state: torch.optim.Adam(make_model().parameters()).state_dict()),
         "Adam|meta-weights"),
     Row("state: without param_groups", without("param_groups"), "state and param_groups"),
@@ -230,7 +223,6 @@ STATES = [
     Row("state: lr of NaN", group(lr=float("nan")), "lr is a multiplier"),
     Row("state: step of -5", group(step=-5), "step must be a whole number of at least 0, got -5"),
     Row("state: a plan of 0", group(num_training_steps=0), "num_training_steps must be"),
-    Row("state: params that are none", group(params=7), "params"),
     Row("state: too few params", group(params=[0]), "layers|params"),
     Row("state: a buffer is missing", without("state", 0, "adam_exp_avg"),
         "'0.weight'.*load a checkpoint of the same"),
@@ -245,7 +237,6 @@ CONFIGS = [
     Row("L3RSConfig: no layer", python(lambda place: L3RSConfig(layers=())), "layers must have a length"),
     Row("L3RSConfig: names for layers", python(lambda place: L3RSConfig(layers=["weight"])),
         "needs exactly the fields"),
-    Row("L3RSConfig: None for layers", python(lambda place: L3RSConfig(layers=None)), "layers must be a list"),
     Row("L3RSConfig: one name for directions",
         python(lambda place: make_network().config.replace(directions="adam")), "directions must be a list.*'adam'"),
     Row("L3RSConfig: an unknown field of a file",

@@ -2,7 +2,7 @@
 
 from hf_l3rs.cli.meta_train import run as meta_train
 from recipes import benchmark_meta_training, benchmark_step, pretrain
-from tests.bad_inputs.doors import Row, command, text_settings, usage
+from tests.bad_inputs.doors import Row, command, recipe, text_settings, usage
 from tests.bad_inputs.doors import meta_evaluate as evaluate
 from tests.bad_inputs.doors import meta_train as train
 
@@ -41,101 +41,95 @@ FILES = [
     Row("option of a wrong type", usage(meta_train, "--num_pairs", "many"), "invalid int value: 'many'"),
 ]  # fmt: skip
 
-# Setting -> bad values, each with what is said of it.
+# Setting -> bad values. The sentence names the setting and the value.
+NAN, INF = float("nan"), float("inf")
 BAD_VALUES = {
-    "base_model": {"null": (None, "must be text, got None"), "empty": (" ", "base_model must be text that is not"),
-                   "a list": (["a"], "must be text")},
-    "base_model_revision": {"a number": (7, "base_model_revision must be text or null, got 7")},
-    "initial_checkpoints": {"a string": ("random", "initial_checkpoints must be a list"),
-                            "an empty name": ([""], "initial_checkpoints must be text that is not empty")},
-    "datasets": {
-        "null": (None, "must be a list of at least one data set.*got None"),
-        "empty": ([], r"must be a list of at least one data set.*got \[\]"),
-        "a string": ("<images>", r"must be a list of at least one data set.*write a single one as \[path\]"),
-        "a mapping": ({"path": "<images>"}, "must be a list of at least one data set"),
-        "a number in it": ([3], "A data set is a path, or a mapping.*3"),
-        "a mapping without a path": ([{"name": "a"}], "A data set is a path, or a mapping.*'name': 'a'"),
-        "an unknown key": ([{"path": "<images>", "split": "train"}], "'split': 'train'"),
-        "an empty path": ([""], "path must be text that is not empty"),
-        "classes in a string": ([{"path": "<images>", "classes": "ant"}], "classes must be a list"),
-        "no image": ([{"path": "<images>", "max_images": 0}], "max_images must be in"),
-        "negative memory": ([{"path": "<images>", "max_memory_gb": -1}], r"max_memory_gb must be in .*got -1"),
-        "an empty split": ([{"path": "<images>", "evaluation_split": ""}], "evaluation_split must be text"),
-    },
-    "num_classes": {"0": (0, r"in \[2, inf\), got 0"), "1": (1, r"in \[2, inf\), got 1"), "2.5": (2.5, "whole number"),
-                    "a word": ("two", "a whole number, got 'two'"), "true": (True, "a whole number, got True")},
-    "batch_size": {"0": (0, r"batch_size must be in \[1, inf\), got 0"), "-3": (-3, "got -3")},
-    "evaluation_size": {"0": (0, "evaluation_size must be in"), "-1": (-1, "got -1")},
-    "min_steps": {"0": (0, "min_steps must be in"), "10^12": (10**12, "got 1000000000000")},
-    "max_steps": {"0": (0, "max_steps must be in"), "less than min_steps": (-1, "max_steps must be")},
-    "curriculum_generations": {"-1": (-1, "curriculum_generations must be in")},
-    "augmentations": {"a string": ("rotation", "augmentations must be a list"),
-                      "unknown": (["blur"], "augmentations must be one of label_permutation.*got 'blur'")},
-    "num_validation_tasks": {"-1": (-1, r"num_validation_tasks must be in \[0, inf\), got -1")},
-    "initial_l3rs": {"a list": ([], "initial_l3rs must be text or null")},
-    "directions": {"a string": ("adam", "directions must be a list .*got 'adam'"),
-                   "unknown": (["adan"], "directions must be one of adam, sgd, muon, got 'adan'"),
-                   "none": ([], "directions must have"), "twice": (["adam", "adam"], "only once, got 'adam'")},
-    "hidden_sizes": {"a number": (32, "hidden_sizes must be a list .*got 32"), "0": ([0], "hidden_sizes must be in"),
-                     "10^9": ([10**9], "hidden_sizes must be in|hidden_sizes"),
-                     "too many": ([65536, 65536], "at most 100,000,000 are allowed")},
-    "embedding_size": {"-1": (-1, "embedding_size must be in"), "10^6": (10**6, "embedding_size must be in")},
-    "base_step": {"0": (0, "base_step must be in"), "infinity": (float("inf"), "base_step must be in"),
-                  "1e300": (1e300, "base_step must be in")},
-    "adam_betas": {"one": ([0.9], "adam_betas must be"), "1": ([0.9, 1.0], "adam_betas must be in"),
-                   "a number": (0.9, "adam_betas must be a list")},
-    "step_reference": {"unknown": ("mean", "step_reference must be one of rms, relative, got 'mean'")},
-    "layers_by": {"unknown": ("block", "layers_by must be one of name, role, got 'block'"),
-                  "a list": (["name"], "layers_by must be text"),
-                  "role, with steps that depend on the width": ("role", "step_reference .*got 'rms'; set it")},
-    "batch_norm_momentum": {"0": (0.0, "batch_norm_momentum must be"), "2": (2.0, "batch_norm_momentum must be")},
-    "num_seeds": {"0": (0, "num_seeds must be in"), "1.5": (1.5, "num_seeds must be a whole number")},
-    "anneal_long_runs": {"a word": ("often", "anneal_long_runs must be true or false")},
-    "features": {"unknown": (["weather"], "features must be one of relative_time, .*got 'weather'"),
-                 "twice": (["loss", "loss"], "only once, got 'loss'")},
-    "max_grad_norm": {"0": (0, "max_grad_norm must be in"), "NaN": (float("nan"), "max_grad_norm must be in")},
-    "num_generations": {"0": (0, "num_generations must be in"), "1.5": (1.5, "a whole number, got 1.5")},
-    "num_pairs": {"0": (0, "num_pairs must be in"), "2.5": (2.5, "a whole number, got 2.5")},
-    "sigma": {"0": (0, "sigma must be in"), "NaN": (float("nan"), "sigma must be in")},
-    "final_sigma": {"0": (0, "final_sigma must be in"), "-1": (-1, "final_sigma must be in")},
-    "utility": {"unknown": ("rank", "utility must be one of .*signed_rank.*got 'rank'")},
-    "learning_rate": {"0": (0, "learning_rate must be in"), "a word": ("fast", "learning_rate must be a number")},
-    "final_learning_rate": {"2": (2, r"final_learning_rate must be in \[0, 1\], got 2")},
-    "warmup_generations": {"-1": (-1, "warmup_generations must be in")},
-    "averaging": {"1": (1.0, r"averaging must be in \[0, 1\), got 1")},
-    "seed": {"2^70": (2**70, "seed must be in"), "-1": (-1, "seed must be in"), "a word": ("x", "a whole number")},
-    "second_order": {"a word": ("yes", "second_order must be true or false, got 'yes'")},
-    "max_task_gradient": {"0": (0, "max_task_gradient must be in"),
-                          "NaN": (float("nan"), "max_task_gradient must be in")},
-    "num_evaluations": {"0": (0, "num_evaluations must be in")},
-    "segment_steps": {"-1": (-1, "segment_steps must be in")},
-    "lookahead_steps": {"-1": (-1, "lookahead_steps must be in"), "2.5": (2.5, "a whole number, got 2.5")},
-    "num_whole_runs": {"-1": (-1, "num_whole_runs must be in"), "too many": (9, r"must be in \[0, 4\], got 9")},
-    "estimator": {"unknown": ("magic", "estimator must be one of evolution, gradient, segments, got 'magic'")},
-    "validation_interval": {"-1": (-1, "validation_interval must be in")},
-    "early_stopping_patience": {"-1": (-1, "early_stopping_patience must be in")},
-    "checkpoint_interval": {"a word": ("often", "checkpoint_interval must be a whole number")},
-    "keep_checkpoints": {"0": (0, "keep_checkpoints must be in")},
-    "num_threads": {"0": (0, "num_threads must be in")},
-    "report_to": {"unknown": ("excel", "report_to must be a tracker .*got 'excel'")},
-    "output_dir": {"null": (None, "output_dir must be text, got None"), "a number": (5, "output_dir must be text"),
-                   "empty": ("", "output_dir must be text that is not empty")},
-}  # fmt: skip
+    "base_model": [None, " ", ["a"]],
+    "base_model_revision": [7, ""],
+    "initial_checkpoints": ["random", [""], [3]],
+    "more_base_models": ["model", [" "]],
+    "trainable": ["", "last", "last:0", "body", None, ["all"]],
+    "datasets": [None, [], "<images>", {"path": "<images>"}],
+    "num_classes": [0, 1, 2.5, "two", True, None, NAN],
+    "batch_size": [0, -3, "32"],
+    "batch_sizes": [[0], ["32"], 8],
+    "evaluation_size": [0, 512.0],
+    "min_steps": [0, 10**12],
+    "max_steps": [0, -1, "fifty"],
+    "curriculum_generations": [-1],
+    "spread_horizons": ["yes", 2],
+    "augmentations": ["rotation", ["blur"], None],
+    "num_validation_tasks": [-1],
+    "initial_l3rs": [[]],
+    "directions": ["adam", ["adan"], [], ["adam", "adam"]],
+    "hidden_sizes": [32, [0], [10**9], [65536, 65536]],
+    "embedding_size": [-1, 10**6],
+    "base_step": [0, INF, 1e300],
+    "adam_betas": [[0.9], [0.9, 1.0], 0.9],
+    "step_reference": ["mean"],
+    "layers_by": ["block", ["name"], "role"],  # role does not go with steps that depend on the width
+    "batch_norm_momentum": [0.0, 2.0],
+    "num_seeds": [0, 1.5],
+    "anneal_long_runs": ["often"],
+    "features": [["weather"], ["loss", "loss"]],
+    "max_grad_norm": [0, NAN],
+    "num_generations": [0, 1.5],
+    "num_pairs": [0, 2.5],
+    "sigma": [0, NAN],
+    "final_sigma": [0, -1],
+    "utility": ["rank"],
+    "learning_rate": [0, "fast"],
+    "final_learning_rate": [2],
+    "warmup_generations": [-1],
+    "averaging": [1.0],
+    "seed": [2**70, -1, "x"],
+    "second_order": ["yes"],
+    "max_task_gradient": [0, NAN],
+    "num_evaluations": [0],
+    "segment_steps": [-1],
+    "lookahead_steps": [-1, 2.5],
+    "num_whole_runs": [-1, 9],
+    "estimator": ["magic"],
+    "validation_interval": [-1],
+    "early_stopping_patience": [-1],
+    "checkpoint_interval": ["often"],
+    "keep_checkpoints": [0],
+    "num_threads": [0],
+    "report_to": ["excel"],
+    "output_dir": [None, 5, ""],
+}
+SAYS = {"layers_by: 'role'": "step_reference .*got 'rms'; set it", "baselines: ['Lion']": "got 'Lion'"}
 
+# What one data set says of itself. These are fields of a mapping beside its path.
+BAD_DATA = {
+    "path": [None, "", 3],
+    "split": ["train"],  # unknown
+    "classes": ["ant", [1.5], [True]],
+    "max_images": [0, True],
+    "max_memory_gb": [-1, NAN, None],
+    "evaluation_split": ["", 3],
+    "hub_id": [3],
+}
 
 EVALUATION_VALUES = {
-    "l3rs": {"null": (None, "l3rs must be text, got None")},
-    "baselines": {"unknown": (["Lion"], "got .Lion."), "none": ([], "at least one"),
-                  "a string": ("Adam cosine", "baselines must be a list")},
-    "horizons": {"0": ([0], "horizons must be in"), "a number": (10, "horizons must be a list"),
-                 "twice": ([2, 2], "at least one, each once, got 2 twice")},
-    "num_tasks": {"0": (0, "num_tasks must be in")},
-    "num_search_tasks": {"a word": ("few", "num_search_tasks must be a whole number")},
-    "output_dir": {"empty": ("", "output_dir must be text that is not empty")},
-    "search_dir": {"empty": ("", "search_dir must be text that is not empty")},
-    "evaluate_every": {"0": (0, "evaluate_every must be in")},
-    "seed": {"2^70": (2**70, "seed must be in")},
-}  # fmt: skip
+    "l3rs": [None],
+    "baselines": [["Lion"], [], "Adam cosine"],
+    "horizons": [[0], 10, [2, 2]],
+    "num_tasks": [0],
+    "num_search_tasks": ["few"],
+    "output_dir": [""],
+    "search_dir": [""],
+    "evaluate_every": [0],
+    "seed": [2**70],
+}
+
+
+def rows_of(values, door, prefix=""):
+    for setting, bad in values.items():
+        for value in bad:
+            name = f"{setting}: {value!r}"
+            yield Row(f"{prefix}{name}", door(setting, value), SAYS.get(name, setting))
+
 
 BENCHMARKS = [
     Row("benchmark_step: no round", usage(benchmark_step.main, "--rounds", "0"), "--rounds must be at least 1, got 0"),
@@ -149,15 +143,17 @@ BENCHMARKS = [
         "invalid int value: 'x'"),
     Row("pretrain: unknown architecture", usage(pretrain.main, "--architecture", "bert"), "invalid choice: 'bert'"),
     Row("pretrain: unknown option", usage(pretrain.main, "--output_dir", "<own>", "--num_pears", "3"), "num_pears"),
-    Row("pretrain: negative warm-up", usage(pretrain.main, "--output_dir", "<own>", "--warmup_steps", "-1"), "warmup"),
+    Row("pretrain: negative warm-up", recipe("pretrain", "--output_dir", "<own>/out", "--warmup_steps", "-1"),
+        "warmup_steps = -1"),
 ]  # fmt: skip
 
 ROWS = [
     *FILES,
-    *(Row(f"{setting}: {name}", train(**{setting: value}), says)
-      for setting, values in BAD_VALUES.items() for name, (value, says) in values.items()),
-    *(Row(f"evaluation's {setting}: {name}", evaluate(**{setting: value}), says)
-      for setting, values in EVALUATION_VALUES.items() for name, (value, says) in values.items()),
+    *rows_of(BAD_VALUES, lambda setting, value: train(**{setting: value})),
+    *rows_of(BAD_DATA, lambda setting, value: train(datasets=[{"path": "<images>", setting: value}]), "a data set's "),
+    *(Row(f"a data set: {value}", train(datasets=[value]), "A data set is a path, or a mapping")
+      for value in (3, {"name": "a"}, None)),
+    *rows_of(EVALUATION_VALUES, lambda setting, value: evaluate(**{setting: value}), "evaluation's "),
     Row("segments: of no length", train(estimator="segments"), "needs segment_steps of at least 1.*got 0 and 1; set"),
     *BENCHMARKS,
 ]  # fmt: skip

@@ -13,16 +13,8 @@ TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
 EVALUATE := $(TORCHRUN) -m recipes.evaluate
 META_TRAIN := $(TORCHRUN) -m recipes.meta_train
 SOURCES := hf_l3rs recipes tests
-# For `make test-versions`. Of pyenv's Pythons the floor is taken even where it is not the active one.
-LOWEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
-NEWEST_PYTHON ?= $(PYTHON)
-NEWEST_TORCH ?= torch
-VERSIONS_TESTS ?= tests/optimizer tests/trainer tests/hub tests/tasks tests/tasks tests/meta/test_checkpoint.py
-VERSIONS_PYTEST := -m pytest -m "not slow and not gpu" $(VERSIONS_TESTS)
-
 .DEFAULT_GOAL := test
-.PHONY: install test test-slow test-gpu test-versions test-lowest test-newest quality style demo space docs \
-	pretrain meta-train evaluate ablations readme benchmark clean
+.PHONY: install test test-slow test-gpu quality style demo space docs meta-train evaluate readme benchmark clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,24 +32,6 @@ test-slow: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu
-
-# The oldest and the newest releases that pyproject.toml allows, each in an environment of its own. PyPI's torch for Linux
-# brings CUDA along: 3 GB to download and 6 GB on the disk for each.
-test-versions: test-lowest test-newest
-
-.venv-lowest/.installed: pyproject.toml tests/lowest.txt
-	$(LOWEST_PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet -c tests/lowest.txt -e ".[peft]" "pytest>=8"
-	touch $@
-
-test-lowest: .venv-lowest/.installed
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python $(VERSIONS_PYTEST)
-
-# What is newest changes from day to day, so pip looks each time.
-test-newest:
-	test -x .venv-newest/bin/python || $(NEWEST_PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(NEWEST_TORCH) -e ".[peft]" "pytest>=8"
-	OMP_NUM_THREADS=1 .venv-newest/bin/python $(VERSIONS_PYTEST)
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -81,10 +55,6 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m recipes.docs.build outputs/docs
 
-pretrain: $(VENV)/.installed
-	$(BIN)/python recipes/pretrain.py --architecture resnet --output_dir recipes/base_models/resnet-tiny-fashion
-	$(BIN)/python recipes/pretrain.py --architecture vit --output_dir recipes/base_models/vit-tiny-fashion
-
 meta-train: $(VENV)/.installed
 	$(META_TRAIN) recipes/configs/resnet_tiny_fashion.yaml
 	$(META_TRAIN) recipes/configs/vit_tiny_fashion.yaml
@@ -98,10 +68,6 @@ evaluate: $(VENV)/.installed
 	$(EVALUATE) recipes/configs/resnet_tiny_fashion.yaml --only in_domain other_domain
 	$(EVALUATE) recipes/configs/vit_tiny_fashion.yaml --only in_domain
 
-# What each part of an L3RS brings: two dozen short meta-trainings; interrupted, it goes on where it was.
-ablations: $(VENV)/.installed
-	$(TORCHRUN) -m recipes.ablations recipes/configs/ablations.yaml
-
 # README's table and the pictures, from the rows that recipes/results holds.
 readme: $(VENV)/.installed
 	$(BIN)/python -m recipes.readme
@@ -111,4 +77,4 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python -m recipes.benchmark_meta_training
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -68,11 +68,6 @@ def test_lists_become_tuples():
     assert config.layers[0].shape == (2, 3)
 
 
-def test_config_is_immutable():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        CONFIG.base_step = 1.0
-
-
 NAMED = {"name": "weight", "shape": [2], "role": "norm.weight", "block": ""}
 INVALID = [
     ("layers", ()),
@@ -179,14 +174,6 @@ def test_invalid_values_are_told_in_one_sentence(field, value):
     assert message.isprintable()
 
 
-@pytest.mark.parametrize("field, value", [("directions", "adam"), ("features", "loss"), ("hidden_sizes", 32)])
-def test_a_single_value_in_place_of_a_list(field, value):
-    with pytest.raises(ConfigError) as caught:
-        CONFIG.replace(**{field: value})
-    for words in (f"L3RSConfig.{field} must be a list", "also where it is a single one", f"got {value!r}."):
-        assert words in str(caught.value)
-
-
 def test_whole_numbers_stay_whole():
     """The fingerprints of artefacts are of their settings' text, in which 1 and 1.0 differ."""
     config = CONFIG.replace(max_grad_norm=1, adam_betas=(0, 0.99), absolute_times=(1, 2.5))
@@ -201,13 +188,6 @@ def test_the_summary_is_plain_json_of_its_own():
     assert config.meta_training == {"splits": ["train", "test"], "3": {"nested": [1, None, True]}}
     deep = functools.reduce(lambda inner, _: {"started_from": inner}, range(50), {"a": 1})
     assert L3RSConfig.from_dict(CONFIG.replace(meta_training=deep).to_dict()).meta_training == deep
-
-
-def test_unknown_fields_are_named_in_one_line():
-    with pytest.raises(ConfigError) as caught:
-        L3RSConfig.from_dict({**CONFIG.to_dict(), "a\n\x1b[31m": 1, **{f"field {index}": 1 for index in range(1000)}})
-    message = str(caught.value)
-    assert message.isprintable() and len(message) < 300 and "pip install -U hf_l3rs" in message
 
 
 def test_every_field_has_an_invalid_value():
@@ -262,8 +242,12 @@ def run(**changes):
 
 @pytest.mark.parametrize("field", OTHER)
 def test_no_dead_knobs(field):
-    """Every field that is not provenance changes the steps."""
+    """Every field that is not provenance changes the steps, and with them the text that fingerprints are of."""
     assert not torch.equal(run(**{field: OTHER[field]}), run())
+    changed = CONFIG.replace(
+        **{field: (LayerSpec("b", (2,), "norm.bias", ""),) if field == "layers" else OTHER[field]}
+    )
+    assert changed.settings != CONFIG.settings
 
 
 @pytest.mark.parametrize("field", PROVENANCE)

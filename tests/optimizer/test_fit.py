@@ -7,14 +7,13 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer
 
-from hf_l3rs import L3RS, L3RSArtifact, L3RSTrainer, LayerSpec, describe_layers
+from hf_l3rs import L3RS, L3RSArtifact, LayerSpec, describe_layers
 from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.config import STRUCTURE
 from hf_l3rs.optimizer.fit import Fit, measure_fit
 from hf_l3rs.optimizer.layers import role_layers
-from tests.tiny import RandomImages, assert_same, tiny_resnet, tiny_vit, trained_network, training_arguments
+from tests.tiny import assert_same, tiny_resnet, tiny_vit, trained_network
 
 
 def layer(name, shape=(4, 4), role="linear.weight", block=""):
@@ -78,21 +77,6 @@ def test_a_large_head_does_not_decide():
     assert fit_of([layer("stranger", (9, 9)), head], known).share == 0
     assert fit_of([head], known).share == 1, "alone it is all that is trained"
     assert "100 % of the parameters)" in fit_of([head], known).describe()
-
-
-def test_adapters_are_strangers_whatever_head_is_trained_with_them():
-    """LoRA as PEFT names it: what it adds is of known roles, but no layer that the L3RS was made for."""
-    network = trained_network(tiny_vit())
-    model = tiny_vit().requires_grad_(False)
-    query = next(module for name, module in model.named_modules() if name.endswith((".query", ".q_proj")))
-    query.lora_A = nn.ModuleDict({"default": nn.Linear(16, 2, bias=False)})
-    query.lora_B = nn.ModuleDict({"default": nn.Linear(2, 16, bias=False)})
-    adapted = [(f"base_model.model.{name}", parameter) for name, parameter in model.named_parameters()]
-    classifier = nn.Linear(16, 1000)
-    for extra in ([], [(f"classifier.{name}", parameter) for name, parameter in classifier.named_parameters()]):
-        with pytest.raises(BindingError, match=r"\(0 % of the parameters.*minimum_fit=0 to go on"):
-            L3RS(network=network).bind([*adapted, *extra])
-        assert L3RS([*adapted, *extra]).fit.is_full, "an L3RS of their own fits"
 
 
 def test_shares_are_not_rounded_up():
@@ -165,19 +149,6 @@ def test_a_refusal_changes_nothing(caplog):
     assert not caplog.records, "the error says it all"
 
 
-def test_one_sentence_names_three_examples(caplog):
-    model = nn.Sequential(tiny_vit(), nn.Linear(2, 2), nn.Linear(2, 2))
-    network = trained_network(tiny_vit())
-    named = [(name.removeprefix("0."), parameter) for name, parameter in model.named_parameters()]
-    with caplog.at_level(logging.INFO, logger="hf_l3rs"):
-        L3RS(network=network).bind(named)
-        (record,) = caplog.records
-        assert record.getMessage().startswith("This L3RS fits 24 of 28 layers (99")
-        assert record.getMessage().endswith("; what does not fit is 1.weight, 1.bias, 2.weight and 1 more.")
-        L3RS(network=network, quiet=True).bind(named)
-    assert len(caplog.records) == 1
-
-
 def test_groups_that_make_it_another_model_are_refused_before_anything_moves():
     """Only at the step are all groups known."""
     model, stranger = tiny_vit(), tiny_resnet()
@@ -209,22 +180,6 @@ def test_a_group_that_joins_a_run_is_warned_of(caplog):
     stranger.grad = torch.ones(20)
     optimizer.step(1.0)
     assert [record.getMessage().endswith("what does not fit is stranger.") for record in caplog.records] == [True]
-
-
-def test_the_trainers_refuse_too(tmp_path):
-    model, args = tiny_resnet(), training_arguments(tmp_path)
-    data = RandomImages(8)
-    with pytest.raises(BindingError, match="minimum_fit"):
-        Trainer(model, args, train_dataset=data, optimizers=(L3RS(network=trained_network(tiny_vit())), None))
-    optimizer = L3RS(network=trained_network(tiny_vit()), minimum_fit=0)
-    Trainer(model, args, train_dataset=data, optimizers=(optimizer, None))
-    assert optimizer.fit.share < 0.5
-    with pytest.raises(BindingError, match="minimum_fit"):
-        L3RSTrainer(model, args, train_dataset=data, l3rs=trained_network(tiny_vit())).create_optimizer()
-    trainer = L3RSTrainer(
-        model, args, train_dataset=data, l3rs="l3rs-vit-tiny-fashion", l3rs_kwargs={"minimum_fit": 0}
-    )
-    assert trainer.create_optimizer().fit.share < 0.5
 
 
 def with_lora(*modules):

@@ -48,10 +48,6 @@ def loss_of(output):
     return output["loss"] if isinstance(output, dict) else output[0]
 
 
-def test_no_loss_is_none():
-    assert LossObserver().take(CPU) is None
-
-
 def test_means_are_averaged_and_shares_are_summed():
     observer = LossObserver()
     observer.add(1.0)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, LayerSpec
-from hf_l3rs.errors import ArtifactError
+from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.optimizer.config import FORMAT_VERSION
 from hf_l3rs.optimizer.features import num_features
-from hf_l3rs.optimizer.network import LOG_SCALE_LIMIT
+from hf_l3rs.optimizer.network import LOG_SCALE_LIMIT, MAX_META_PARAMETERS, check_shapes, tensor_shapes
 
 
 LAYERS = (LayerSpec("a.weight", (2, 3), "linear_down.weight", ""), LayerSpec("a.bias", (2,), "linear_down.bias", ""))
@@ -128,31 +128,6 @@ def test_fingerprint_changes_with_every_weight():
     assert len(seen) == 1 + 2 * len(list(network.parameters()))
 
 
-STEP_SETTINGS = {
-    "layers": (LAYERS[0], LayerSpec("b.bias", (2,), "linear_down.bias", "")),
-    "directions": ("sgd", "adam", "muon"),
-    "features": ("loss", "grad_norm"),
-    "embedding_size": 4,
-    "hidden_sizes": (8,),
-    "ema_decays": (0.5, 0.9, 0.98),
-    "relative_times": (0.0, 1.0),
-    "absolute_times": (1.0,),
-    "step_reference": "relative",
-    "width_exponent": 0.5,
-    "size_exponent": 0.5,
-    "base_step": 2e-3,
-    "adam_betas": (0.9, 0.999),
-    "adam_eps": 1e-7,
-}
-
-
-@pytest.mark.parametrize("field", STEP_SETTINGS)
-def test_fingerprint_changes_with_every_setting_of_a_step(field):
-    assert (
-        L3RSNetwork(CONFIG.replace(**{field: STEP_SETTINGS[field]})).fingerprint() != L3RSNetwork(CONFIG).fingerprint()
-    )
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"base_model": "org/other"}, {"model_type": "vit"}, {"meta_training": {"cost": 3}}, {"library_version": "9"}],
@@ -172,3 +147,40 @@ def test_other_meta_weights_decide_otherwise_and_get_gradients():
     torch.testing.assert_close(choice.mixture, decide(twin, features, identity).mixture)
     (gradient,) = torch.autograd.grad(choice.factor.sum(), vector)
     assert gradient.abs().sum() > 0
+
+
+SIZED = L3RSConfig(LAYERS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"hidden_sizes": ()},
+        {"hidden_sizes": (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)},
+        {"embedding_size": 0, "features": ("loss",)},
+        {"directions": ("adam",)},
+    ],
+)
+def test_shapes_are_those_of_the_network(changes):
+    config = SIZED.replace(**changes)
+    parameters = {name: tuple(parameter.shape) for name, parameter in L3RSNetwork(config).named_parameters()}
+    assert tensor_shapes(config) == parameters
+    assert list(tensor_shapes(config)) == list(parameters)
+    check_shapes(config, parameters, "here")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_sizes": (30_000, 30_000)}, {"hidden_sizes": (2**16,) * 32}, {"hidden_sizes": (10_000,) * 2}]
+)
+def test_more_than_anybody_means(changes, monkeypatch):
+    monkeypatch.setattr("torch.randn", None)  # nothing is allocated
+    config = SIZED.replace(**changes)
+    for call in (tensor_shapes, L3RSNetwork, lambda config: check_shapes(config, {}, "here")):
+        with pytest.raises(ConfigError) as error:
+            call(config)
+        message = str(error.value)
+        assert (
+            "hidden_sizes" in message and f"at most {MAX_META_PARAMETERS:,}" in message and "choose smaller" in message
+        )
+        assert len(message) < 300

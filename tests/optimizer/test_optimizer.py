@@ -82,12 +82,6 @@ def test_loss_in_place_of_the_closure(loss):
     assert same(ends[0], ends[1]) and same(ends[0], ends[2])
 
 
-def test_step_needs_no_argument():
-    _, optimizer = make_optimizer()
-    assert optimizer.step() is None
-    assert optimizer.step(closure=None) is None
-
-
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 def test_gradients_are_never_written(dtype):
     """Invariant 1."""
@@ -383,12 +377,6 @@ def test_no_warning_where_all_is_well(caplog):
         set_gradients(model.parameters())
         optimizer.step(loss)
     assert not caplog.records
-
-
-def test_repr():
-    _, optimizer = make_optimizer()
-    text = repr(optimizer)
-    assert text.startswith("L3RS (\nParameter Group 0") and "lr: 1.0" in text and "num_training_steps: 20" in text
 
 
 def test_untrained_for_any_model():

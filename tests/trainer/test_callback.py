@@ -37,14 +37,6 @@ def test_stock_trainer_learns(make, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_binds_when_the_trainer_is_built(tmp_path):
-    model = tiny_resnet()
-    trainer = stock_trainer(model, tmp_path)
-    assert trainer.optimizer.is_bound and trainer.optimizer.follows_model
-    trainer.train()
-    assert raw(trainer).param_groups[0]["num_training_steps"] == trainer.state.max_steps
-
-
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_loss_seen_is_the_trainers(make, accumulation, tmp_path, seen_losses):

@@ -76,30 +76,6 @@ def test_held_at_the_lr_of_each_group(kind, tmp_path):
     assert [group["lr"] for group in raw(trainer).param_groups] == [2.0, 0.5]
 
 
-def test_schedule_of_the_trainer_is_held(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "hf_l3rs")
-    trainer = stock_trainer(tiny_resnet(), tmp_path, callbacks=[L3RSCallback()])
-    trainer.train()
-    assert trainer.recorder.rates == [1.0] * 4
-    (record,) = [record for record in caplog.records if "schedule" in record.message]
-    assert record.levelno == logging.INFO
-    caplog.clear()
-    trainer = stock_trainer(tiny_resnet(), tmp_path, lr_scheduler_type="cosine", warmup_steps=2)
-    trainer.train()
-    assert trainer.recorder.rates == [1.0] * 4
-    (record,) = [record for record in caplog.records if "schedule" in record.message]
-    assert record.levelno == logging.WARNING and "'cosine'" in record.message
-
-
-def test_schedule_of_the_user_is_kept(tmp_path):
-    model = tiny_resnet()
-    optimizer = learned_optimizer(model)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
-    trainer = stock_trainer(model, tmp_path, optimizer, scheduler)
-    trainer.train()
-    assert trainer.recorder.rates == [1.0, 0.5, 0.25, 0.125]
-
-
 @pytest.mark.parametrize("cls", [torch.optim.lr_scheduler.ReduceLROnPlateau, GreedyLR])
 def test_schedule_of_the_user_that_follows_a_metric_is_kept(cls, tmp_path, caplog):
     model = tiny_resnet()

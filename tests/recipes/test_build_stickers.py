@@ -49,13 +49,14 @@ def test_what_is_held_out_shares_no_class_and_no_picture(source, tmp_path):
     build_stickers.main([name, str(target), "--source", str(folder)])
     splits = {split: load_image_dataset(target, split=split) for split in SPLITS}
     labels = {split: set(rows["label"]) for split, rows in splits.items()}
-    pictures = {split: set(zip(rows["label"], rows["picture"])) for split, rows in splits.items()}
+    pictures = {split: set(rows["picture"]) for split, rows in splits.items()}
     for one, other in combinations([*PHASES, "pretrain"], 2):
         for left, right in ((a, b) for a in SPLITS if a.startswith(one) for b in SPLITS if b.startswith(other)):
-            assert labels[left].isdisjoint(labels[right])
+            assert labels[left].isdisjoint(labels[right]) and pictures[left].isdisjoint(pictures[right])
     for phase in PHASES:
         assert labels[f"{phase}_batches"] == labels[f"{phase}_eval"]
-        assert pictures[f"{phase}_batches"].isdisjoint(pictures[f"{phase}_eval"])
+        images = [{image.tobytes() for image in splits[f"{phase}_{part}"]["image"]} for part in ("batches", "eval")]
+        assert images[0].isdisjoint(images[1])
         assert len(labels[f"{phase}_eval"]) == len(build_stickers.DOMAINS[name].phases[phase])
     assert labels["pretrain"] == labels["pretrain_test"] and len(labels["pretrain"]) == 8
     assert {(image.mode, image.size) for image in splits["test_eval"]["image"]} == {("RGB", (64, 64))}
@@ -74,5 +75,5 @@ def test_no_two_images_of_a_picture_are_equal():
 def test_pictures_that_are_not_there_are_said(tmp_path):
     with pytest.raises(DataError, match="cannot be had"):
         build_stickers.main(["emoji", str(tmp_path / "out"), "--source", str(tmp_path)])
-    with pytest.raises(DataError, match="'food/fruit' has 0 pictures"):
+    with pytest.raises(DataError, match="food/fruit"):
         build_stickers.main(["stamps", str(tmp_path / "out"), "--source", str(tmp_path)])

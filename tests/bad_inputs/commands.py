@@ -56,7 +56,7 @@ MEASURING = [
     Row("push: results of other meta-weights", command("push", "<own>/l3rs", "me/name", "--results",
         "<own>/other.json", prepare=lambda place: (damaged(lambda folder: None)(place), text("other.json",
         '{"format_version": 1, "fingerprint": "0123456789abcdef", "results": []}')(place))),
-        "measured with other meta-weights .0123456789abcdef"),
+        "measured with meta-weights 0123456789abcdef"),
 ]  # fmt: skip
 
 LOOKING_AND_SHARING = [
@@ -87,7 +87,7 @@ LOOKING_AND_SHARING = [
     Row("push: a card that is not UTF-8", command("push", "<own>/l3rs", "me/name", prepare=damaged(
         lambda folder: (folder / "README.md").write_bytes(b"\xff"))), "README.md is not text in UTF-8"),
     Row("push: results of something else", command("push", "<own>/l3rs", "me/name", prepare=damaged(
-        lambda folder: (folder / "results.json").write_bytes(b"[" * 100_000))), "results.json cannot be read as JSON"),
+        lambda folder: (folder / "results.json").write_bytes(b"[" * 100_000))), "results.json .*not JSON"),
 ]  # fmt: skip
 
 ROWS = [*MAKING, *MEASURING, *LOOKING_AND_SHARING]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hf_l3rs.errors import ArtifactError, ConfigError, DataError
 from hf_l3rs.tasks.task_arguments import ROLES, DatasetArguments, TaskArguments
@@ -84,8 +84,8 @@ class SeenData:
 
 def describe_data(task_args: TaskArguments, seed: int) -> list[dict[str, Any]]:
     """
-    Returns the record of what meta-training sees, for the artefact: one entry a data set, the fields of [`SeenData`]
-    as plain values. Validation images count as seen, as they choose the weights that are kept.
+    Returns the fields of [`SeenData`] for each data set of a meta-training, for its artefact. Validation images count
+    as seen: they choose the weights that are kept.
 
     Args:
         task_args ([`TaskArguments`]): Of the run.
@@ -206,43 +206,32 @@ def _are_different_parts(one: SeenData, role: str, other: SeenData, other_role: 
     return divisions[0] == divisions[1] and role != other_role and one.is_part(role) and other.is_part(other_role)
 
 
-class _Slice(NamedTuple):
-    """Rows from `start` to `stop`, counted in `unit`; `None` is an end of the split."""
-
-    name: str
-    start: int | None = None
-    stop: int | None = None
-    unit: str = ""
-
-
 def splits_overlap(one: str, other: str) -> bool:
     """
     Returns whether two splits may have images in common, as far as their names tell: slices of one split overlap
     unless one ends where the other starts, or before, in the same unit and counted from the same end.
 
     Args:
-        one (`str`): As `datasets` writes it, such as `"train"`, `"train[:80%]"` or `"train[100:]+test"`.
-        other (`str`): The same.
+        one, other (`str`): As `datasets` writes them, such as `"train"`, `"train[:80%]"` or `"train[100:]+test"`.
     """
-    slices = ([_parse(part.strip()) for part in split.split("+")] for split in (one, other))
-    return any(_overlap(first, second) for first, second in product(*slices))
+    return any(_overlap(*parts) for parts in product(one.split("+"), other.split("+")))
 
 
-def _parse(text: str) -> _Slice:
-    match = _SLICE.fullmatch(text)
+def _overlap(one: str, other: str) -> bool:
+    (name, unit, start, stop), (other_name, other_unit, other_start, other_stop) = _slice(one), _slice(other)
+    if name != other_name:
+        return "all" in (name, other_name)
+    return unit != other_unit or not (_precedes(stop, other_start) or _precedes(other_stop, start))
+
+
+def _slice(text: str) -> tuple[str, str, int | None, int | None]:
+    """A split's name, the unit that its rows are counted in, and where they start and stop; `None` is an end."""
+    match = _SLICE.fullmatch(text.strip())
     if match is None:  # a whole split, or one that datasets will refuse
-        return _Slice(text.partition("[")[0].partition("(")[0])
+        return re.split(r"[\[(]", text.strip())[0], "", None, None
     start, stop = (int(match[side].rstrip("%")) if match[side] else None for side in ("start", "stop"))
-    return _Slice(match["name"], start, stop, f"{'%' * ('%' in text)}{match['rounding']}")
+    return match["name"], f"{'%' * ('%' in text)}{match['rounding'] or ''}", start, stop
 
 
-def _overlap(one: _Slice, other: _Slice) -> bool:
-    if one.name != other.name:
-        return "all" in (one.name, other.name)
-    return one.unit != other.unit or not (_ends_before(one, other) or _ends_before(other, one))
-
-
-def _ends_before(one: _Slice, other: _Slice) -> bool:
-    if one.stop is None or other.start is None:
-        return False
-    return (one.stop < 0) == (other.start < 0) and one.stop <= other.start
+def _precedes(stop: int | None, start: int | None) -> bool:
+    return stop is not None and start is not None and (stop < 0) == (start < 0) and stop <= start

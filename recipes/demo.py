@@ -229,10 +229,10 @@ def report(rows: list[Row], args: DemoArguments) -> str:
     """Writes table, curves and raw rows, and prints the table."""
     output_dir = Path(args.output_dir)
     summaries = summarise(rows, ADAMS)
-    table = to_markdown(summaries)
+    table, target = to_markdown(summaries), f"{100 * args.target_accuracy:.0f} %"
     for name in (*ADAMS, "L3RS"):
         steps = steps_to_reach(summaries, name, accuracy=args.target_accuracy)
-        table += f"\n{name}: {steps or 'not'} steps to {100 * args.target_accuracy:.0f} % accuracy"
+        table += f"\n{name}: {target} accuracy {f'after {steps} steps' if steps else 'is not reached in these runs'}"
     write_rows(rows, output_dir / "rows.csv")
     plot_learning_curves(
         rows, output_dir / "curves.png", f"{args.model}: fine-tuning on {args.num_tasks} unseen tasks"

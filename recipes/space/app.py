@@ -19,7 +19,6 @@ import torch
 
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED
-from hf_l3rs.hub.artifact import released_names
 from hf_l3rs.markdown import markdown_text
 from recipes.space import texts
 from recipes.space.embedded import (
@@ -30,6 +29,7 @@ from recipes.space.embedded import (
     horizon_of,
     load_network,
     model_of,
+    offered,
 )
 from recipes.space.live_race import DEFAULT_RIVALS, RATES, RIVALS, SEARCHED, Standing, run_race
 from recipes.space.look import layers_of, look, shares_of, sizes_of
@@ -67,7 +67,8 @@ class App:
             self._connect()
 
     def _add_choices(self) -> None:
-        names = released_names()
+        names = offered()
+        model = model_of(load_network(names[0]).config, otherwise="")
         with gr.Row():
             self.l3rs = gr.Dropdown(
                 names,
@@ -77,7 +78,7 @@ class App:
                 allow_custom_value=True,
                 elem_id="l3rs",
             )
-            self.model = gr.Radio(list(MODELS), value=next(iter(MODELS)), label="Model to fine-tune", elem_id="model")
+            self.model = gr.Radio(list(MODELS), value=model, label="Model to fine-tune", elem_id="model")
         with gr.Row():
             self.horizon = gr.Slider(
                 HORIZONS.low,

@@ -8,47 +8,21 @@ Puts all that the app needs into one folder, a Hub Space that runs without this 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
-from hf_l3rs.errors import L3RSError, StorageError
-from hf_l3rs.files import write_files
+from hf_l3rs.cli.shell import run_script
+from hf_l3rs.errors import StorageError
 from hf_l3rs.settings import OptionParser
 
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# What keeps its place: folders whole, and files.
-FOLDERS = (
-    "hf_l3rs",
-    "model_cards",
-    "recipes/base_models/resnet-tiny-fashion",
-    "recipes/base_models/vit-tiny-fashion",
-    "recipes/data/fashion_mnist",
-    "recipes/evidence",
-    "recipes/space",
-)
-FILES = (
-    "LICENSE",
-    "recipes/demo.py",
-    "recipes/results/l3rs-resnet-tiny-fashion/search.csv",
-    "recipes/results/l3rs-vit-tiny-fashion/search.csv",
-)
+# What keeps its place.
+PARTS = ("LICENSE", "hf_l3rs", "recipes/data/fashion_mnist", "recipes/demo.py", "recipes/evidence", "recipes/space")
+PARTS += tuple(f"recipes/base_models/{model}-tiny-fashion" for model in ("resnet", "vit"))
+PARTS += tuple(f"recipes/results/l3rs-{model}-tiny-fashion/search.csv" for model in ("resnet", "vit"))
 # What the Hub looks for at the root of a Space.
 AT_ROOT = ("README.md", "app.py", "requirements.txt")
-
-
-def contents() -> Iterator[tuple[str, Path]]:
-    """Yields every file of the Space: its name there, and where it is."""
-    for folder in FOLDERS:
-        for file in sorted((ROOT / folder).rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                yield file.relative_to(ROOT).as_posix(), file
-    for name in FILES:
-        yield name, ROOT / name
-    for name in AT_ROOT:
-        yield name, ROOT / "recipes/space" / name
 
 
 def bundle(folder: Path) -> None:
@@ -63,12 +37,18 @@ def bundle(folder: Path) -> None:
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise StorageError(f"{folder} is not empty; remove it, or name another folder.")
-    by_folder: dict[Path, dict[str, bytes]] = {}
-    for name, file in contents():
-        target = folder / name
-        by_folder.setdefault(target.parent, {})[target.name] = file.read_bytes()
-    for parent, files in by_folder.items():
-        write_files(parent, files)
+    try:
+        for part in PARTS:
+            source, target = ROOT / part, folder / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(source, target)
+        for name in AT_ROOT:
+            shutil.copyfile(ROOT / "recipes/space" / name, folder / name)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); name another folder.") from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -79,7 +59,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -11,7 +11,8 @@ from torch import nn
 from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSNetwork
 from hf_l3rs.errors import BindingError, ConfigError
 from hf_l3rs.evaluation.benchmark import draw_task
-from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
+from hf_l3rs.hub.artifact import released_names
+from hf_l3rs.optimizer.fit import MINIMUM_FIT, Fit, measure_fit
 from hf_l3rs.optimizer.layers import describe_layers, named_trainable_parameters
 from hf_l3rs.tasks.distribution import Task, TaskDistribution
 from hf_l3rs.validation import Range
@@ -91,8 +92,23 @@ def load_network(l3rs: str) -> L3RSNetwork:
 
 
 def model_of(config: L3RSConfig, otherwise: str) -> str:
-    """Returns the embedded model that an L3RS was made for, or `otherwise` if it was made for none of them."""
-    return next((name for name, kind in MODELS.items() if kind == config.model_type), otherwise)
+    """Returns the embedded model that an L3RS is made for; `otherwise` if that is none of them, or it is for all."""
+    fitting = [name for name in MODELS if _fit(config, load_stage(name).model).share >= MINIMUM_FIT]
+    return otherwise if otherwise in fitting or not fitting else fitting[0]
+
+
+@cache
+def offered() -> list[str]:
+    """Returns the released L3RSs that fit an embedded model, those that were made for one of them first."""
+    fits = {}
+    for name in released_names():
+        config = load_network(name).config
+        fits[name] = sum(_fit(config, load_stage(model).model).share >= MINIMUM_FIT for model in MODELS)
+    return sorted((name for name, count in fits.items() if count), key=lambda name: fits[name])
+
+
+def _fit(config: L3RSConfig, model: nn.Module) -> Fit:
+    return measure_fit(describe_layers(named_trainable_parameters(model)), config)
 
 
 def horizon_of(config: L3RSConfig) -> int:
@@ -108,7 +124,7 @@ def check_fit(config: L3RSConfig, model: nn.Module) -> None:
     Raises:
         BindingError: If it knows less than half of the model's parameters.
     """
-    fit = measure_fit(describe_layers(named_trainable_parameters(model)), config)
+    fit = _fit(config, model)
     if fit.share < MINIMUM_FIT:
         raise BindingError(
             f"This L3RS {fit.describe()}, and so is not made for this model; choose the model that it was made for, "

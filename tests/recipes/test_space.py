@@ -1,6 +1,5 @@
 """The app without a browser: what it shows, and that what is not possible is said in a sentence."""
 
-import math
 import re
 from pathlib import Path
 
@@ -9,13 +8,11 @@ import yaml
 
 from hf_l3rs import L3RSConfig
 from hf_l3rs.errors import ArtifactError, BindingError, ConfigError, L3RSError, StorageError
-from hf_l3rs.evaluation.benchmark import DIVERGED
 from hf_l3rs.hub.artifact import released_names
-from hf_l3rs.tasks.inner_loop import Evaluation
 from recipes.evidence.behaviour import describe_behaviour
 from recipes.space import bundle as bundling
-from recipes.space.embedded import HORIZONS, horizon_of, load_network, load_stage, model_of
-from recipes.space.live_race import RATES, RIVALS, _table, _verdict, run_race
+from recipes.space.embedded import HORIZONS, check_fit, horizon_of, load_network, load_stage, model_of, offered
+from recipes.space.live_race import RATES, RIVALS, run_race
 from recipes.space.look import layers_of, look, shares_of, sizes_of
 
 
@@ -53,23 +50,6 @@ def test_a_race_grows_and_is_paired():
 
 
 @pytest.mark.parametrize(
-    "own, other, said",
-    [
-        (Evaluation(0.2, 0.9), Evaluation(0.4, 0.8), "L3RS is ahead of its best rival here, b: 0.50 times"),
-        (Evaluation(0.4, 0.9), Evaluation(0.4, 0.8), "level with"),
-        (Evaluation(0.6, 0.9), Evaluation(0.4, 0.8), "behind its best rival here, b: 1.50 times"),
-        (DIVERGED, Evaluation(0.4, 0.8), "L3RS diverged; b ends at 0.400"),
-        (Evaluation(0.2, 0.9), DIVERGED, "all others diverged"),
-        (Evaluation(0.2, 0.9), None, "choose a rival"),
-    ],
-)
-def test_the_end_of_a_race_in_words(own, other, said):
-    latest = {"L3RS": own} if other is None else {"L3RS": own, "b": other}
-    assert said in _verdict(20, latest)
-    assert ("diverged" in _table(20, latest)) == any(math.isinf(each.loss) for each in latest.values())
-
-
-@pytest.mark.parametrize(
     "l3rs, kind, said",
     [
         ("nobody/nothing", ArtifactError, "nobody/nothing"),
@@ -96,8 +76,12 @@ def test_choices_out_of_range():
 
 
 def test_what_an_l3rs_is_made_for():
-    assert {RESNET, VIT, ANY} <= set(released_names())
-    assert [model_of(load_network(name).config, "none") for name in (RESNET, VIT, ANY)] == ["ResNet", "ViT", "none"]
+    assert {RESNET, VIT, ANY} <= set(offered()) <= set(released_names()) and offered()[0] == RESNET
+    assert [model_of(load_network(name).config, "none") for name in (RESNET, VIT, ANY)] == ["ResNet", "ViT", "ResNet"]
+    assert model_of(load_network(ANY).config, "ViT") == "ViT"
+    for name in offered():  # nothing is offered that the page could not show
+        config = load_network(name).config
+        check_fit(config, load_stage(model_of(config, "none")).model)
     assert horizon_of(load_network(RESNET).config) == 30
     layers = load_network(RESNET).config.layers
     assert horizon_of(L3RSConfig(layers=layers, num_training_steps=10**5)) == HORIZONS.high
@@ -116,6 +100,8 @@ def test_the_page_answers_every_choice():
     from recipes.space.app import App
 
     app = App()
+    opened = app.show(app.l3rs.value, app.model.value, 5, 1, None)
+    assert not opened[app.message].visible and opened[app.picture] is not None
     shown = app.show(RESNET, "ResNet", 5, 1, None)
     first = layers_of(shown[app.decisions])[0]
     assert shown[app.layer].value == first and len(shown[app.sizes]) == 5 and not shown[app.message].visible

@@ -15,7 +15,7 @@ from hf_l3rs.markdown import duration
 
 
 if TYPE_CHECKING:
-    from hf_l3rs.cli.survey import DataSurvey, ModelSurvey
+    from hf_l3rs.cli.survey import DataSurvey
     from hf_l3rs.meta.forecast import StepCosts
     from hf_l3rs.tasks.task_arguments import TaskArguments
 
@@ -67,42 +67,31 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
-    model_name = _asked(arguments.model, "--model", "Pretrained model (Hub id or folder): ")
-    data_name = _asked(arguments.data, "--data", "Images (Hub id, folder or parquet file): ")
+    arguments.model = _asked(arguments.model, "--model", "Pretrained model (Hub id or folder): ")
+    arguments.data = _asked(arguments.data, "--data", "Images (Hub id, folder or parquet file): ")
     files = _files(arguments)
     _check_minutes(arguments)
-    from hf_l3rs.cli.survey import survey_data, survey_model
+    from hf_l3rs.cli.survey import describe_model, survey_data
+    from hf_l3rs.files import write_files
 
-    model = survey_model(model_name)
-    data = survey_data(
-        data_name, model_name, name=arguments.name, split=arguments.split, test_split=arguments.test_split
-    )
+    rows: dict[str, Any] = {"model": describe_model(arguments.model)}
+    splits = {"name": arguments.name, "split": arguments.split, "test_split": arguments.test_split}
+    data = survey_data(arguments.data, arguments.model, **splits)
+    rows["data"] = data.description
     task_args = _task_args(arguments, data)
-    settings = _settings(task_args, files, model, data)
-    rows: dict[str, Any] = {"model": model.describe(), "data": data.describe()}
+    settings = _settings(arguments, task_args, files, data) | rows
     plan, costs = Plan(), None
     if not arguments.no_estimate:
         costs = _measure(_rendered("meta_train.yaml", settings))
         plan = choose_plan(costs, task_args, arguments.minutes)
-        settings |= plan._asdict() | {"forecast": describe_plan(costs, task_args, plan)}
+        settings |= plan._asdict() | {"forecast": _describe_plan(costs, task_args, plan)}
         rows["meta-training"] = settings["forecast"]
-    contents = {files[0].name: _rendered("meta_train.yaml", settings)}
-    if data.unseen is not None:
-        text = _rendered("evaluate.yaml", settings)
-        if costs is not None:
-            rows["evaluation"] = duration(evaluation_seconds(costs, text))
-            text = _rendered("evaluate.yaml", {**settings, "evaluation_forecast": rows["evaluation"]})
-        contents[files[1].name] = text
-    return _write(files, contents, settings, rows, plan)
-
-
-def _write(
-    files: list[Path], contents: dict[str, bytes], settings: dict[str, Any], rows: dict[str, Any], plan: Plan
-) -> Answer:
-    from hf_l3rs.files import write_files
-
-    write_files(files[0].parent, contents)
-    written = [str(file) for file in files[: len(contents)]]
+    if costs is not None and data.unseen is not None:
+        rows["evaluation"] = duration(evaluation_seconds(costs, _rendered("evaluate.yaml", settings)))
+        settings["evaluation_forecast"] = rows["evaluation"]
+    templates = ("meta_train.yaml", "evaluate.yaml")[: 1 if data.unseen is None else 2]
+    write_files(files[0].parent, {file.name: _rendered(each, settings) for file, each in zip(files, templates)})
+    written = [str(file) for file in files[: len(templates)]]
     steps = [f"hf-l3rs meta-train {written[0]}", *(f"hf-l3rs evaluate {file}" for file in written[1:])]
     steps.append(f"hf-l3rs push {settings['output_dir']} user/name")
     text = table({**rows, "written": ", ".join(written), "next": "; ".join(steps)})
@@ -154,7 +143,9 @@ def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments
     )
 
 
-def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, data: DataSurvey) -> dict[str, Any]:
+def _settings(
+    arguments: argparse.Namespace, task_args: TaskArguments, files: list[Path], data: DataSurvey
+) -> dict[str, Any]:
     """What the templates say, with the usual plan."""
     low, high = task_args.min_steps, task_args.longest_horizon
     return {
@@ -162,9 +153,7 @@ def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, d
         **Plan()._asdict(),
         "training_file": files[0],
         "evaluation_file": files[1],
-        "model": model.name,
-        "model_is": model.describe(),
-        "data_is": data.describe(),
+        "base_model": arguments.model,
         "training": data.training,
         "unseen": data.unseen,
         "start": START,
@@ -172,7 +161,7 @@ def _settings(task_args: TaskArguments, files: list[Path], model: ModelSurvey, d
         "horizons": sorted({low, high}),
         "evaluate_every": max(1, low // 2),
         "output_dir": f"outputs/{files[0].stem}",
-        "title": f"{Path(model.name).name}, fine-tuned",
+        "title": f"{Path(arguments.model).name}, fine-tuned",
         "forecast": None,
         "evaluation_forecast": None,
     }
@@ -215,7 +204,7 @@ def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | Non
     )
 
 
-def describe_plan(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> str:
+def _describe_plan(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> str:
     """Returns what a meta-training takes, in words."""
     num_bytes = costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes
     return (

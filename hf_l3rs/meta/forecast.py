@@ -43,23 +43,14 @@ class StepCosts(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """
-    What a run will take.
-
-    Args:
-        generation_seconds (`float`): Of a generation.
-        validation_seconds (`float`): Of a validation; the first one is of the untrained L3RS.
-        validation_interval (`int`): Generations between validations, as the settings have it; 0 for none.
-        num_bytes (`int`): Of the graph of the longest run, beside model and images; 0 where it was not measured.
-    """
+    """What a run will take: seconds of a generation and of a validation, and how often the settings validate."""
 
     generation_seconds: float
     validation_seconds: float
     validation_interval: int
-    num_bytes: int = 0
 
     def seconds(self, num_generations: int) -> float:
-        """Returns the time of a run of so many generations."""
+        """Returns the time of a run of so many generations, with a validation of the untrained L3RS before."""
         training = num_generations * self.generation_seconds
         if not self.validation_interval:
             return training
@@ -70,21 +61,14 @@ class Forecast(NamedTuple):
 def measure_steps(
     tasks: TaskDistribution, network: L3RSNetwork, gradient: GradientConfig, accelerator: Accelerator
 ) -> StepCosts:
-    """
-    Measures inner steps on a task. The model's state is overwritten.
-
-    Args:
-        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where the task is drawn from.
-        network ([`L3RSNetwork`]): The L3RS.
-        gradient ([`GradientConfig`]): How runs are differentiated.
-        accelerator (`Accelerator`): Names the device.
-    """
+    """Measures inner steps of a run that is differentiated as settings say. The model's state is overwritten."""
     short, long = (tasks.with_horizon(Horizon(steps, steps)).draw(0, 0, 0) for steps in (_SHORT, _LONG))
     device = accelerator.device
     short.model.to(device)
     estimator = MetaGradient(gradient, 0, tasks, network, accelerator)
     vector = network.to_vector().detach()
     estimator.of_task(vector, short)  # the first time, much is set up that never is again
+    rollout(short.model, network, short, device=device)
     with _counted() as small:
         first = _seconds(lambda: estimator.of_task(vector, short), device)
     with _counted() as large:
@@ -102,22 +86,13 @@ def measure_steps(
 
 
 def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validation_interval: int) -> Forecast:
-    """
-    Returns what a meta-training by gradient will take in one process: times are shared out among several.
-
-    Args:
-        costs ([`StepCosts`]): As measured.
-        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks.
-        num_tasks (`int`): Of a generation.
-        validation_interval (`int`): Generations between validations; 0 for none.
-    """
+    """Returns what a meta-training by gradient will take in one process, by its settings; several share the time."""
     steps = mean_steps(task_args)
     validation = task_args.num_validation_tasks * (steps * costs.plain + costs.evaluation)
     return Forecast(
         generation_seconds=num_tasks * (steps * costs.differentiated + costs.evaluation),
         validation_seconds=validation,
         validation_interval=validation_interval,
-        num_bytes=costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes,
     )
 
 

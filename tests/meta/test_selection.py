@@ -82,7 +82,6 @@ def test_times_add_up():
     task_args = TaskArguments(datasets=["images"], min_steps=10, num_validation_tasks=4)
     expected = forecast(costs, task_args, num_tasks=2, validation_interval=10)
     assert expected.generation_seconds == 2 * (10 * 3 + 2) and expected.validation_seconds == 4 * (10 + 2)
-    assert expected.num_bytes == 100 + 9 * 10
     # the untrained L3RS, and five of a short run, or one every ten generations
     assert [expected.seconds(count) for count in (5, 100)] == [6 * 48 + 5 * 64, 11 * 48 + 100 * 64]
     assert Forecast(64.0, 48.0, 0).seconds(5) == 5 * 64

@@ -19,13 +19,18 @@ def add_to(commands: Any) -> None:
         "FOLDER is the L3RS, or the output folder of its meta-training or evaluation, with all results that are in "
         "it or, one level down, in folders beside the L3RS; they are put beside the L3RS first.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="an L3RS, or a folder that meta-train or evaluate wrote")
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="an L3RS, or a folder that meta-train or evaluate wrote",
+    )
     parser.add_argument("repo_id", metavar="REPO_ID", help="Hub id such as user/name; made if absent")
     parser.add_argument(
         "--results", nargs="+", default=[], metavar="PATH", help="further results: files, or folders of evaluations"
     )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="branch to push to; made if absent")
+    parser.add_argument("--license", help="licence in the card, such as apache-2.0; none by default")
     parser.add_argument("--message", default="Upload L3RS", help="commit message (default: %(default)s)")
     add_json_option(parser)
     parser.set_defaults(run=_run)
@@ -41,5 +46,6 @@ def _run(arguments: argparse.Namespace) -> Answer:
         private=arguments.private or None,
         revision=arguments.revision,
         commit_message=arguments.message,
+        license=arguments.license,
     )
     return Answer(one_line(url), {"url": url, "folder": str(folder), "repo_id": arguments.repo_id})

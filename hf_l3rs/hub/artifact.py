@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from hf_l3rs.errors import ArtifactError, ConfigError, StorageError
 from hf_l3rs.files import PathLike, write_files
 from hf_l3rs.hub.card import generate_model_card, read_card
-from hf_l3rs.hub.connection import check_request, hub_errors, is_name, refuse_missing_path
+from hf_l3rs.hub.connection import check_request, hub_errors, is_repo_id, refuse_missing_path
 from hf_l3rs.hub.results import read_results_of
 from hf_l3rs.markdown import one_line
 from hf_l3rs.optimizer.config import L3RSConfig
@@ -103,7 +103,7 @@ class L3RSArtifact:
         # Only a string can be a name or a Hub id: a `Path` that does not exist is a typo, not a request.
         if os.path.exists(source) or not isinstance(source, str):
             return cls(load_network(source))
-        if is_name(source):
+        if is_repo_id(source) and "/" not in source:
             return cls(load_network(_released(source, revision), source))
         refuse_missing_path(source)
         options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}

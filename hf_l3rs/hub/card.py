@@ -189,18 +189,24 @@ def trained_part(meta_training: Mapping[str, Any]) -> str | None:
     }[kind]
 
 
-def base_of(config: L3RSConfig) -> str:
+def base_of(config: L3RSConfig, *, markdown: bool = False) -> str:
     """
     Returns what an L3RS was made for: a Hub id if the weights are those of the Hub, else the name of a folder without
-    the way to it, with the Hub's model of the same layers where one is known.
+    the way to it, with the Hub's model of the same layers where one is known. As Markdown, ids are links.
     """
+    name, code, link = config.base_model, (markdown_code if markdown else str), (_link if markdown else str)
     if knows_roles(config):
         return "any image classifier"
-    name = config.base_model
     if name is None:
-        return f"a {config.model_type} model" if config.model_type else "its base model"
+        return f"a {markdown_text(config.model_type)} model" if config.model_type else "its base model"
+    if _is_on_hub(config):
+        return link(name)
     same = SAME_LAYERS.get(name)
-    return name if _is_on_hub(config) else last_part(name) + (f" (same layers as {same})" if same else "")
+    return code(last_part(name)) + (f" (same layers as {link(same)})" if same else "")
+
+
+def _link(repo_id: str) -> str:
+    return f"[{repo_id}](https://huggingface.co/{repo_id})"
 
 
 def _default_name(config: L3RSConfig) -> str:
@@ -267,9 +273,8 @@ def _is_generated(evaluation: EvalResult) -> bool:
 
 
 def _config_values(config: L3RSConfig) -> dict[str, Any]:
-    base = markdown_text(base_of(config)) if knows_roles(config) or not config.base_model else _linked_base(config)
     return {
-        "base_model": base,
+        "base_model": base_of(config, markdown=True),
         "part": trained_part(config.meta_training),
         "trainable": config.meta_training.get("trainable"),
         "knows_roles": knows_roles(config),
@@ -282,15 +287,6 @@ def _config_values(config: L3RSConfig) -> dict[str, Any]:
         "batch_norm_momentum": config.batch_norm_momentum,
         "base_step": f"{config.base_step:g}",
     }
-
-
-def _linked_base(config: L3RSConfig) -> str:
-    """The base model with a link if it is on the Hub, else its name, which may be any text."""
-    if _is_on_hub(config):
-        return f"[{config.base_model}](https://huggingface.co/{config.base_model})"
-    same = SAME_LAYERS.get(config.base_model or "")
-    link = f", a model with the same layers as [{same}](https://huggingface.co/{same})" if same else ""
-    return f"{markdown_code(last_part(config.base_model or ''))}{link}"
 
 
 def _describe_cost(meta_training: Mapping[str, Any]) -> str | None:

@@ -84,12 +84,9 @@ def _explain(
         error = error.__cause__  # force_download hides what went wrong
     place = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     if isinstance(error, HFValidationError):
-        is_folder = os.path.isdir(repo_id)
-        return f"{repo_id!r} is {'a' if is_folder else 'neither a local'} folder" + (
-            ', but a Hub id of the form "user/name" is needed here; pass one.'
-            if is_folder
-            else ' nor a Hub id of the form "user/name"; check it for a typo.'
-        )
+        if os.path.isdir(repo_id):
+            return f'{repo_id!r} is a folder, but a Hub id of the form "user/name" is needed here; pass one.'
+        return f'{repo_id!r} is neither a local folder nor a Hub id of the form "user/name"; check it for a typo.'
     if isinstance(error, GatedRepoError):
         return f"{repo_id!r} is gated: accept its terms at {constants.ENDPOINT}/{repo_id} and run `hf auth login`."
     if isinstance(error, RepositoryNotFoundError):
@@ -127,11 +124,6 @@ def _is_unanswered(error: Exception) -> bool:
     # huggingface_hub 1 asks once more with the HTTP client that it closed after a refused connection
     is_closed = isinstance(error, RuntimeError) and "client has been closed" in str(error)
     return is_closed or (isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError))
-
-
-def is_name(name: str) -> bool:
-    """Returns whether a name is a bare one, with neither a slash nor anything else of a path."""
-    return re.fullmatch(r"\w[\w.-]*", name) is not None
 
 
 def is_repo_id(name: str) -> bool:

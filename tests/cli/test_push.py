@@ -16,11 +16,12 @@ def saved(tmp_path):
 
 
 def test_a_commit_with_its_message_and_info_of_it(run, hub, saved):
-    status, out, err = run("push", saved, "me/name", "--private", "--message", "By hand")
+    status, out, err = run("push", saved, "me/name", "--private", "--message", "By hand", "--license", "mit")
     repository = hub.repositories["me/name"]
     commit = repository.branches["main"]
     assert (status, out, err) == (0, f"{hub.url}/me/name/commit/{commit}\n", "")
     assert repository.is_private and repository.messages == ["By hand"]
+    assert b"license: mit" in repository.trees[commit]["README.md"]
     status, out, _ = run("info", "me/name")
     assert status == 0 and commit in out
 

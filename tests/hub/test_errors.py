@@ -13,12 +13,6 @@ from hf_l3rs.hub.publish import push
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_network
 
 
-def test_local_typo():
-    with pytest.raises(ArtifactError) as error:
-        L3RS.from_pretrained("./outputs/l3rs/typo")
-    assert_one_sentence(error, "neither a local folder nor a Hub id", "check it for a typo")
-
-
 def test_no_such_repository(hub):
     with pytest.raises(ArtifactError) as error:
         L3RS.from_pretrained("nobody/typo")
@@ -59,13 +53,6 @@ def test_repository_without_a_file(hub, saved, name):
     with pytest.raises(ArtifactError) as error:
         L3RS.from_pretrained(REPO_ID)
     assert_one_sentence(error, REPO_ID, f"has no {name}", "pass the id of a learned optimizer")
-
-
-def test_repository_of_a_transformers_model(hub):
-    hub.create(REPO_ID).commit("main", {CONFIG_NAME: b'{"model_type": "vit"}', WEIGHTS_NAME: b""}, "A model")
-    with pytest.raises(ArtifactError) as error:
-        L3RS.from_pretrained(REPO_ID)
-    assert_one_sentence(error, REPO_ID, "a transformers model, not an L3RS")
 
 
 def test_offline_and_not_cached(hub, monkeypatch):
@@ -133,12 +120,6 @@ def test_cache_that_cannot_be_written(hub, cache_dir):
     with pytest.raises(ArtifactError) as error:
         L3RS.from_pretrained(REPO_ID, cache_dir=cache_dir)
     assert_one_sentence(error, REPO_ID, "choose another cache_dir")
-
-
-def test_commit_without_a_message(hub, saved):
-    with pytest.raises(ArtifactError) as error:
-        push(saved, REPO_ID, commit_message="")
-    assert_one_sentence(error, REPO_ID, "commit_message", "correct what was passed")
 
 
 def test_a_client_that_huggingface_hub_closed_counts_as_no_answer():

@@ -184,9 +184,7 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
     groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
     are_groups = isinstance(groups, list) and groups and all(isinstance(group, Mapping) for group in groups)
     if groups is None or not are_groups or not isinstance(state_dict.get("state"), Mapping):
-        raise BindingError(
-            "A state of L3RS has state and param_groups, but this has not; pass what optimizer.state_dict() gave."
-        )
+        raise _unusable("A state of L3RS has state and param_groups, but this has not")
     other = {group.get("fingerprint") for group in groups} - {fingerprint}
     if other:
         raise BindingError(
@@ -196,26 +194,18 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
     for group in groups:
         missing = sorted({"params", "lr", "step", "num_training_steps"} - set(group))
         if missing:
-            raise BindingError(
-                f"A parameter group of the state lacks {', '.join(missing)}; pass what optimizer.state_dict() gave."
+            raise _unusable(f"A parameter group of the state lacks {', '.join(missing)}")
+        params, names, step = group["params"], group.get("param_names"), group["step"]
+        if not isinstance(params, list) or not (
+            names is None or isinstance(names, list) and len(names) == len(params)
+        ):
+            raise _unusable(
+                f"A group of the state has params {short(params)} for layers {short(names)}, not one for each"
             )
-        _check_layers(group["params"], group.get("param_names"))
         check_lr(group["lr"])
         check_num_training_steps(group["num_training_steps"])
-        step = group["step"]
         if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-            raise BindingError(
-                f"The state's step must be a whole number of at least 0, got {step!r}; load an earlier one."
-            )
-
-
-def _check_layers(params: Any, names: Any) -> None:
-    are_names = names is None or (isinstance(names, list) and isinstance(params, list) and len(names) == len(params))
-    if not isinstance(params, list) or not are_names:
-        raise BindingError(
-            f"A parameter group of the state has params {short(params)} for layers {short(names)}, but must have one "
-            "for each; pass what optimizer.state_dict() gave."
-        )
+            raise _unusable(f"The state's step must be a whole number of at least 0, got {step!r}")
 
 
 def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RSConfig, float32_copy: bool) -> None:
@@ -227,7 +217,8 @@ def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RS
     """
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     known = {"step", "ema", *buffer_names(config)}
-    for key, (name, param) in zip(keys, all_named(groups)):
+    shapes = {"step": (), "ema": (len(EMA_CHANNELS), len(config.ema_decays))}
+    for key, (layer, param) in zip(keys, all_named(groups)):
         entry = state_dict["state"].get(key)
         if not entry:  # a layer that never had a gradient
             continue
@@ -236,32 +227,23 @@ def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RS
             names.discard(FLOAT32)
         if names != known:
             raise BindingError(
-                f"The checkpoint has {', '.join(sorted(map(str, names))) or 'nothing'} for layer {name!r}, but this "
+                f"The checkpoint has {', '.join(sorted(map(str, names))) or 'nothing'} for layer {layer!r}, but this "
                 f"L3RS keeps {', '.join(sorted(known))}; load a checkpoint of the same L3RS"
                 f"{' with float32_copy=True' if FLOAT32 in names else ''}."
             )
-        shapes = {"step": (), "ema": (len(EMA_CHANNELS), len(config.ema_decays))}
-        for buffer, value in entry.items():
-            _check_buffer(name, buffer, value, shapes.get(buffer, tuple(param.shape)))
+        for name, value in entry.items():
+            shape, what = shapes.get(name, tuple(param.shape)), f"The checkpoint has {name} of layer {layer!r}"
+            if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
+                got = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
+                raise _unusable(f"{what} of shape {got}, but the model has it of {shape}")
+            if not bool(torch.isfinite(value).all()):
+                raise _unusable(f"{what} with values that are not numbers")
+            if name == "step" and float(value) < 0:
+                raise _unusable(f"The checkpoint has step {float(value):g} for layer {layer!r}, less than 0")
 
 
-def _check_buffer(layer: str, buffer: str, value: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
-        got = tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)
-        raise BindingError(
-            f"The checkpoint has {buffer} of layer {layer!r} of shape {got}, but the model has it of {shape}; load it "
-            "into the model that it was made with."
-        )
-    if not bool(torch.isfinite(value).all()):
-        raise BindingError(
-            f"The checkpoint has {buffer} of layer {layer!r} with values that are not numbers, so it is damaged; load "
-            "an earlier one."
-        )
-    if buffer == "step" and float(value) < 0:
-        raise BindingError(
-            f"The checkpoint has step {float(value):g} for layer {layer!r}, but it must be at least 0; load an "
-            "earlier one."
-        )
+def _unusable(what: str) -> BindingError:
+    return BindingError(f"{what}; pass what optimizer.state_dict() gave for the same model, or an earlier checkpoint.")
 
 
 def exact_state(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> dict[torch.Tensor, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The paper's figure 3: loss over the length of the run, a panel a cell. Needs `pip install hf_l3rs[plots]`."""
+"""The paper's figure 3: loss over the length of the run, a panel a cell."""
 
 from __future__ import annotations
 

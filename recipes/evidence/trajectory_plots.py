@@ -1,4 +1,4 @@
-"""A picture of what an L3RS decides over a run (paper, figs. 4 and 5). Needs `pip install hf_l3rs[plots]`."""
+"""A picture of what an L3RS decides over a run (paper, figs. 4 and 5)."""
 
 from __future__ import annotations
 

@@ -116,14 +116,15 @@ def _results(artifact: L3RSArtifact, source: str) -> list[Result]:
 def _result(entry: Result) -> tuple[Any, ...]:
     from hf_l3rs.markdown import mean_with_stderr
 
-    wins = None if entry.wins is None else f"{entry.wins} of {entry.num_tasks}"
-    rival = None if entry.baseline_loss is None else f"{entry.baseline_loss:.3f}"
     loss = mean_with_stderr(entry.loss, entry.loss_stderr)
+    rival = wins = None
+    if entry.baseline_loss is not None:
+        rival, wins = f"{entry.baseline_loss:.3f}", f"{entry.wins} of {entry.num_tasks}"
     return (entry.setting, entry.num_training_steps, loss, rival, entry.baseline, wins, entry.verdict)
 
 
-def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[list[dict[str, Any]], str]:
-    """Returns how each layer of a model is known, and what that says of training it."""
+def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[dict[str, int], str]:
+    """Returns how many layers of a model are known in which way, and what that says of training it."""
     from hf_l3rs.hub.card import base_of
     from hf_l3rs.markdown import listed, one_line
     from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
@@ -131,16 +132,17 @@ def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[
     from hf_l3rs.tasks.model import load_image_classifier
 
     fit, model_name = measure_fit(describe_trainable_layers(load_image_classifier(model)), config), one_line(model)
-    layers = [{"layer": each.layer.name, "known_by": each.kind} for each in fit.layers]
     known = [f"{count} by {kind}" for kind, count in fit.counts.items() if kind != "unknown"]
-    text = f"Of the {len(layers)} layers of {model_name} it knows {listed(known) if known else 'none'}"
+    text = f"Of the {len(fit.layers)} layers of {model_name} it knows {listed(known) if known else 'none'}"
     text += f"; {len(fit.misfits)} are unknown to it." if fit.misfits else "."
     if fit.share < MINIMUM_FIT:
-        return layers, f"{text} That is too few: training is refused. l3rs-vision knows layers by role; take that."
-    if config.base_model == model:
+        text += " That is too few: training is refused. l3rs-vision knows layers by role; take that."
+    elif config.base_model == model:
         measured = "what was measured is above" if is_measured else "nothing that was measured is stored beside it"
-        return layers, f"{text} It was made for this model: {measured}."
-    return layers, (
-        f"{text} It was made for {one_line(base_of(config))}, and was not measured on {model_name}; `hf-l3rs compare "
-        f"{one_line(name)} --model {model_name} --data IMAGES` does that in a few minutes."
-    )
+        text += f" It was made for this model: {measured}."
+    else:
+        text += (
+            f" It was made for {one_line(base_of(config))}, and was not measured on {model_name}; `hf-l3rs compare "
+            f"{one_line(name)} --model {model_name} --data IMAGES` does that in a few minutes."
+        )
+    return fit.counts, text

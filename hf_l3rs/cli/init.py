@@ -79,13 +79,17 @@ def _run(arguments: argparse.Namespace) -> Answer:
     data = survey_data(arguments.data, arguments.model, **splits)
     rows["data"] = data.description
     task_args = _task_args(arguments, data)
-    settings = _settings(arguments, task_args, files, data) | rows
+    settings = {**_settings(arguments, task_args, files), **rows, "training": data.training, "unseen": data.unseen}
     plan, costs = Plan(), None
     if not arguments.no_estimate:
         costs = _measure(_rendered("meta_train.yaml", settings))
         plan = choose_plan(costs, task_args, arguments.minutes)
-        settings |= plan._asdict() | {"forecast": _describe_plan(costs, task_args, plan)}
-        rows["meta-training"] = settings["forecast"]
+        num_bytes = costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes
+        rows["meta-training"] = (
+            f"{duration(_seconds(costs, task_args, plan))} for {plan.num_generations} generations, and "
+            f"{num_bytes / 1e9:.2g} GB for the graph of the longest run"
+        )
+        settings |= {**plan._asdict(), "forecast": rows["meta-training"]}
     if costs is not None and data.unseen is not None:
         rows["evaluation"] = duration(evaluation_seconds(costs, _rendered("evaluate.yaml", settings)))
         settings["evaluation_forecast"] = rows["evaluation"]
@@ -143,9 +147,7 @@ def _task_args(arguments: argparse.Namespace, data: DataSurvey) -> TaskArguments
     )
 
 
-def _settings(
-    arguments: argparse.Namespace, task_args: TaskArguments, files: list[Path], data: DataSurvey
-) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, task_args: TaskArguments, files: list[Path]) -> dict[str, Any]:
     """What the templates say, with the usual plan."""
     low, high = task_args.min_steps, task_args.longest_horizon
     return {
@@ -154,8 +156,6 @@ def _settings(
         "training_file": files[0],
         "evaluation_file": files[1],
         "base_model": arguments.model,
-        "training": data.training,
-        "unseen": data.unseen,
         "start": START,
         "segment_steps": max(2, round(high**0.5)),
         "horizons": sorted({low, high}),
@@ -201,15 +201,6 @@ def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | Non
     raise ConfigError(
         f"The shortest meta-training takes {least:.2g} minutes on this machine, got --minutes {minutes:g}; give more, "
         "or shorter --steps or a smaller --batch_size."
-    )
-
-
-def _describe_plan(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> str:
-    """Returns what a meta-training takes, in words."""
-    num_bytes = costs.graph_bytes + (task_args.longest_horizon - 1) * costs.step_bytes
-    return (
-        f"{duration(_seconds(costs, task_args, plan))} for {plan.num_generations} generations, and "
-        f"{num_bytes / 1e9:.2g} GB for the graph of the longest run"
     )
 
 

@@ -60,21 +60,15 @@ class AblationArguments:
 TYPES = (*ARGUMENTS, AblationArguments)
 
 
-class Variation(NamedTuple):
-    """A variation: its folder, and settings of the types of `ARGUMENTS`."""
-
-    folder: Path
-    settings: tuple[Any, ...]
-
-
 class Ablation(NamedTuple):
-    """All variations by name, the first to compare with, and the settings that they have in common."""
+    """Settings of each variation by its name, of the types of `ARGUMENTS`, and what all are scored on."""
 
-    variations: dict[str, Variation]
-    model: ModelArguments
-    tasks: TaskArguments
+    variations: dict[str, tuple[Any, ...]]
     args: AblationArguments
     output_dir: Path
+
+    def folder(self, name: str) -> Path:
+        return self.output_dir / name.replace(" ", "_")
 
 
 def read_ablation(argv: Sequence[str] | None) -> Ablation:
@@ -84,62 +78,55 @@ def read_ablation(argv: Sequence[str] | None) -> Ablation:
     Raises:
         ConfigError: If there is no file, it has no variations, or a setting of one of them is not allowed.
     """
-    path, args = split_path(argv, TYPES, __doc__)
+    path, options = split_path(argv, TYPES, __doc__)
     common = read_yaml(path)
     changes = common.pop("variations", None)
-    if not _are_variations(changes):
+    if not isinstance(changes, dict) or not changes or not all(_is_variation(*item) for item in changes.items()):
         raise ConfigError(
-            f"The settings file {path} must have, under variations, different names of letters, digits and spaces, "
-            "each with a mapping of the settings that differ; correct it, or name another."
+            f"The settings file {path} must have, under variations, names of letters, digits and spaces, each with a "
+            "mapping of the settings that differ; correct it, or name another."
         )
-    *settings, arguments = parse_settings(TYPES, common, args, description=__doc__)
-    unknown = [name for name in arguments.only if name not in changes]
+    *settings, args = parse_settings(TYPES, common, options)
+    unknown = [name for name in args.only if name not in changes]
     if unknown:
         raise ConfigError(f"Unknown variations {', '.join(unknown)}; known are {', '.join(changes)}.")
-    output_dir, variations = Path(settings[-1].output_dir), {}
+    ablation = Ablation({}, args, Path(settings[-1].output_dir))
     for name, different in changes.items():
-        *own, scored = parse_settings(TYPES, {**common, **different}, args)
-        if scored != arguments or own[-1].output_dir != settings[-1].output_dir:
+        *own, scored = parse_settings(TYPES, {**common, **different}, options)
+        if scored != args or own[-1].output_dir != settings[-1].output_dir:
             raise ConfigError(
-                f"The variation {name!r} would be scored otherwise, or elsewhere, than the first; leave out "
+                f"The variation {name!r} would be scored otherwise, or elsewhere, than the others; leave out "
                 "output_dir and what says how variations are scored."
             )
-        folder = output_dir / name.replace(" ", "_")
+        folder = ablation.folder(name)
         # a run that is there goes on, which trains nothing more if it is over
         resume = "last" if any(folder.glob("checkpoint-*")) else None
         own[-1] = replace(own[-1], output_dir=str(folder), resume_from_checkpoint=resume)
-        variations[name] = Variation(folder, tuple(own))
-    by_type = {type(each): each for each in settings}
-    return Ablation(variations, by_type[ModelArguments], by_type[TaskArguments], arguments, output_dir)
+        ablation.variations[name] = tuple(own)
+    return ablation
 
 
-def _are_variations(changes: Any) -> bool:
-    if not isinstance(changes, dict) or len({str(name).replace(" ", "_") for name in changes}) < max(len(changes), 1):
-        return False
-    names_fit = all(isinstance(name, str) and re.fullmatch(r"\w[\w ]*", name) for name in changes)
-    return names_fit and all(isinstance(different, dict) for different in changes.values())
+def _is_variation(name: Any, different: Any) -> bool:
+    return isinstance(name, str) and bool(re.fullmatch(r"\w[\w ]*", name)) and isinstance(different, dict)
 
 
 def score(ablation: Ablation, name: str, accelerator: Accelerator) -> None:
     """Measures a variation that is made, on the same validation tasks as all."""
-    args, tasks = ablation.args, replace(ablation.tasks, evaluation_size=ablation.args.scoring_size)
-    model, _, validation = build_tasks(ablation.model, tasks, args.scoring_seed)
+    args, by_type = ablation.args, {type(each): each for each in next(iter(ablation.variations.values()))}
+    model_args, tasks = by_type[ModelArguments], replace(by_type[TaskArguments], evaluation_size=args.scoring_size)
+    model, _, validation = build_tasks(model_args, tasks, args.scoring_seed)
     model.to(accelerator.device)
-    settings = measurement_settings(model, validation, ablation.model, tasks, args.scoring_seed)
-    folder = ablation.variations[name].folder
+    settings = measurement_settings(model, validation, model_args, tasks, args.scoring_seed)
+    folder = ablation.folder(name)
     contender = l3rs_contender(L3RSArtifact.from_pretrained(str(folder / "l3rs")).network, name)
     runs = [Run(contender, task, length) for length in args.horizons for task in range(args.num_scoring_tasks)]
-    store = RowStore(folder / ROWS_NAME, settings)
-    run_all(accelerator, model, validation, args.scoring_seed, runs, store, name)
+    run_all(accelerator, model, validation, args.scoring_seed, runs, RowStore(folder / ROWS_NAME, settings), name)
 
 
 def report(ablation: Ablation) -> str:
-    """Writes what is known of the variations that are there, and returns the table, empty without the first."""
-    there = {name: each.folder for name, each in ablation.variations.items() if (each.folder / ROWS_NAME).exists()}
-    base = next(iter(ablation.variations))
-    if base not in there:
-        return ""
-    rows = [row for folder in there.values() for row in read_rows(folder / ROWS_NAME)]
+    """Writes what is known of the variations that are there, and returns the table."""
+    files = [ablation.folder(name) / ROWS_NAME for name in ablation.variations]
+    rows = [row for file in files if file.exists() for row in read_rows(file)]
     table = variations_table(rows)
     write_files(ablation.output_dir, {ROWS_NAME: to_csv(rows).encode(), "summary.md": f"{table}\n".encode()})
     return table
@@ -149,10 +136,9 @@ def main(argv: Sequence[str] | None = None) -> str | None:
     """Returns the table, or `None` if training was interrupted."""
     ablation = read_ablation(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    names = ablation.args.only or list(ablation.variations)
     accelerator = make_accelerator()
-    for name in names:
-        if train(*ablation.variations[name].settings) is None:
+    for name in ablation.args.only or ablation.variations:
+        if train(*ablation.variations[name]) is None:
             return None
         score(ablation, name, accelerator)
     table = on_main_process(accelerator, lambda: report(ablation))

@@ -2,12 +2,20 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 
 from hf_l3rs.errors import DataError
-from recipes.evidence.trajectories import directions_of, read_trajectory, record_trajectory, to_csv, to_table
-from recipes.evidence.trajectory import LayerDecision
+from recipes.evidence.trajectories import (
+    LayerDecision,
+    directions_of,
+    last_decisions,
+    read_trajectory,
+    record_trajectory,
+    to_csv,
+    to_table,
+)
 from tests.evaluation.images import image_task
-from tests.tiny import tiny_resnet, trained_network
+from tests.tiny import learned_optimizer, parameters, tiny_resnet, trained_network
 
 
 def test_a_run_becomes_a_table_that_survives_its_file(tmp_path):
@@ -46,3 +54,17 @@ def test_files_of_something_else_are_refused(tmp_path):
 def test_four_digits_are_kept():
     table = to_table([LayerDecision(1, 2, "fc.weight", "head.weight", 1.0, 1 / 3, (2 / 3, 1 / 3))], ["adam", "sgd"])
     assert table.iloc[0].tolist() == [1, 2, "fc.weight", "head.weight", 1.0, 0.3333, 0.6667, 0.3333]
+
+
+def test_decisions_are_what_was_done_and_layers_without_a_gradient_shift_nothing():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 3))
+    optimizer = learned_optimizer(model, directions=("sgd",)).bind(model, num_training_steps=5)
+    before = parameters(model)
+    model[2](model[0](torch.ones(2, 4))).square().mean().backward()
+    optimizer.step(1.0)
+    made = list(last_decisions(optimizer))
+    assert [each.layer for each in made] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [each.depth for each in made] == [0, 0.2, 0.8, 1] and {each.mixture for each in made} == {(1.0,)}
+    for each in made:  # with a single direction, of norm one, the update's size is λ
+        moved = (parameters(model)[each.layer] - before[each.layer]).square().mean().sqrt()
+        assert each.relative_step * optimizer.config.base_step == pytest.approx(float(moved), rel=1e-4)

@@ -1,10 +1,11 @@
 """
 Makes base models of several widths, depths and architectures for the universal start, by `recipes/pretrain.py`.
 
-    python recipes/base_models/build_zoo.py --only trained unseen
+    python recipes/base_models/build_zoo.py
     python recipes/base_models/build_zoo.py --only mixed mid --data_dir outputs/data
 
 They go into outputs/zoo, and what is there already is not made again. An interrupted model goes on where it stopped.
+The groups, of which the first two are made by default:
 
 - `trained`: small models of Fashion-MNIST, for meta-training beside the embedded base models. A minute or two each.
 - `unseen`: other architectures of Fashion-MNIST that are kept from meta-training, for measurements.
@@ -108,7 +109,8 @@ def make(model: Model, folder: Path, data: list[str], smoke: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=ZOO, nargs="+", default=list(ZOO), help="Which groups; all by default.")
+    groups = ("trained", "unseen")
+    parser.add_argument("--only", choices=ZOO, nargs="+", default=groups, help="Which groups.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/zoo"), help="Where they go.")
     parser.add_argument("--data_dir", type=Path, default=Path("outputs/data"), help="Where glyphs, emoji, stamps are.")
     parser.add_argument("--smoke", action="store_true", help="A few steps each, to see that everything runs.")

@@ -42,6 +42,7 @@ def test_one_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(build_zoo, "ZOO", {"mixed": {"small": model}})
     monkeypatch.setattr(build_zoo, "DOMAINS", ("fashion_mnist",))
     argv = ["--output_dir", str(tmp_path), "--data_dir", str(build_zoo.RECIPES / "data"), "--smoke"]
+    argv += ["--only", "mixed"]
     build_zoo.main(argv)
     config = AutoConfig.from_pretrained(tmp_path / "small")
     assert config.depths == [1, 1, 2] and config.num_labels == 10

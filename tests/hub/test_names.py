@@ -1,12 +1,13 @@
-"""A mistyped folder is said to be one, at once; a Hub id is left to the Hub."""
+"""Where a name leads: a folder, a released L3RS or the Hub; a mistyped folder is said to be one, at once."""
 
 import pytest
+from huggingface_hub import constants
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub import artifact
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.hub.connection import refuse_missing_path
+from hf_l3rs.hub.connection import hub_answers, is_repo_id, out_of_reach, refuse_missing_path
 from hf_l3rs.tasks.model import load_image_classifier
 from tests.hub.examples import assert_one_sentence, make_network
 
@@ -53,3 +54,30 @@ def test_a_bare_name_is_a_released_one(monkeypatch):
 def test_a_folder_comes_before_the_released_one_of_its_name(tmp_path):
     save_network(make_network(), tmp_path / "l3rs-resnet-tiny-fashion")
     assert L3RS.from_pretrained("l3rs-resnet-tiny-fashion").network.fingerprint() == make_network().fingerprint()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "owner/name", "owner/name-1.5_x"])
+def test_names_of_repositories(name):
+    assert is_repo_id(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "./x", "../x", "/x", "~/x", "a/b/c", "a/", "s3://a/b", "a b", "C:\\x", "x\n"]
+)
+def test_paths_are_none(name):
+    assert not is_repo_id(name)
+
+
+def test_whether_the_hub_answers(hub, monkeypatch):
+    """What it answers does not matter, and it has the time that the user's setting gives it."""
+    assert hub_answers("nobody/nothing") and hub_answers("nobody/nothing", "dataset")
+    hub.delay = 0.5
+    assert hub_answers("nobody/nothing")
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
+    assert not hub_answers("nobody/nothing")
+
+
+def test_a_hub_that_is_off_or_out_of_reach_does_not_answer(monkeypatch):
+    assert not hub_answers("a/b") and "downloads are off" in out_of_reach("a/b")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert not hub_answers("a/b") and f"{constants.ENDPOINT} does not answer" in out_of_reach("a/b")

@@ -187,13 +187,6 @@ def test_state_is_8_bytes_a_parameter():
     assert num_bytes == 8 * sum(param.numel() for param in model.parameters()) + 52 * 4
 
 
-def test_direction_that_is_not_mixed_has_no_buffers():
-    model = make_model()
-    optimizer = L3RS(model, network=trained_network(model, directions=("sgd",)), num_training_steps=5)
-    train(model, optimizer, range(2))
-    assert all(state.keys() == {"step", "ema"} for state in optimizer.state.values())
-
-
 @pytest.mark.parametrize("is_bound", [True, False])
 def test_load_leaves_its_input_alone(is_bound):
     """Invariant 4: it is neither changed nor referred to, and serves twice."""

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -81,15 +79,6 @@ def test_loss_given_to_step(seen_losses):
     assert run(accelerator, model, optimizer, loader, give_loss=True) == pytest.approx(seen_losses, rel=1e-6)
 
 
-def test_evaluation_feeds_no_loss(seen_losses):
-    accelerator, model, optimizer, loader = prepare(tiny_resnet, 8)
-    batch = next(iter(loader))
-    with torch.no_grad():
-        model.train()(**batch)
-    model.eval()(**batch)
-    assert not len(unwrap_optimizer(optimizer).loss_observer)
-
-
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_saved_state_goes_on_bit_for_bit(make, tmp_path):
     accelerator, model, optimizer, loader = prepare(make, 16)
@@ -105,34 +94,3 @@ def test_saved_state_goes_on_bit_for_bit(make, tmp_path):
     accelerator.load_state(str(tmp_path))
     assert run(accelerator, model, optimizer, loader) == losses
     assert_same((parameters(model), unwrap_optimizer(optimizer).state_dict()), expected)
-
-
-def test_state_loaded_before_binding():
-    accelerator, model, optimizer, loader = prepare(tiny_vit, 16)
-    run(accelerator, model, optimizer, loader)
-    state = optimizer.state_dict()
-    twin = copy.deepcopy(model)
-    late = learned_optimizer(twin)
-    late.load_state_dict(state)
-    late.bind(twin)
-    assert_same(late.state_dict(), unwrap_optimizer(optimizer).state_dict())
-
-
-def test_unbound_optimizer_can_be_prepared_and_bound_later(seen_losses):
-    accelerator = Accelerator(cpu=True)
-    model = tiny_resnet()
-    model, optimizer = accelerator.prepare(model, learned_optimizer(model))
-    with pytest.raises(BindingError, match="bind"):
-        optimizer.step()
-    unwrap_optimizer(optimizer).bind(model, num_training_steps=8)
-    loader = accelerator.prepare(torch.utils.data.DataLoader(RandomImages(), batch_size=4))
-    assert run(accelerator, model, optimizer, loader) == pytest.approx(seen_losses, rel=1e-6)
-
-
-def test_steps_must_be_planned():
-    accelerator = Accelerator(cpu=True)
-    model = tiny_resnet()
-    model, optimizer = accelerator.prepare(model, learned_optimizer(model).bind(model))
-    loader = accelerator.prepare(torch.utils.data.DataLoader(RandomImages(), batch_size=4))
-    with pytest.raises(BindingError, match="num_training_steps"):
-        run(accelerator, model, optimizer, loader)

@@ -185,26 +185,6 @@ def test_run_goes_on_from_its_own_last_checkpoint(tmp_path, caplog):
         assert {int(state["step"]) for state in raw(trainer).state.values()} == {5}
 
 
-def test_load_best_model_at_end(tmp_path):
-    model = tiny_resnet()
-    trainer = Trainer(
-        model=model,
-        args=training_arguments(
-            tmp_path,
-            save_strategy="steps",
-            eval_strategy="steps",
-            eval_steps=2,
-            save_steps=2,
-            load_best_model_at_end=True,
-        ),
-        train_dataset=RandomImages(),
-        eval_dataset=RandomImages(8),
-        optimizers=(learned_optimizer(model), None),
-    )
-    trainer.train()
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric, rel=1e-5)
-
-
 def test_second_train_starts_over(tmp_path, seen_losses):
     model = tiny_resnet()
     start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -367,11 +347,6 @@ def test_register_is_idempotent(monkeypatch):
     assert L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS
     L3RS(network=trained_network(tiny_vit()), quiet=True)  # as in meta-training
     assert L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS
-
-
-def test_unbound_step_is_refused():
-    with pytest.raises(BindingError, match="bind"):
-        learned_optimizer(tiny_vit()).step()
 
 
 FRESH_PROCESS = """

@@ -59,16 +59,6 @@ def test_not_clipping_is_not_replaced(given, tmp_path, caplog):
     assert "max_grad_norm" not in caplog.text
 
 
-@pytest.mark.parametrize("cls", [Trainer, L3RSTrainer])
-def test_checkpoints_hold_the_users_arguments(cls, tmp_path):
-    trainer = stock_trainer(tiny_resnet(), tmp_path, cls=cls, max_grad_norm=0.7, save_strategy="steps", save_steps=2)
-    trainer.train()
-    trainer.save_model(tmp_path / "model")
-    for folder in ("checkpoint-2", "checkpoint-4", "model"):
-        saved = torch.load(tmp_path / folder / "training_args.bin", weights_only=False)
-        assert saved.max_grad_norm == 0.7
-
-
 def _raise(error):
     def hook(*args):
         raise error
@@ -76,31 +66,8 @@ def _raise(error):
     return hook
 
 
-def _fail_in_step(model, error):
-    class Fail(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            raise error
-
-    return Fail()
-
-
-def _fail_in_forward(model, error):
-    model.classifier.register_forward_hook(_raise(error))
-
-
 def _fail_in_backward(model, error):
     next(model.parameters()).register_hook(_raise(error))
-
-
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["exception", "stop"])
-@pytest.mark.parametrize("fail", [_fail_in_forward, _fail_in_backward, _fail_in_step])
-def test_an_interrupted_run_leaves_the_arguments(fail, error, tmp_path):
-    model = tiny_resnet()
-    callback = fail(model, error)
-    trainer = stock_trainer(model, tmp_path, callbacks=[callback] if callback else [], max_grad_norm=0.7)
-    with pytest.raises(type(error)):
-        trainer.train()
-    assert trainer.args.max_grad_norm == 0.7
 
 
 class _OneInfinity(TrainerCallback):

@@ -66,19 +66,6 @@ def test_hyperparameter_search(tmp_path, monkeypatch):
     assert runs[0][0] is not runs[1][0]
 
 
-def test_resumed_run_equals_the_uninterrupted(tmp_path):
-    args = {"max_steps": 6, "gradient_accumulation_steps": 2}
-    own = {"l3rs": trained_network(tiny_resnet())}
-    saving = {"save_strategy": "steps", "save_steps": 3}
-    whole = building_trainer(tmp_path / "whole", model_init=lambda: tiny_resnet(), args={**args, **saving}, **own)
-    whole.train()
-    parts = building_trainer(tmp_path / "parts", model_init=lambda: tiny_resnet(), args=args, **own)
-    parts.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert len(parts.recorder.rates) == 3
-    assert_same(parameters(whole.model), parameters(parts.model))
-    assert_same(unwrap_optimizer(whole.optimizer).state_dict(), unwrap_optimizer(parts.optimizer).state_dict())
-
-
 @pytest.mark.parametrize("kind", ["L3RS", "network", "artifact", "folder"])
 def test_takes_whatever_holds_a_learned_optimizer(kind, tmp_path):
     model = tiny_vit()

@@ -6,7 +6,7 @@ import torch
 from transformers import Trainer
 
 from hf_l3rs import L3RS, L3RSCallback, L3RSTrainer
-from hf_l3rs.errors import BindingError, ConfigError, UnsupportedSetupError
+from hf_l3rs.errors import BindingError, ConfigError
 from hf_l3rs.trainer.callback import unwrap_optimizer
 from tests.tiny import (
     MODELS,
@@ -182,14 +182,6 @@ def test_choice_of_optimizer_is_checked(tmp_path):
     ):
         with pytest.raises(ConfigError, match=match):
             L3RSTrainer(model, args, **kwargs)
-
-
-@pytest.mark.parametrize("engine, name", [("deepspeed", "DeepSpeed"), ("fsdp", "FSDP")])
-def test_unsupported_engines_are_refused(engine, name, tmp_path):
-    args = training_arguments(tmp_path)
-    setattr(args, engine, "config.json")
-    with pytest.raises(UnsupportedSetupError, match=f"{name}.*DDP"):
-        L3RSTrainer(tiny_vit(), args, l3rs=learned_optimizer(tiny_vit()))
 
 
 def test_model_card_names_the_optimizer(tmp_path):

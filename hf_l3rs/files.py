@@ -50,7 +50,10 @@ def _replace_all(folder: Path, new: Mapping[str, Path], old: Mapping[str, Path])
     """Moves the new files into their places, and the old ones back if that fails half way."""
     for name in new:
         if (folder / name).exists():
-            _keep(folder / name, old[name])
+            try:
+                os.link(folder / name, old[name])
+            except OSError:  # a file system without hard links
+                shutil.copy2(folder / name, old[name])
     replaced: list[str] = []
     try:
         for name in new:
@@ -64,13 +67,6 @@ def _replace_all(folder: Path, new: Mapping[str, Path], old: Mapping[str, Path])
             else:
                 (folder / name).unlink()
         raise
-
-
-def _keep(file: Path, copy: Path) -> None:
-    try:
-        os.link(file, copy)
-    except OSError:  # a file system without hard links
-        shutil.copy2(file, copy)
 
 
 def write_folder(folder: PathLike, contents: Mapping[str, bytes]) -> None:

@@ -137,22 +137,7 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
 def parse_settings(
     dataclass_types: Sequence[type], values: Mapping[str, Any], args: Sequence[str] = (), **kwargs: Any
 ) -> tuple:
-    """
-    As [`parse_arguments`], with the settings of the YAML file as they were read.
-
-    Args:
-        dataclass_types (`Sequence[type]`): What to fill.
-        values (`Mapping[str, Any]`): Settings by their names.
-        args (`Sequence[str]`, *optional*): Options, which win.
-        kwargs: Passed to the parser, such as `description`.
-
-    Returns:
-        `tuple`: An instance of each type.
-
-    Raises:
-        ConfigError: If no type knows a setting, or a value is not allowed.
-        SystemExit: If an option is unknown, cannot be read or is missing, after the parser's own message.
-    """
+    """As [`parse_arguments`], with `values` for the settings of the YAML file and `args` for the options."""
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
     _refuse_unknown(sorted(set(values) - known), sorted(known))
     parser = settings_parser(dataclass_types, **{"usage": "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]", **kwargs})

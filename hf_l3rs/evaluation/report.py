@@ -226,7 +226,7 @@ def _known(stderr: float) -> float | None:
 
 def to_markdown(summaries: Iterable[Summary]) -> str:
     """Returns a table with a line for each horizon and optimizer, each beside the best baseline of its horizon."""
-    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "less the best baseline's", "wins", "is")
+    headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss − best baseline's", "wins", "verdict")
     lines = []
     for each in summaries:
         beside = ("", "", "best baseline") if each.is_reference else _beside(each.paired)
@@ -253,8 +253,8 @@ def describe_loss(summary: Summary) -> str:
 
 def describe(rows: Iterable[Row], summaries: Iterable[Summary], cost: float | None = None) -> str:
     """
-    Says, one line for each length of run, how L3RS stands beside the best baseline, beside itself before it was
-    trained, and when its meta-training is paid back.
+    Says, one line for each length of run, how L3RS stands beside the best baseline, and when its meta-training is paid
+    back: where it made the L3RS better, and the best baseline has a learning rate to search.
 
     Args:
         rows (`Iterable[Row]`): Of one comparison.
@@ -272,7 +272,7 @@ def describe(rows: Iterable[Row], summaries: Iterable[Summary], cost: float | No
         trained = _beside_untrained(finals[finals.num_training_steps == steps])
         if trained is not None and trained.verdict != "ahead":
             line += f" Untrained, it is {'level with that' if trained.verdict == 'level' else 'better'}."
-        elif cost and each.paired.verdict != "behind":
+        elif cost and each.paired.verdict != "behind" and not is_tuning_free(each.reference):
             line += f" {_describe_payback(cost, steps)}"
         lines.append(line)
     return "\n".join(lines)

@@ -108,6 +108,9 @@ def test_sentences_say_ahead_only_beyond_noise():
 def test_payback_is_told_where_training_made_it_better():
     """A user who tries eleven rates takes 100 steps more than one run of 10."""
     assert "paid back after 34 tasks" in said([*ROWS, *UNTRAINED], cost=3400)[0]
+    rows = [*(each for each in ROWS if each.num_training_steps == 10), *UNTRAINED]
+    rows += [row("Linear probe", task, loss) for task, loss in enumerate([0.9, 1.9, 2.9])]
+    assert "paid back" not in describe(rows, summarise(rows, ["Linear probe"]), 3400)
     as_good = [replace(each, loss=each.loss - 2.0) for each in UNTRAINED]
     (ten, _) = said([*ROWS, *as_good], cost=3400)
     assert "paid back" not in ten and "Untrained, it is level" in ten

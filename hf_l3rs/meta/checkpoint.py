@@ -78,14 +78,7 @@ class Progress:
 
 
 class RunFolder:
-    """
-    Where a run keeps its checkpoints and metrics. One process writes; if it cannot, all stop.
-
-    Args:
-        path (`str` or `os.PathLike`): The folder; made if absent.
-        keep (`int`): Checkpoints to keep, at least one.
-        accelerator (`Accelerator`): Knows the processes of the run.
-    """
+    """Where a run keeps its checkpoints, so many at most, and metrics. One process writes; if it cannot, all stop."""
 
     def __init__(self, path: PathLike, keep: int, accelerator: Accelerator) -> None:
         self.path = Path(path)

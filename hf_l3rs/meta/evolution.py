@@ -169,10 +169,7 @@ def ask(config: ESConfig, state: OuterState, pair: int) -> tuple[torch.Tensor, t
 
 
 def gradient(config: ESConfig, state: OuterState, meta_losses: torch.Tensor) -> torch.Tensor:
-    """
-    Returns the estimate Σ_i w_i ε_i / (σ · num_pairs), of shape `(dimension,)`, with w from the utilities of the
-    meta-losses, of shape `(num_pairs, 2)`.
-    """
+    """Returns Σ_i w_i ε_i / (σ · num_pairs), with w from the utilities of meta-losses of shape `(num_pairs, 2)`."""
     weights = UTILITIES[config.utility](meta_losses.double()).to(state.mean.dtype)
     total = torch.zeros_like(state.mean)
     for pair, weight in enumerate(weights.tolist()):

@@ -116,31 +116,23 @@ def test_what_a_start_keeps_is_told_in_one_line(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="hf_l3rs"):
         go_on(tmp_path, trained_network(tiny_vit(), hidden_sizes=(8,), base_step=1e-3), tiny_vit(), directions=["sgd"])
     record, _ = caplog.records
-    assert record.getMessage() == (
-        "The L3RS that meta-training goes on from keeps its own directions ('adam', 'sgd') (not ('sgd',)), "
-        "hidden_sizes (8,) (not (32, 32))."
-    )
+    assert "directions ('adam', 'sgd') (not ('sgd',)), hidden_sizes (8,) (not (32, 32))" in record.getMessage()
 
 
-def test_a_start_is_told_to_look_after_batch_norm(tmp_path):
-    start = trained_network(tiny_resnet(), batch_norm_momentum=0.3)
-    assert go_on(tmp_path, start, tiny_resnet()).config.batch_norm_momentum == 0.3
-    assert go_on(tmp_path, start, tiny_resnet(), batch_norm_momentum=0.2).config.batch_norm_momentum == 0.2
-
-
-def test_a_start_is_told_to_anneal(tmp_path):
-    plain, annealed = trained_network(tiny_resnet()), trained_network(tiny_resnet(), anneal_long_runs=True)
-    assert go_on(tmp_path, annealed, tiny_resnet()).config.anneal_long_runs
-    assert go_on(tmp_path, plain, tiny_resnet(), anneal_long_runs=True).config.anneal_long_runs
-    assert not go_on(tmp_path, annealed, tiny_resnet(), anneal_long_runs=False).config.anneal_long_runs
+@pytest.mark.parametrize(
+    ("name", "own", "other"), [("batch_norm_momentum", 0.3, 0.2), ("anneal_long_runs", True, False)]
+)
+def test_a_start_keeps_its_own_unless_it_is_told_otherwise(tmp_path, name, own, other):
+    start = trained_network(tiny_resnet(), **{name: own})
+    assert getattr(go_on(tmp_path, start, tiny_resnet()).config, name) == own
+    assert getattr(go_on(tmp_path, start, tiny_resnet(), **{name: other}).config, name) == other
 
 
 def test_how_well_a_start_fits_is_told(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="hf_l3rs"):
         go_on(tmp_path, trained_network(tiny_resnet()), tiny_vit(), hidden_sizes=[32, 32], base_step=5e-3)
     (record,) = caplog.records
-    says = f"Meta-training goes on from {tmp_path / 'start'}, which fits 2 of 24 layers"
-    assert record.getMessage().startswith(says)
+    assert "2 of 24 layers" in record.getMessage()
 
 
 def test_an_l3rs_of_roles_knows_those_of_all_models():
@@ -190,25 +182,7 @@ def test_the_choice_of_several_runs_has_the_cost_of_all_and_of_their_start_once(
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"hidden_sizes": 32},
-        {"hidden_sizes": [32, 0]},
-        {"directions": ["adam", "lion"]},
-        {"embedding_size": 2.5},
-        {"base_step": float("nan")},
-        {"adam_betas": [0.9, 1.0]},
-        {"max_grad_norm": "none"},
-        {"layers_by": None},
-        {"initial_l3rs": 3},
-        {"output_dir": None},
-        {"task_per_pair": "perhaps"},
-        {"estimator": "windows"},
-        {"validation_interval": -1},
-        {"checkpoint_interval": None},
-        {"keep_checkpoints": 0},
-        {"num_threads": 10**9},
-        {"report_to": ["wandb", "tensorboard"]},
-    ],
+    [{"hidden_sizes": [32, 0]}, {"adam_betas": [0.9, 1.0]}, {"estimator": "windows"}, {"num_threads": 10**9}],
     ids=str,
 )
 def test_values_of_the_wrong_type_or_range_are_named_with_what_is_allowed(changes):

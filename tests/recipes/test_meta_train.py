@@ -185,3 +185,21 @@ def test_the_stages_of_a_settings_file_are_how_the_release_was_made(name):
         assert len(told) > 8 and told == {key: summary[key] for key in told}
         summary = summary.get("started_from", {})
     assert not summary
+
+
+@pytest.mark.slow
+def test_handwritten_digits_from_the_template(tmp_path):
+    pytest.importorskip("sklearn")
+    images, output = tmp_path / "digits", tmp_path / "l3rs"
+    subprocess.run([sys.executable, "recipes/data/build_digits.py", str(images)], check=True)
+    command = [
+        *(sys.executable, "-m", "recipes.meta_train", "recipes/configs/template.yaml"),
+        *("--base_model", "recipes/base_models/resnet-tiny-fashion", "--datasets", str(images)),
+        *("--evaluation_size", "100", "--num_generations", "30", "--output_dir", str(output)),
+    ]
+    subprocess.run(command, check=True)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    last = lines[-1]
+    assert len(lines) == 30
+    assert last["best_validation_loss"] < 0.8 * last["validation_loss_untrained"]
+    assert load_network(output / "l3rs").config.meta_training["best_generation"] > 0

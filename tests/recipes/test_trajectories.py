@@ -1,11 +1,31 @@
+"""What an L3RS decides over a run: the table, the picture, and what is said of it."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
 import pytest
+import torch
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import ConfigError
+from hf_l3rs.errors import ConfigError, DataError
+from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.hub.results import read_results
 from recipes import release, trajectories
 from recipes.evidence.behaviour import describe_behaviour
-from recipes.evidence.trajectories import read_trajectory
+from recipes.evidence.trajectories import (
+    LayerDecision,
+    directions_of,
+    last_decisions,
+    read_trajectory,
+    record_trajectory,
+    to_csv,
+    to_table,
+)
+from recipes.evidence.trajectory_plots import plot_trajectories
+from tests.evaluation.images import image_task
+from tests.tiny import learned_optimizer, parameters, tiny_resnet, trained_network
 
 
 CONFIG = "recipes/configs/resnet_tiny_fashion.yaml"
@@ -36,3 +56,140 @@ def test_an_l3rs_of_other_models_says_on_which_it_was_seen(tmp_path):
     other = ["--l3rs=l3rs-universal-start", "--base_model=recipes/base_models/vit-tiny-fashion"]
     text = trajectories.main([CONFIG, *other, "--num_steps=2", "--evaluation_size=50", f"--output_dir={tmp_path}"])
     assert text.startswith("On vit-tiny-fashion, it takes its largest steps in the ")
+
+
+STEPS = 20
+
+
+def table(sizes, shares, directions=("adam", "sgd")):
+    """For each role a function of the share of the run, for sizes and for the share of the first direction."""
+    decisions = [
+        LayerDecision(step, STEPS, f"{role}.{index}", role, index / 2, size(step / STEPS) * factor, mixture)
+        for step in range(1, STEPS + 1)
+        for role, size in sizes.items()
+        for index, factor in enumerate((0.5, 2.0))
+        for share in [shares[role](step / STEPS)]
+        for mixture in [(share, 1 - share) if len(directions) == 2 else (1.0,)]
+    ]
+    return to_table(decisions, directions)
+
+
+SIZES = {"head.weight": lambda t: 3.0 if t == 0.25 else 1.0 - 0.9 * t, "norm.bias": lambda t: 0.2}
+
+
+def test_both_sentences():
+    shares = {"head.weight": lambda t: 0.7, "norm.bias": lambda t: 0.9 - 0.6 * (t > 0.5)}
+    assert describe_behaviour(table(SIZES, shares)) == (
+        "It takes its largest steps in the head weights, 3 times the base step after 5 of 20 steps, and lowers them "
+        "to 0.1 times by the end; its smallest are in the norm biases, 0.2 times over the run. Over the run the share "
+        "of adam goes from 80 % to 50 %, most of all in the norm biases, from 90 % to 30 %."
+    )
+
+
+def test_a_mixture_that_stays():
+    still = table(SIZES, {"head.weight": lambda t: 0.2, "norm.bias": lambda t: 0.4})
+    assert describe_behaviour(still).endswith(
+        "the share of sgd stays near 70 %, from 60 % in the norm biases to 80 % in the head weights."
+    )
+    turning = table(
+        SIZES, {"head.weight": lambda t: 0.2 + 0.2 * (t > 0.5), "norm.bias": lambda t: 0.4 - 0.2 * (t > 0.5)}
+    )
+    assert "the share of sgd stays near 70 %, but goes from " in describe_behaviour(turning)
+
+
+def test_a_single_direction_or_role():
+    only = {"head.weight": SIZES["head.weight"]}
+    text = describe_behaviour(table(only, {"head.weight": lambda t: 1.0}, directions=("adam",)))
+    assert text.endswith("by the end. It has a single direction, adam.")
+    assert "stays near 100 %, from 100 % in the head weights" in describe_behaviour(
+        table(only, {"head.weight": lambda t: 1.0})
+    )
+
+
+@pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
+def test_cards_say_what_the_stored_decisions_show(name):
+    results = json.loads(Path("hf_l3rs/released", name, "results.json").read_text(encoding="utf-8"))
+    table = read_trajectory(f"recipes/results/{name}/trajectories.csv")
+    assert results["behaviour"] == describe_behaviour(table)
+    assert is_picture_of(f"recipes/results/{name}/trajectories.png", to_csv(table))
+
+
+def test_a_run_becomes_a_table_that_survives_its_file(tmp_path):
+    task = image_task(num_steps=3)
+    task = task._replace(initial_state={name: tensor.clone() for name, tensor in task.initial_state.items()})
+    network = trained_network(task.model)
+    table = record_trajectory(task.model, network, task)
+    layers = [name for name, _ in task.model.named_parameters()]
+    assert table.layer.tolist() == layers * 3 and table.step.tolist() == sorted([1, 2, 3] * len(layers))
+    assert directions_of(table) == list(network.config.directions)
+    (tmp_path / "trajectories.csv").write_bytes(to_csv(table))
+    pd.testing.assert_frame_equal(read_trajectory(tmp_path / "trajectories.csv"), table)
+    again = record_trajectory(tiny_resnet(seed=3), network, task)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_a_run_that_diverges_is_refused():
+    task = image_task(num_steps=3)
+    state = {name: tensor.clone() for name, tensor in task.initial_state.items()}
+    state["classifier.1.bias"].fill_(math.nan)
+    with pytest.raises(DataError, match="diverges on this task"):
+        record_trajectory(task.model, trained_network(task.model), task._replace(initial_state=state))
+
+
+def test_files_of_something_else_are_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        read_trajectory(tmp_path / "none.csv")
+    (tmp_path / "rows.csv").write_text("optimizer,loss\nAdam,1\n")
+    with pytest.raises(DataError, match="does not hold decisions"):
+        read_trajectory(tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").write_bytes(to_csv(to_table([], ["adam"])))
+    with pytest.raises(DataError, match="does not hold decisions"):
+        read_trajectory(tmp_path / "rows.csv")
+
+
+def test_four_digits_are_kept():
+    table = to_table([LayerDecision(1, 2, "fc.weight", "head.weight", 1.0, 1 / 3, (2 / 3, 1 / 3))], ["adam", "sgd"])
+    assert table.iloc[0].tolist() == [1, 2, "fc.weight", "head.weight", 1.0, 0.3333, 0.6667, 0.3333]
+
+
+def test_decisions_are_what_was_done_and_layers_without_a_gradient_shift_nothing():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 3))
+    optimizer = learned_optimizer(model, directions=("sgd",)).bind(model, num_training_steps=5)
+    before = parameters(model)
+    model[2](model[0](torch.ones(2, 4))).square().mean().backward()
+    optimizer.step(1.0)
+    made = list(last_decisions(optimizer))
+    assert [each.layer for each in made] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [each.depth for each in made] == [0, 0.2, 0.8, 1] and {each.mixture for each in made} == {(1.0,)}
+    for each in made:  # with a single direction, of norm one, the update's size is λ
+        moved = (parameters(model)[each.layer] - before[each.layer]).square().mean().sqrt()
+        assert each.relative_step * optimizer.config.base_step == pytest.approx(float(moved), rel=1e-4)
+
+
+def test_steps_and_shares_of_every_layer_are_drawn(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    decisions = table(SIZES, dict.fromkeys(SIZES, lambda t: 0.5))
+    plot_trajectories(decisions, tmp_path / "trajectories.png", "title")
+    axes = [axis for axis in pyplot.gcf().axes if axis.get_visible() and axis.lines]
+    assert [axis.get_title() for axis in axes] == ["head weights", "norm biases", "", ""]
+    assert [len(axis.lines) for axis in axes] == [2] * 4 and axes[0].get_ylabel() == "step / base step"
+    assert axes[0].lines[1].get_ydata().max() == 6.0 and axes[2].get_ylabel() == "share of adam"
+    assert axes[0].lines[0].get_color() != axes[0].lines[1].get_color()
+    monkeypatch.undo()
+    pyplot.close("all")
+    assert is_picture_of(tmp_path / "trajectories.png", to_csv(decisions))
+    assert not is_picture_of(tmp_path / "trajectories.png", to_csv(decisions.iloc[1:]))
+
+
+@pytest.mark.parametrize("step", [1.0, 0.05])
+def test_ticks_are_plain_numbers_also_where_steps_hardly_differ(step, tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    decisions = table(dict.fromkeys(SIZES, lambda t: step), dict.fromkeys(SIZES, lambda t: 0.5))
+    plot_trajectories(decisions, tmp_path / "trajectories.png", "title")
+    axis = pyplot.gcf().axes[0]
+    labels = [label.get_text() for label in (*axis.get_yticklabels(), *axis.get_yticklabels(minor=True))]
+    assert any(labels) and not any("10^" in label for label in labels)
+    monkeypatch.undo()
+    pyplot.close("all")

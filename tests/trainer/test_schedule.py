@@ -56,7 +56,8 @@ def test_every_schedule_of_the_trainer_is_held(kind, tmp_path, caplog):
     (record,) = [record for record in caplog.records if "schedule" in record.message]
     assert f"'{kind.value}'" in record.message
     assert record.levelno == (logging.INFO if kind in ("linear", "constant") else logging.WARNING)
-
+    if kind not in ("linear", "reduce_lr_on_plateau", "greedy"):  # one of each class of scheduler
+        return
     checkpoint = tmp_path / "whole" / "checkpoint-3"
     saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)
     assert [group["lr"] for group in saved["param_groups"]] == [1.0]

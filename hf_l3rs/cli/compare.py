@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +74,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
         evaluation_size=data.evaluation_size,
     )
     job = EvaluationJob(ModelArguments(base_model=arguments.model), task_args, args, make_accelerator())
-    summary = job.run(_command(arguments))
+    summary = job.run(arguments.line)
     entries = read_results(job.output_dir / "results.json").entries
     text = f"\n{summary}\n\nTable and curves are in {job.output_dir}."
     return Answer(text, {"output_dir": str(job.output_dir), "results": [vars(entry) for entry in entries]})
-
-
-def _command(arguments: argparse.Namespace) -> str:
-    """What measures it again."""
-    names = ("model", "data", "name", "split", "steps", "seeds", "search_seeds", "batch_size", "output_dir")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    return shlex.join(["hf-l3rs", "compare", arguments.source, *options])

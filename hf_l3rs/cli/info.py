@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_l3rs.cli.shell import Answer, add_json_option, columns, table
+from hf_l3rs.cli.shell import Answer, add_json_option, columns
 from hf_l3rs.errors import ConfigError
 
 
@@ -46,9 +46,9 @@ def _run(arguments: argparse.Namespace) -> Answer:
     source = artifact_in(arguments.source)
     artifact = L3RSArtifact.from_pretrained(source, revision=arguments.revision)
     rows, entries = _describe(artifact), _results(artifact, source)
-    text = table(rows)
+    text = columns(rows.items())
     if entries:
-        text += f"\n\n{columns(_RESULTS, [_result(each) for each in entries])}"
+        text += f"\n\n{columns([_RESULTS, *map(_result, entries)])}"
     data: dict[str, Any] = {**rows, "config": artifact.config.to_dict(), "results": [vars(each) for each in entries]}
     if arguments.model is not None:
         data["layers"], sentence = _fit(arguments.model, arguments.source, artifact.config, bool(entries))
@@ -76,7 +76,7 @@ def _released() -> Answer:
         gain = (describe_gain(_results(artifact, name)) or "not measured yet").removeprefix("in domain: ")
         trainable = artifact.config.meta_training.get("trainable", "all")
         lines.append((name, base, trainable, _describe(artifact)["steps"], gain))
-    text = f"{columns(_HEADERS, lines)}\n\n`hf-l3rs info NAME` says more of one."
+    text = f"{columns([_HEADERS, *lines])}\n\n`hf-l3rs info NAME` says more of one."
     return Answer(text, [dict(zip(_HEADERS, line)) for line in lines])
 
 

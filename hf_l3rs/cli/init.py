@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_l3rs.cli.shell import Answer, add_json_option, table
+from hf_l3rs.cli.shell import Answer, add_json_option, columns
 from hf_l3rs.errors import ConfigError, StorageError
 from hf_l3rs.markdown import duration
 
@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> Answer:
     written = [str(file) for file in files[: len(templates)]]
     steps = [f"hf-l3rs meta-train {written[0]}", *(f"hf-l3rs evaluate {file}" for file in written[1:])]
     steps.append(f"hf-l3rs push {settings['output_dir']} user/name")
-    text = table({**rows, "written": ", ".join(written), "next": "; ".join(steps)})
+    text = columns({**rows, "written": ", ".join(written), "next": "; ".join(steps)}.items())
     return Answer(text, {**rows, "files": written, **plan._asdict(), "next": steps})
 
 

@@ -13,6 +13,7 @@ In several processes: `accelerate launch --module hf_l3rs.cli.main meta-train my
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -79,6 +80,7 @@ def _answer(argv: list[str]) -> str:
         command = meta_train if argv[0] == "meta-train" else evaluate
         return command.run(argv[1:]).text
     arguments = make_parser().parse_args(argv)
+    arguments.line = shlex.join(["hf-l3rs", *argv])
     answer: Answer = arguments.run(arguments)
     return answer.show("json" in arguments and arguments.json)
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from hf_l3rs.errors import L3RSError
@@ -15,7 +15,7 @@ from hf_l3rs.markdown import one_line
 
 # What a shell expects of a process that Ctrl-C, or the end of a reader such as `head`, has ended.
 INTERRUPTED, READER_LEFT = 130, 141
-# A name may be any text; values stand in one column all the same.
+# A cell may be any text; the next column stands where it does all the same.
 _MAX_WIDTH = 60
 
 
@@ -45,16 +45,13 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="answer in JSON, for a script")
 
 
-def table(rows: Mapping[str, Any]) -> str:
-    """Returns one row a line. Text of an artefact is shown as it is, and never reaches the terminal as a command."""
-    width = min(max(map(len, rows)), _MAX_WIDTH)
-    return "\n".join(f"{one_line(name):<{width}}  {one_line(_text(value))}" for name, value in rows.items())
-
-
-def columns(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a table with a column for each header, as wide as its widest cell."""
-    lines = [headers, *([one_line(_text(cell)) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
+def columns(rows: Iterable[Sequence[Any]]) -> str:
+    """
+    Returns a line for each row, with columns as wide as their widest cell. What an artefact says may be any text: here
+    it is shown, and never reaches the terminal as a command.
+    """
+    lines = [[one_line(_text(cell)) for cell in row] for row in rows]
+    widths = [min(max(map(len, column)), _MAX_WIDTH) for column in zip(*lines)]
     return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hf_l3rs.cli.main import main
-from hf_l3rs.cli.shell import INTERRUPTED, READER_LEFT, Answer, run_script, table
+from hf_l3rs.cli.shell import INTERRUPTED, READER_LEFT, Answer, columns, run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.artifact import load_network, save_network
 from tests.hub.examples import change_config
@@ -30,8 +30,8 @@ def test_a_person_and_a_script_get_the_same():
 
 
 def test_a_table_has_one_row_a_line_and_obeys_nobody():
-    assert table({"a": None, "long": ["x"]}) == 'a     -\nlong  ["x"]'
-    assert table({"a": "\x1b[31mred\n"}).isprintable()
+    assert columns([("a", None), ("long", ["x"])]) == 'a     -\nlong  ["x"]'
+    assert columns([("a", "\x1b[31mred\n")]).isprintable()
 
 
 @pytest.mark.parametrize(

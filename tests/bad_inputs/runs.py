@@ -58,10 +58,6 @@ def in_use(place):
     place.lock.acquire()
 
 
-def metrics(data):
-    return lambda folder: (folder / "metrics.jsonl").write_bytes(data)
-
-
 DAMAGED = "None of the 1 checkpoints of .*out, checkpoint-1 the last, is intact; start anew"
 UNREADABLE = "not a readable meta-training checkpoint .*; name another, or start anew"
 
@@ -83,8 +79,6 @@ ROWS = [
     Row("checkpoint: a list", continued(in_checkpoint("trainer_state.json", b"[]")), DAMAGED),
     Row("checkpoint: nested without end", continued(in_checkpoint("trainer_state.json", b"[" * 100_000)), DAMAGED),
     Row("checkpoint: a number was changed", continued(with_another_loss), DAMAGED),
-    Row("metrics: no JSON", continued(metrics(b"loss 0.5\n")), "does not hold a generation's metrics.*; move it away"),
-    Row("metrics: a generation of text", continued(metrics(b'{"generation": "1"}\n')), "generation is '1'.*; move it"),
     Row("evaluation's output_dir: a file", evaluate(prepare=file("out")), "out.* cannot be written"),
     Row("evaluation's search_dir: a file", evaluate(search_dir="<own>/file", prepare=file("file")),
         "file.* cannot be"),

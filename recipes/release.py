@@ -1,8 +1,8 @@
 """
 Releases an L3RS with the package, and writes the cards of those that are released.
 
-    python recipes/release.py
-    python recipes/release.py l3rs-resnet-tiny-fashion --l3rs outputs/resnet_tiny_fashion/l3rs \\
+    python -m recipes.release
+    python -m recipes.release l3rs-resnet-tiny-fashion --l3rs outputs/resnet_tiny_fashion/second/l3rs \\
         --results outputs/results/l3rs-resnet-tiny-fashion/in_domain/results.json
 
 hf_l3rs/released/NAME has what is loaded, and what was measured; model_cards/NAME has the card, which is made from

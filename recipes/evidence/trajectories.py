@@ -115,9 +115,9 @@ def read_trajectory(file: str | os.PathLike[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(Path(file))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as CSV ({error}); run recipes/trajectories.py again.") from error
+        raise DataError(f"{file} cannot be read as CSV ({error}); run recipes.trajectories again.") from error
     if not set(COLUMNS) <= set(table.columns) or not directions_of(table) or table.empty:
-        raise DataError(f"{file} does not hold decisions of an L3RS; run recipes/trajectories.py again.")
+        raise DataError(f"{file} does not hold decisions of an L3RS; run recipes.trajectories again.")
     return table
 
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from hf_l3rs import L3RS, L3RSArtifact
@@ -39,6 +38,7 @@ from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.distribution import Setup, build_tasks
 from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.trainer.metrics import compute_accuracy
 from hf_l3rs.validation import Range, check_fields, check_not_empty
 from recipes.evidence.stored import read_stored
 
@@ -46,11 +46,6 @@ from recipes.evidence.stored import read_stored
 RECIPES = Path(__file__).resolve().parent
 ADAMS = ("Adam constant", "Adam cosine")
 SEED = 1000
-
-
-def compute_accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Returns the share of images that are classified right, for the Trainer."""
-    return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
 
 
 @dataclass

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.checkpoint import LAST
 from hf_l3rs.optimizer.config import FEATURES, STEP_REFERENCES
 from hf_l3rs.optimizer.directions import DIRECTIONS
 from hf_l3rs.optimizer.fit import CARRIES_OVER
@@ -90,9 +89,6 @@ class MetaTrainingArguments:
         metadata={"help": "Where the meta-gradient comes from: evolution (paper); gradient, reverse mode through "
                   "whole runs, for a hundredth of the cost; or segments of long runs, one in each generation."},
     )  # fmt: skip
-    num_seeds: int = field(
-        default=1, metadata={"help": "Whole runs of other seeds, of which the best by validation is kept."}
-    )
     task_per_pair: bool = field(
         default=True, metadata={"help": "A task for each pair of candidates, or one for a generation (paper)."}
     )
@@ -119,11 +115,5 @@ class MetaTrainingArguments:
         counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval")
         rules: dict[str, Any] = {name: Range(low=0) for name in counts}
         rules["estimator"] = ("evolution", "gradient", "segments")
-        rules |= {"num_seeds": Range(low=1, high=1000), "keep_checkpoints": Range(low=1)}
-        check_fields(self, {**rules, "num_threads": Range(low=1, high=1024)})
+        check_fields(self, {**rules, "keep_checkpoints": Range(low=1), "num_threads": Range(low=1, high=1024)})
         check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")
-        if self.num_seeds > 1 and self.resume_from_checkpoint not in (None, LAST):
-            raise ConfigError(
-                f"MetaTrainingArguments.resume_from_checkpoint must be {LAST!r} where num_seeds is above 1, so that "
-                f"every seed's run goes on from its own, got {self.resume_from_checkpoint!r}."
-            )

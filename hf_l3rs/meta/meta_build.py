@@ -1,4 +1,4 @@
-"""What a meta-training starts from, what identifies it, and what is kept of several runs."""
+"""What a meta-training starts from, and what identifies it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import nn
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.artifact import L3RSArtifact
-from hf_l3rs.meta.checkpoint import NO_COST, with_earlier_cost
 from hf_l3rs.meta.meta_arguments import L3RSArguments, check_carries_over
 from hf_l3rs.optimizer.config import STRUCTURE, L3RSConfig, LayerSpec
 from hf_l3rs.optimizer.fit import measure_fit
@@ -143,16 +142,3 @@ def run_settings(
     for dataset in settings["tasks"]["datasets"]:
         del dataset["max_memory_gb"]  # images are the same in memory and from disk
     return settings
-
-
-def summary_of_choice(summaries: Sequence[dict[str, Any]], chosen: int) -> dict[str, Any]:
-    """
-    Returns the summary of the meta-training that was chosen, by its index, at the cost of all of them, and with their
-    number as `chosen_from`. What an L3RS cost that all of them started from is counted once.
-    """
-    summary = summaries[chosen]
-    if len(summaries) == 1:
-        return summary
-    start = with_earlier_cost(NO_COST, summary.get("started_from", {}))  # which each has in its cost
-    costs = {name: sum(each[name] for each in summaries) - (len(summaries) - 1) * start[name] for name in NO_COST}
-    return {**summary, **costs, "chosen_from": len(summaries)}

@@ -109,12 +109,7 @@ class MetaTrainer:
     @property
     def was_interrupted(self) -> bool:
         """Whether a signal ended training early; the last checkpoint resumes it."""
-        return self.was_asked_to_stop and not self._is_over()
-
-    @property
-    def was_asked_to_stop(self) -> bool:
-        """Whether a signal came, which in the last generation ends nothing early."""
-        return self._interruption.requested
+        return self._interruption.requested and not self._is_over()
 
     def train(self) -> L3RSNetwork:
         """

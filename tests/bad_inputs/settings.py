@@ -69,7 +69,6 @@ BAD_VALUES = {
     "step_reference": ["mean"],
     "layers_by": ["block", ["name"], "role"],  # role does not go with steps that depend on the width
     "batch_norm_momentum": [0.0, 2.0],
-    "num_seeds": [0, 1.5],
     "anneal_long_runs": ["often"],
     "features": [["weather"], ["loss", "loss"]],
     "max_grad_norm": [0, NAN],

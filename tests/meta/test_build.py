@@ -9,9 +9,8 @@ from torch import nn
 from hf_l3rs import L3RS, describe_layers
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.checkpoint import NO_COST
 from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
-from hf_l3rs.meta.meta_build import build_network, layers_to_know, run_settings, summary_of_choice, warm_start
+from hf_l3rs.meta.meta_build import build_network, layers_to_know, run_settings, warm_start
 from hf_l3rs.optimizer.config import FEATURES, STRUCTURE
 from hf_l3rs.optimizer.layers import role_layers
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
@@ -165,19 +164,6 @@ def test_several_models_are_known_by_their_commits():
     models[1].config._commit_hash = "a" * 40
     assert run_settings(L3RSArguments(), several, TASKS, 0, models)["model"]["revisions"] == [None, "a" * 40]
     assert "revisions" not in run_settings(L3RSArguments(), MODEL, TASKS, 0, models[1:])["model"]
-
-
-@pytest.mark.parametrize("start", [{}, dict.fromkeys(NO_COST, 8)])
-def test_the_choice_of_several_runs_has_the_cost_of_all_and_of_their_start_once(start):
-    more = {"started_from": start} if start else {}
-    summaries = [
-        {"seed": seed, **{name: cost + start.get(name, 0) for name in NO_COST}, **more}
-        for seed, cost in enumerate((10, 20))
-    ]
-    summary = summary_of_choice(summaries, 1)
-    assert (summary["seed"], summary["chosen_from"], summary.get("started_from", {})) == (1, 2, start)
-    assert summary["inner_steps"] == summary["seconds"] == 30 + start.get("inner_steps", 0)
-    assert summary_of_choice(summaries[:1], 0) == summaries[0]
 
 
 @pytest.mark.parametrize(

@@ -4,29 +4,30 @@ Writes scikit-learn's handwritten digits (1,797 images of 8 x 8; UCI, CC BY 4.0)
     python recipes/data/build_digits.py outputs/digits
 """
 
-from __future__ import annotations
-
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from hf_l3rs.cli.shell import run_script
+from hf_l3rs.files import write_files
+from hf_l3rs.settings import OptionParser
 
-def main(folder: str) -> None:
+
+def main(argv: list[str] | None = None) -> None:
     from sklearn.datasets import load_digits
 
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", type=Path, help="folder that the images go to")
+    target = parser.parse_args(argv).target
     digits = load_digits()
+    write_files(target, {})  # a folder that cannot be written is said now
     for index, (image, label) in enumerate(zip(digits.images, digits.target)):
-        path = Path(folder) / "train" / str(label) / f"{index:04d}.png"
+        path = target / "train" / str(label) / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(path)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python recipes/data/build_digits.py FOLDER")
-    try:
-        main(sys.argv[1])
-    except OSError as error:
-        sys.exit(f"error: {sys.argv[1]} cannot be written ({error.strerror}); choose another folder.")
+    run_script(main)

@@ -29,7 +29,6 @@ from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task
-from hf_l3rs.evaluation.job import SEARCH_NAME
 from hf_l3rs.evaluation.plots import plot_learning_curves
 from hf_l3rs.evaluation.report import Summary, summarise, to_markdown
 from hf_l3rs.evaluation.store import Row, write_rows
@@ -40,7 +39,7 @@ from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from hf_l3rs.trainer.metrics import compute_accuracy
 from hf_l3rs.validation import Range, check_fields, check_not_empty
-from recipes.evidence.stored import read_stored
+from recipes.evidence.stored import SEARCH, read_stored
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -84,7 +83,7 @@ class DemoArguments:
 
 def searched_rates(model: str) -> dict[str, dict[int, float]]:
     """Returns the learning rates that were best on an embedded model's validation tasks, by optimizer and horizon."""
-    return best_rates(read_stored(f"l3rs-{model}-tiny-fashion", SEARCH_NAME)["in_domain"])
+    return best_rates(read_stored(f"l3rs-{model}-tiny-fashion")[f"{SEARCH}in_domain"])
 
 
 def embedded_tasks(model: str, evaluation_size: int = 2000) -> Setup:

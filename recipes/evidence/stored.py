@@ -15,23 +15,12 @@ from hf_l3rs.files import write_files
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SETTING = "setting"
+SEARCH = "search_"  # before a setting's name: the search for learning rates
 
 
-def read_stored(name: str, file: str = ROWS_NAME) -> dict[str, list[Row]]:
-    """
-    Reads a stored table.
-
-    Args:
-        name (`str`): The L3RS, a folder of recipes/results.
-        file (`str`, *optional*, defaults to `"rows.csv"`): Or `search.csv`, the search for learning rates.
-
-    Returns:
-        `dict[str, list[Row]]`: The rows of each setting, by its name.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
-    path = RESULTS / name / file
+def read_stored(name: str) -> dict[str, list[Row]]:
+    """Reads the rows of each setting of an L3RS, a folder of recipes/results, and of the searches before them."""
+    path = RESULTS / name / ROWS_NAME
     rows = read_rows(path)
     with path.open(encoding="utf-8", newline="") as lines:
         settings = [line.get(SETTING) for line in csv.DictReader(lines)]
@@ -53,19 +42,9 @@ def to_stored(table: Mapping[str, Iterable[Row]]) -> str:
 
 
 def store(name: str, setting: str, folder: Path) -> None:
-    """
-    Stores an evaluation: its rows and searches take the place of what the setting had.
-
-    Args:
-        name (`str`): The L3RS, a folder of recipes/results; made if it is absent.
-        setting (`str`): Name of the setting.
-        folder (`Path`): Where the evaluation wrote `rows.csv` and `search.csv`.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
-    for file in (ROWS_NAME, SEARCH_NAME):
-        table = read_stored(name, file) if (RESULTS / name / file).exists() else {}
-        if (folder / file).exists():
-            table[setting] = read_rows(folder / file)
-            write_files(RESULTS / name, {file: to_stored(table).encode()})
+    """Stores the rows and the search that an evaluation wrote into a folder, in place of what the setting had."""
+    table = read_stored(name) if (RESULTS / name / ROWS_NAME).exists() else {}
+    for key, file in ((setting, folder / ROWS_NAME), (f"{SEARCH}{setting}", folder / SEARCH_NAME)):
+        if file.exists():
+            table[key] = read_rows(file)
+    write_files(RESULTS / name, {ROWS_NAME: to_stored(table).encode()})

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What keeps its place.
 PARTS = ("LICENSE", "hf_l3rs", "recipes/data/fashion_mnist", "recipes/demo.py", "recipes/evidence", "recipes/space")
 PARTS += tuple(f"recipes/base_models/{model}-tiny-fashion" for model in ("resnet", "vit"))
-PARTS += tuple(f"recipes/results/l3rs-{model}-tiny-fashion/search.csv" for model in ("resnet", "vit"))
+PARTS += tuple(f"recipes/results/l3rs-{model}-tiny-fashion/rows.csv" for model in ("resnet", "vit"))
 # What the Hub looks for at the root of a Space.
 AT_ROOT = ("README.md", "app.py", "requirements.txt")
 

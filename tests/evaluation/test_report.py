@@ -232,7 +232,7 @@ def test_cards_say_what_the_stored_rows_say(name):
 
 @pytest.mark.parametrize("name, cell", STORED)
 def test_stored_baselines_ran_at_the_rates_that_their_stored_search_found(name, cell):
-    rates = best_rates(comparable(read_stored(name, "search.csv")[cell]))
+    rates = best_rates(comparable(read_stored(name)[f"search_{cell}"]))
     rivals = [rival for rival in rivals_in(read_stored(name)[cell]) if not is_tuning_free(rival)]
     summaries = [each for each in stored_summaries(name, cell) if each.optimizer in rivals]
     assert {(each.optimizer, each.num_training_steps): each.learning_rate for each in summaries} == {

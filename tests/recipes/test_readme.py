@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from hf_l3rs.errors import DataError
-from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
+from hf_l3rs.evaluation.job import ROWS_NAME
 from hf_l3rs.evaluation.plots import HIGHLIGHT, is_picture_of
 from hf_l3rs.evaluation.store import Row, to_csv, write_rows
 from recipes import readme
@@ -36,9 +36,8 @@ def test_pictures_are_of_the_stored_rows():
 
 @pytest.mark.parametrize("name", readme.stored_names())
 def test_stored_rows_are_written_again_to_the_same_bytes(name):
-    for file in (ROWS_NAME, SEARCH_NAME):
-        table = stored.read_stored(name, file)
-        assert stored.to_stored(table) == (stored.RESULTS / name / file).read_text(encoding="utf-8")
+    table = stored.read_stored(name)
+    assert stored.to_stored(table) == (stored.RESULTS / name / ROWS_NAME).read_text(encoding="utf-8")
 
 
 def test_stored_rows_are_a_data_set(tmp_path):
@@ -67,7 +66,6 @@ def test_a_setting_is_stored_in_place_of_what_it_had(tmp_path, monkeypatch):
     write_rows(second, tmp_path / "rows.csv")
     stored.store("new", "in_domain", tmp_path)
     assert stored.read_stored("new") == {"in_domain": second, "other_domain": first}
-    assert not (tmp_path / "results/new" / SEARCH_NAME).exists()
     (tmp_path / "results/new/rows.csv").write_bytes((tmp_path / "rows.csv").read_bytes())
     with pytest.raises(DataError, match="no column setting"):
         stored.read_stored("new")

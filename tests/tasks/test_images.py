@@ -235,7 +235,7 @@ class TestFashionMnist:
     def test_folder(self):
         files = [path for path in FASHION_MNIST.iterdir() if path.is_file()]
         assert sum(path.stat().st_size for path in files) <= 15_000_000
-        assert {path.name for path in files} == {"README.md", "LICENSE"} | {f"{split}.parquet" for split in SPLITS}
+        assert {path.name for path in files} == {"README.md"} | {f"{split}.parquet" for split in SPLITS}
 
     def test_classes_are_balanced(self, splits):
         for split, (_, classes, count) in SPLITS.items():

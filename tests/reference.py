@@ -157,7 +157,9 @@ class _Layer:
 
 def _orthogonalised(x: torch.Tensor) -> torch.Tensor:
     """What is left of a matrix when every singular value σ goes five times through 3.4445 σ − 4.775 σ³ + 2.0315 σ⁵."""
-    if x.ndim < 2 or x.numel() == 0:
+    rows, columns = x.shape[:1].numel(), x.shape[1:].numel()
+    is_kernel = x.ndim > 2 and 1 not in x.shape[:2] and 4 <= min(rows, columns) and 128 * rows >= columns >= rows / 128
+    if x.numel() == 0 or not (x.ndim == 2 or is_kernel):
         return x
     U, sigma, Vt = torch.linalg.svd(x.flatten(1), full_matrices=False)
     sigma = sigma / (_norm(x) + 1e-7)

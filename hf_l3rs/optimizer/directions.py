@@ -39,14 +39,9 @@ Factors = Any  # one number, or a sequence with one a layer; torch declares less
 
 class Arithmetic:
     """
-    What directions and the step are written in, by foreach kernels: in place for training, or in new tensors with
-    gradients through them.
-
-    A method whose name ends in an underscore returns its result, and may write it over its first argument. Everything
-    else is left alone. Factors, summands and weights are one number, or one a layer.
-
-    Args:
-        in_place (`bool`): Whether the memory that is there is written.
+    Foreach kernels that directions and the step are written in: in place for training, or in new tensors with
+    gradients through them. A method whose name ends in an underscore returns its result, and may write it over its
+    first argument. Everything else is left alone. Factors, summands and weights are one number, or one a layer.
     """
 
     def __init__(self, in_place: bool) -> None:
@@ -122,8 +117,8 @@ def _adam(
     config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
 ) -> tuple[Tensors, Buffers]:
     """
-    m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, which saves a pass over memory, and the
-    quotient is made in the denominator's: on a CPU, new memory of the model's size costs more than the arithmetic.
+    m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, and the quotient is made in its memory:
+    on a CPU, new memory of the model's size costs more than the arithmetic.
     """
     beta1, beta2 = config.adam_betas
     averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
@@ -167,9 +162,9 @@ MIN_SIDE, MAX_ASPECT = 4, 128
 
 def is_matrix_for_muon(shape: Sequence[int]) -> bool:
     """
-    Returns whether Muon takes a parameter of this shape, by timm's rule: no vectors, no depthwise kernels
-    `(channels, 1, ...)`, no position embeddings `(1, length, ...)`, and no matrices with a side below 4 or one side
-    more than 128 times the other. A kernel counts as a matrix with a row for each output channel.
+    Whether Muon takes a parameter of this shape, by timm's rule: no vectors, no depthwise kernels `(channels, 1,
+    ...)`, no position embeddings `(1, length, ...)`, and no matrices with a side below 4 or one side more than 128
+    times the other. A kernel counts as a matrix with a row for each output channel.
     """
     if len(shape) < 2 or 1 in shape[:2]:
         return False
@@ -179,20 +174,13 @@ def is_matrix_for_muon(shape: Sequence[int]) -> bool:
 
 def orthogonalise(tensors: Tensors) -> Tensors:
     """
-    Brings the singular values of matrices near one. Matrices of one shape go through the iteration together.
-
-    Args:
-        tensors (`list[torch.Tensor]`):
-            Matrices, and kernels of shape `(out, in, ...)`, which count as matrices of `out` rows. Vectors and
-            scalars, which have no singular values, come back as they are.
-
-    Returns:
-        `list[torch.Tensor]`: New tensors of the same shapes.
+    Brings the singular values of matrices `(out, in)`, and of kernels `(out, in, ...)` that [`is_matrix_for_muon`]
+    allows, near one, in new tensors. Everything else comes back as it is. Matrices of one shape go together.
     """
     results = list(tensors)
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, tensor in enumerate(tensors):
-        if tensor.ndim > 1 and tensor.numel():
+        if tensor.numel() and (tensor.ndim == 2 or is_matrix_for_muon(tensor.shape)):
             by_shape.setdefault((len(tensor), tensor[0].numel()), []).append(index)
     for indices in by_shape.values():
         stacked = torch.stack([tensors[index].flatten(1) for index in indices])

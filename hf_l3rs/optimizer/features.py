@@ -19,13 +19,8 @@ EMA_CHANNELS = ("loss", "grad_norm", "param_norm", "weight")
 
 class Features(NamedTuple):
     """
-    The raw material of the features at one step.
-
-    Args:
-        step (`int`): Steps taken, this one included: k, from 1.
-        time_coefficients (`torch.Tensor` of shape `(2, num_times)`): From [`time_coefficients`].
-        ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The layers' EMA banks, channels as EMA_CHANNELS.
-        measures (`torch.Tensor` of shape `(num_layers, 3 + num_directions)`): From [`log_measures`].
+    What is measured at one step: its number k, from 1; [`time_coefficients`]; the EMA banks, of shape `(num_layers, 4,
+    num_decays)`, channels as EMA_CHANNELS; and [`log_measures`].
     """
 
     step: int
@@ -53,18 +48,10 @@ def num_features(config: L3RSConfig) -> int:
 
 def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: torch.Tensor) -> torch.Tensor:
     """
-    Brings what a step measures to bounded logarithms: of the loss, and of the norms' RMS per element.
-
-    Args:
-        loss (`torch.Tensor`, *optional*):
-            Training loss, one or one a layer. Without one that is a number, the neutral value 0 goes in.
-        norms (`torch.Tensor` of shape `(num_layers, 2 + num_directions)`):
-            Euclidean norms of the gradient, of the parameter before the step, and of every direction.
-        sqrt_numel (`torch.Tensor` of shape `(num_layers,)`): Square roots of the layers' numbers of elements.
-
-    Returns:
-        `torch.Tensor` of shape `(num_layers, 3 + num_directions)`, the loss first. A norm that is not a number counts
-        as the upper bound.
+    Returns bounded logarithms, of shape `(num_layers, 3 + num_directions)`: of the loss, one or one a layer, and of
+    the RMS per element of the norms, of shape `(num_layers, 2 + num_directions)`: of the gradient, the parameter and
+    every direction. Without a loss that is a number, the neutral value 0 goes in; a norm that is not a number counts
+    as the upper bound.
     """
     losses = sqrt_numel.new_ones(()) if loss is None else loss.to(sqrt_numel)
     losses = losses.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
@@ -81,14 +68,8 @@ def ema_inputs(measures: torch.Tensor) -> torch.Tensor:
 
 def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
     """
-    Computes the network's input.
-
-    Args:
-        config ([`L3RSConfig`]): Which features, with which constants.
-        raw ([`Features`]): What was measured at this step.
-
-    Returns:
-        `torch.Tensor` of shape `(num_layers, num_features)`, columns as [`feature_names`], each roughly within ±4.
+    Returns the network's input of shape `(num_layers, num_features)`, columns as [`feature_names`], each roughly
+    within ±4.
     """
     averages = raw.ema[:, :3] / raw.ema[:, 3:].clamp_min(1e-30)  # 0 before anything was averaged
     slopes, offsets = raw.time_coefficients
@@ -108,9 +89,8 @@ def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
 
 def time_coefficients(config: L3RSConfig, num_training_steps: int, like: torch.Tensor) -> torch.Tensor:
     """
-    Returns slopes and offsets, of shape `(2, num_times)` and placed as `like`, of the arguments that the time features
-    are the tanh of at step k: relative `10 (k/K - c)`, where in the planned run of K steps it stands, and absolute
-    `k/c - 1`, how many steps were taken, whatever the plan.
+    Returns slopes and offsets, of shape `(2, num_times)`, of what the time features are the tanh of at step k:
+    relative `10 (k/K - c)` in a run of K planned steps, and absolute `k/c - 1`.
     """
     relative = [(10 / num_training_steps, -10 * center) for center in config.relative_times]
     absolute = [(1 / scale, -1.0) for scale in config.absolute_times]

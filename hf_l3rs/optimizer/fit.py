@@ -43,7 +43,7 @@ class Fit:
     How well an L3RS fits what is trained.
 
     Args:
-        layers (`tuple[LayerFit, ...]`): How each layer is known, in the model's order.
+        layers (`tuple[LayerFit, ...]`): Each [`LayerSpec`] in the model's order, and how it is known.
     """
 
     layers: tuple[LayerFit, ...]
@@ -57,8 +57,8 @@ class Fit:
     @property
     def share(self) -> float:
         """
-        Which share of the parameters, in [0, 1], is in layers that are known. A head, which may be larger than all the
-        rest, counts only where nothing else is trained.
+        The share of the parameters, in [0, 1], in known layers. A head, which may be larger than the rest, counts only
+        where nothing else is trained.
         """
         sizes = [(each.is_known, math.prod(each.layer.shape)) for each in self._body or self.layers]
         total = sum(size for _, size in sizes)
@@ -75,7 +75,7 @@ class Fit:
         return [each.layer.name for each in self.layers if not each.is_known]
 
     def describe(self) -> str:
-        """Returns the figures in one line, to come after the L3RS's name: `"fits all 3 layers (100 % of ..."`."""
+        """Returns the figures in one line, to come after the name of the L3RS: `"fits all 3 layers (100 % of ..."`."""
         total, misfits = len(self.layers), len(self.misfits)
         fitting = f"{total - misfits} of {total}" if misfits else f"all {total}"
         ways = ", ".join(f"{count} {'' if kind == 'unknown' else 'by '}{kind}" for kind, count in self.counts.items())
@@ -89,16 +89,7 @@ class Fit:
 
 
 def measure_fit(layers: Sequence[LayerSpec], config: L3RSConfig) -> Fit:
-    """
-    Measures how well an L3RS fits a model.
-
-    Args:
-        layers (`Sequence[LayerSpec]`): The trained layers of the model.
-        config ([`L3RSConfig`]): Of the L3RS.
-
-    Returns:
-        [`Fit`]
-    """
+    """Measures how well an L3RS of this configuration fits a model with these trained layers."""
     weights, rules = match_layers(layers, config.layers)
     sources = weights.argmax(dim=1).tolist()
     heads = [known for known in config.layers if known.is_head and not known.name.startswith(ROLE_PREFIX)]
@@ -131,16 +122,7 @@ def check_minimum_fit(minimum: float) -> None:
 
 
 def refuse_misfit(fit: Fit, minimum: float) -> None:
-    """
-    Refuses to train a model that an L3RS is not made for.
-
-    Args:
-        fit ([`Fit`]): From [`measure_fit`].
-        minimum (`float`): The least share of the parameters that must be in layers that are known.
-
-    Raises:
-        BindingError: If the share is less; the message has the figures and the ways out.
-    """
+    """Raises [`~hf_l3rs.errors.BindingError`] where less than `minimum` of the parameters is in known layers."""
     if fit.share < minimum:
         raise BindingError(
             f"This L3RS {fit.describe()}; that is less than minimum_fit={minimum:g}; {_ways_out(fit, minimum)}pass "

@@ -73,9 +73,8 @@ _ATTENTION = {
 
 def canonical_name(name: str) -> str:
     """
-    Returns the name without what torch.compile, DDP, activation checkpointing and PEFT put into it. The copy of a
-    module that PEFT trains (`modules_to_save`) has the name of the module; adapters keep theirs, as in
-    `q_proj.lora_A.weight`.
+    Returns the name without what torch.compile, DDP, activation checkpointing and PEFT put into it. PEFT's trained
+    copy of a module (`modules_to_save`) has the module's name; adapters keep theirs, as in `q_proj.lora_A.weight`.
     """
     return _ADAPTER.sub(r"\1", _TRAINED_COPY.sub("", _WRAPPERS.sub("", name)))
 
@@ -133,8 +132,8 @@ def _block(name: str) -> str:
 
 def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> str:
     """
-    The kind of module the parameter belongs to, then which of its parameters it is: `"conv.weight"`; of a LoRA it is
-    the module that is adapted, `"query.lora_a"`.
+    The kind of module, then which of its parameters it is: `"conv.weight"`; of a LoRA the module that is adapted:
+    `"query.lora_a"`.
     """
     lora = _LORA.fullmatch(name)
     if lora:
@@ -169,14 +168,8 @@ def _kind(path: str, weight: tuple[int, ...]) -> str:
 
 class Matches(NamedTuple):
     """
-    Which learned embedding each layer of a model gets.
-
-    Args:
-        weights (`torch.Tensor` of shape `(num_layers, num_known_layers)`):
-            The embeddings as weights over those of the known layers; rows sum to one; float64.
-        rules (`tuple[str, ...]`):
-            How each layer was matched: by `"name"`, `"rename"`, `"structure"` or `"role"`, or left to a mean, the
-            `"role_mean"` or that of all, `"mean"`.
+    The embeddings of a model's layers as weights over those of the known layers, of shape `(num_layers,
+    num_known_layers)`, in float64 with rows that sum to one, and the rule by which each layer was matched.
     """
 
     weights: torch.Tensor
@@ -184,28 +177,16 @@ class Matches(NamedTuple):
 
 
 def role_layers(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:
-    """
-    Returns one layer for each role in `layers`, in the order in which they are first seen: what an L3RS knows that is
-    to train models that it never saw.
-    """
+    """Returns one layer for each role, as seen first: what an L3RS knows that is to train models that it never saw."""
     roles = dict.fromkeys(layer.role for layer in layers)
     return tuple(LayerSpec(name=f"{ROLE_PREFIX}{role}", shape=(), role=role, block="") for role in roles)
 
 
 def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> Matches:
     """
-    Finds for each layer of a model the trained layers whose embeddings it takes, as weights over them.
-
-    A layer is matched by its canonical name, then by known renames, then by block, role and shape, then by its role,
-    if an embedding is for that role and no one layer (see [`role_layers`]). What is left takes the mean embedding of
-    its role, or of all layers if the role is new.
-
-    Args:
-        layers (`Sequence[LayerSpec]`): The layers of the model that is to be trained.
-        known (`Sequence[LayerSpec]`): The layers that own an embedding.
-
-    Returns:
-        [`Matches`]
+    Finds for each layer of a model the known layer whose embedding it takes: by canonical name, by known renames, by
+    block, role and shape, or by role if an embedding is for that role and no one layer (see [`role_layers`]). What is
+    left takes the mean embedding of its role (`"role_mean"`), or of all layers (`"mean"`) if the role is new.
     """
     weights, rules = _match(tuple(layers), tuple(known))
     return Matches(weights.clone(), rules)
@@ -265,15 +246,8 @@ def fan_in(shape: Sequence[int]) -> int:
 
 def identify_layers(layers: Sequence[LayerSpec], config: L3RSConfig) -> torch.Tensor:
     """
-    Returns what tells the layers of a model apart for a network: the weights of
-    [`~hf_l3rs.optimizer.layers.match_layers`], and beside them, if it has the feature group, STRUCTURE_NAMES.
-
-    Args:
-        layers (`Sequence[LayerSpec]`): The trained layers of the model, in its order.
-        config ([`L3RSConfig`]): Of the network.
-
-    Returns:
-        `torch.Tensor` of shape `(num_layers, num_known_layers)`, or with four more columns; float64.
+    Returns what tells a model's layers apart for a network: the weights of [`match_layers`], and with the feature
+    group `"structure"` the columns STRUCTURE_NAMES beside them; in float64.
     """
     weights = match_layers(layers, config.layers).weights
     return torch.cat((weights, structure(layers)), dim=1) if STRUCTURE in config.features else weights

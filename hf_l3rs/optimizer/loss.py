@@ -15,12 +15,8 @@ from hf_l3rs.errors import ConfigError
 
 class LossObserver:
     """
-    Collects the losses of the micro-batches that make up one optimizer step.
-
-    Args:
-        synchronize (`bool`, *optional*, defaults to `True`):
-            Whether the loss is averaged over the processes of `torch.distributed`, where that is initialised. All
-            processes must then step together; candidates of meta-training do not.
+    Collects the losses of the micro-batches that make up one optimizer step. With `synchronize`, the loss is averaged
+    over the processes of `torch.distributed`, where that is initialised; all must then step together.
     """
 
     def __init__(self, synchronize: bool = True) -> None:
@@ -35,15 +31,8 @@ class LossObserver:
 
     def add(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
         """
-        Adds the loss of one micro-batch.
-
-        Args:
-            loss (`torch.Tensor` or `float`): A scalar.
-            is_share (`bool`, *optional*, defaults to `False`):
-                Whether it is a share of the whole step's loss, to be summed, rather than a mean, to be averaged.
-
-        Raises:
-            ConfigError: If it is no single real number.
+        Adds the loss of one micro-batch, a scalar: a mean, to be averaged, or with `is_share` a share of the whole
+        step's loss, to be summed.
         """
         self._losses.append(_scalar(loss))
         self._is_sum = is_share
@@ -54,16 +43,11 @@ class LossObserver:
 
     def take(self, device: torch.device) -> torch.Tensor | None:
         """
-        Returns the step's loss, and forgets it, without waiting for the device.
+        Returns the step's loss, of shape `()`, and forgets it, without waiting for the device.
 
         What is not a number does not count: the loss is that of the other micro-batches, averaged over the processes
-        that have one. Where losses are averaged over processes, all must ask, also those that saw none.
-
-        Args:
-            device (`torch.device`): Where the loss is needed.
-
-        Returns:
-            `torch.Tensor` of shape `()`, NaN if there is no number; `None` if a process that is alone saw no loss.
+        that have one; NaN if there is none. `None` if a process that is alone saw no loss. Where losses are averaged
+        over processes, all must ask, also those that saw none.
         """
         losses = [loss.to(device, non_blocking=True) for loss in self._losses]
         self._losses.clear()
@@ -96,11 +80,8 @@ class LossObserver:
     def watch(self, model: nn.Module, share_scale: float = 1.0) -> None:
         """
         Reads the loss from the output of every training forward pass of `model`, in place of any model before.
-
-        Args:
-            model (`nn.Module`): A model that returns a loss when it gets labels, as those of transformers do.
-            share_scale (`float`, *optional*, defaults to `1.0`):
-                Factor on losses that the model has normalised over the whole step, told by `num_items_in_batch`.
+        `share_scale` multiplies losses that the model has normalised over the whole step, told by
+        `num_items_in_batch`.
         """
         self.unwatch()
         hook = _Hook(self, functools.partial(_read_loss, share_scale))
@@ -108,12 +89,9 @@ class LossObserver:
 
     def probe(self, model: nn.Module, report: Callable[[], None]) -> None:
         """
-        Looks once, at the next training forward pass that is told `num_items_in_batch`, whether the model's loss is
-        normalised by it, in place of any probe before.
-
-        Args:
-            model (`nn.Module`): A classifier as those of transformers are; of others nothing is known.
-            report (`Callable`): Called during that forward pass if the loss is a plain mean all the same.
+        Looks once, at the next training forward pass of a classifier that is told `num_items_in_batch`, whether its
+        loss is normalised by it, and calls `report` if it is a plain mean all the same. It takes the place of any
+        probe before.
         """
         self.remove_probe()
         self._probe = model.register_forward_hook(_Hook(self, functools.partial(_look_once, report)), with_kwargs=True)

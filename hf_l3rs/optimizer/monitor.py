@@ -24,12 +24,7 @@ SMALL_LR = 0.05
 
 
 class StepMonitor:
-    """
-    Keeps the decisions of the last step, and remembers what it has warned of.
-
-    Args:
-        quiet (`bool`): Whether to warn of nothing.
-    """
+    """Keeps the decisions of the last step, and remembers what it has warned of; of nothing if it is `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -43,7 +38,6 @@ class StepMonitor:
         self._count_skipped(flag for flag in flags if flag is not None and flag.device.type == "cpu")
 
     def statistics(self, directions: Sequence[str]) -> dict[str, float]:
-        """See [`~hf_l3rs.L3RS.statistics`]."""
         if not self.decisions:
             return {}
         mixture = torch.cat([decision.mixture.cpu() for decision in self.decisions])
@@ -75,10 +69,6 @@ class StepMonitor:
         """
         Warns, before a step, of a multiplier that hardly moves anything, of a run much longer than those of
         meta-training, and of one that is past its plan.
-
-        Args:
-            groups (`Sequence[dict]`): The optimizer's `param_groups`.
-            trained_steps (`int`, *optional*): The longest run of meta-training, if it is known.
         """
         if self.quiet:
             return

@@ -24,10 +24,8 @@ MAX_META_PARAMETERS = 10**8
 
 def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
     """
-    Returns the names and shapes of the meta-parameters in the order of [`~L3RSNetwork.to_vector`]; allocates nothing.
-
-    Raises:
-        ConfigError: If they are too many to be meant.
+    Returns names and shapes of the meta-parameters in the order of `to_vector`; refuses too many;
+    allocates nothing.
     """
     inputs = num_features(config) + config.embedding_size + len(STRUCTURE_NAMES) * (STRUCTURE in config.features)
     sizes = (inputs, *config.hidden_sizes, len(config.directions) + 1)
@@ -44,12 +42,7 @@ def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_shapes(config: L3RSConfig, found: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """
-    Compares the names and shapes of tensors with those that a configuration asks for.
-
-    Raises:
-        ArtifactError: If a tensor is missing, surplus or of another shape. `source` names where they come from.
-    """
+    """Raises where names and shapes of tensors from `source` are not those that the configuration asks for."""
     shapes = tensor_shapes(config)
     missing, surplus = sorted(shapes.keys() - found.keys()), sorted(found.keys() - shapes.keys())
     if missing or surplus:
@@ -71,11 +64,8 @@ LOG_SCALE_LIMIT = 12.0
 
 class Choice(NamedTuple):
     """
-    What the network decides in one step.
-
-    Args:
-        mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ; its rows sum to one.
-        factor (`torch.Tensor` of shape `(num_layers,)`): On the reference step.
+    What the network decides: the mixture μ `(num_layers, num_directions)`, and the factor on the reference step
+    `(num_layers,)`.
     """
 
     mixture: torch.Tensor
@@ -84,27 +74,15 @@ class Choice(NamedTuple):
 
 class LayersNetwork(NamedTuple):
     """
-    The network with what tells a model's layers apart put in, as a step calls it.
-
-    Args:
-        linear (`list[tuple[torch.Tensor, torch.Tensor]]`): Weight `(fan_out, fan_in)` and bias of the MLP's layers.
-        identity (`torch.Tensor` of shape `(num_layers, embedding_size)` or wider):
-            The layers' embeddings, with the columns of the feature group `"structure"`, if there, beside them.
+    The network as a step calls it for a model's layers: weights and biases of the MLP, and the layers' embeddings,
+    with the columns of the feature group `"structure"`, if there, beside them.
     """
 
     linear: list[tuple[torch.Tensor, torch.Tensor]]
     identity: torch.Tensor
 
     def __call__(self, features: torch.Tensor) -> Choice:
-        """
-        Decides what to do with every layer.
-
-        Args:
-            features (`torch.Tensor` of shape `(num_layers, num_features)`): See [`~hf_l3rs.optimizer.features`].
-
-        Returns:
-            [`Choice`]
-        """
+        """Decides what to do with every layer, by features of shape `(num_layers, num_features)`."""
         kind = features.device.type
         if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
             return self._choose(features)
@@ -161,7 +139,7 @@ class L3RSNetwork(nn.Module):
         self, identity: torch.Tensor, like: torch.Tensor, vector: torch.Tensor | None = None
     ) -> LayersNetwork:
         """
-        Returns the network as a step of certain layers calls it.
+        Returns the network as a step of certain layers calls it, on the device and in the type of `like`.
 
         Args:
             identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
@@ -190,15 +168,7 @@ class L3RSNetwork(nn.Module):
 
     @torch.no_grad()
     def load_vector(self, vector: torch.Tensor) -> None:
-        """
-        Sets all meta-parameters from one vector.
-
-        Args:
-            vector (`torch.Tensor` of shape `(num_meta_parameters,)`): As [`~L3RSNetwork.to_vector`] orders it.
-
-        Raises:
-            ConfigError: If the vector has another length.
-        """
+        """Sets all meta-parameters ψ from one vector, as [`~L3RSNetwork.to_vector`] orders them."""
         if vector.shape != (self.num_meta_parameters,):
             raise ConfigError(
                 f"Expected {self.num_meta_parameters} meta-parameters in one vector, got shape {tuple(vector.shape)}; "
@@ -210,14 +180,8 @@ class L3RSNetwork(nn.Module):
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor], source: str) -> None:
         """
-        Sets all meta-parameters from named tensors, strictly.
-
-        Args:
-            tensors (`Mapping[str, torch.Tensor]`): Exactly the names and shapes of `state_dict()`.
-            source (`str`): Where the tensors come from, for the error message.
-
-        Raises:
-            ArtifactError: If a tensor is missing, surplus, of another shape or type, or not finite.
+        Sets all meta-parameters from tensors that must fit names, shapes and type of `state_dict()`; `source` names
+        their origin.
         """
         check_shapes(self.config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
         for name, tensor in tensors.items():
@@ -244,15 +208,8 @@ def choose_network(
     network: L3RSNetwork | None, config: L3RSConfig | None, named_parameters: Sequence[tuple[str, torch.Tensor]]
 ) -> L3RSNetwork:
     """
-    Returns what an optimizer is to be made of.
-
-    Args:
-        network ([`L3RSNetwork`], *optional*): The meta-weights.
-        config ([`L3RSConfig`], *optional*): That of an untrained network, in place of `network`.
-        named_parameters (`Sequence[tuple[str, torch.Tensor]]`): With neither, an untrained network knows their layers.
-
-    Raises:
-        ConfigError: If a value is of a wrong type, both are given, or there is none of the three.
+    Returns the given network, or an untrained one of the configuration, or else one that knows these parameters'
+    layers.
     """
     if network is None and config is None and not named_parameters:
         raise ConfigError(

@@ -143,8 +143,8 @@ class L3RS(torch.optim.Optimizer):
 
     def _meet_trainer(self) -> None:
         """
-        Makes every Trainer that is built from now on connect itself to this optimizer. An optimizer with parameters of
-        its own may need no Trainer, whose import takes seconds.
+        Has every Trainer to come connect itself to this optimizer. One that has parameters may need no Trainer, whose
+        import takes seconds.
         """
         if not self.quiet and (not self.is_bound or "transformers.trainer" in sys.modules):
             from hf_l3rs.trainer.callback import register

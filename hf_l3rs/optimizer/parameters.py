@@ -1,5 +1,6 @@
 """
-What an optimizer is given, and what of it is refused before anything moves: named parameters in groups, and states.
+What an optimizer is given, named parameters in groups and states, and what of it is refused before
+anything moves.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def _refuse_parameter(name: str, param: torch.Tensor) -> None:
 
 def refuse_sharding(*active: str) -> None:
     """
-    Refuses the `active` engines, of "DeepSpeed" and "FSDP", and those that Accelerate, which announces them by
-    environment variables before anything is prepared, will use.
+    Refuses the `active` engines, of "DeepSpeed" and "FSDP", and those that Accelerate announces by environment
+    variables before anything is prepared.
     """
     for engine in ("DeepSpeed", "FSDP"):
         announced = os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1")
@@ -171,15 +172,8 @@ def planned_steps(group: dict[str, Any]) -> int:
 
 def check_groups(state_dict: Any, fingerprint: str) -> None:
     """
-    Checks the parts of a state that do not depend on the layers.
-
-    Args:
-        state_dict (`dict`): What is to be loaded.
-        fingerprint (`str`): Of the meta-weights that it must have been made with.
-
-    Raises:
-        BindingError: If it is not a state of an L3RS with these meta-weights.
-        ConfigError: If `lr` or `num_training_steps` of a group is out of its range.
+    Checks the parts of a state that do not depend on the layers; it must be of the meta-weights
+    with this fingerprint.
     """
     groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
     are_groups = isinstance(groups, list) and groups and all(isinstance(group, Mapping) for group in groups)
@@ -209,12 +203,7 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
 
 
 def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RSConfig, float32_copy: bool) -> None:
-    """
-    Checks that a state fits the layers of `groups` and can be stepped on.
-
-    Raises:
-        BindingError: If something is missing, surplus, misshapen or not a number; the message names the layer.
-    """
+    """Checks that a state fits the layers of `groups` and can be stepped on; the message names the layer."""
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     known = {"step", "ema", *buffer_names(config)}
     shapes = {"step": (), "ema": (len(EMA_CHANNELS), len(config.ema_decays))}
@@ -248,8 +237,8 @@ def _unusable(what: str) -> BindingError:
 
 def exact_state(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> dict[torch.Tensor, dict[str, Any]]:
     """
-    Returns the buffers of a state by parameter, copied and in their own types: torch would bring those of
-    low-precision parameters to low precision, too.
+    Returns the buffers of a state by parameter, copied and in their own types, which torch would bring to that of the
+    parameter.
     """
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     params = [param for group in groups for param in group["params"]]

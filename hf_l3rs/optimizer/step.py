@@ -38,12 +38,8 @@ REFERENCE_FAN_IN, REFERENCE_SIZE = 64, 100_000
 
 class LayerState(NamedTuple):
     """
-    What the layers remember from step to step.
-
-    Args:
-        steps (`torch.Tensor` of shape `(num_layers,)`, on the CPU): Updates that each layer has had.
-        ema (`torch.Tensor` of shape `(num_layers, 4, num_decays)`): The averages of eq. 2, channels as EMA_CHANNELS.
-        buffers (`Mapping[str, list[torch.Tensor]]`): Those of the directions, by their keys, one tensor a layer.
+    What the layers remember from step to step: the updates that each has had, of shape `(num_layers,)` on the CPU; the
+    averages of eq. 2, of shape `(num_layers, 4, num_decays)`; and the directions' buffers by key, one tensor a layer.
     """
 
     steps: torch.Tensor
@@ -53,14 +49,9 @@ class LayerState(NamedTuple):
 
 class Decision(NamedTuple):
     """
-    What was decided in one step.
-
-    Args:
-        mixture (`torch.Tensor` of shape `(num_layers, num_directions)`): μ.
-        update_norms (`torch.Tensor` of shape `(num_layers,)`): λ, times the learning rate.
-        sqrt_numel (`torch.Tensor` of shape `(num_layers,)`): Roots of the layers' numbers of elements.
-        is_usable (`torch.Tensor` of shape `(num_layers,)`, bool, *optional*):
-            Whether the layer's gradient was a number; `None` if all are known to be.
+    What was decided in one step: the mixture μ `(num_layers, num_directions)`; λ times the learning rate, the roots of
+    the layers' numbers of elements, and whether each gradient was a number (`None`: all are), of shape
+    `(num_layers,)`.
     """
 
     mixture: torch.Tensor
@@ -71,13 +62,9 @@ class Decision(NamedTuple):
 
 class LayerStack:
     """
-    The layers that one step updates, all on one device. Holds what does not change from step to step.
-
-    Args:
-        config ([`L3RSConfig`]): Directions, features and their constants.
-        layers (`Sequence[torch.Tensor]`): The layers' parameters; only their shapes, types and device are used.
-        num_trained (`int`, *optional*):
-            Trained parameters of the whole run, for `config.size_exponent`; by default those of `layers`.
+    The layers that one step updates, all on one device: what does not change from step to step. Of `layers` only
+    shapes, types and device are used. `num_trained` is the run's number of trained parameters, for
+    `config.size_exponent`; by default those of `layers`.
     """
 
     def __init__(self, config: L3RSConfig, layers: Sequence[torch.Tensor], num_trained: int | None = None) -> None:
@@ -144,15 +131,10 @@ class LayerStack:
             loss (`torch.Tensor`, *optional*): Training loss, 0-dimensional; neutral if absent or not a number.
             k (`int`): Steps of the run, this one included, from 1.
             num_training_steps (`int`): The planned length K of the run.
-            arithmetic ([`~hf_l3rs.optimizer.directions.Arithmetic`]):
-                `IN_PLACE` writes parameters and state where they are; `FUNCTIONAL` returns new ones, and lets
-                gradients through.
+            arithmetic ([`Arithmetic`]): `IN_PLACE`, or `FUNCTIONAL` for gradients through the step.
             lr (`float`, *optional*, defaults to `1.0`): Multiplier on λ.
             feature_gradient (`bool`, *optional*, defaults to `True`):
                 Whether gradients flow through what the network sees, or only through what it decides.
-
-        Returns:
-            `tuple[list[torch.Tensor], LayerState, Decision]`: Parameters and state after the step, and the decision.
         """
         grad_norms = self._norms(grads, arithmetic)
         is_usable = self._usable(grad_norms)
@@ -224,18 +206,6 @@ class Binding:
 
     The truth stays in `optimizer.state[p]`: the small per-layer tensors in it are rows of the binding's, so that a
     checkpoint sees every update, and a binding can be dropped and made anew from the state at any time.
-
-    Args:
-        params (`list[torch.Tensor]`): The layers' parameters.
-        network ([`L3RSNetwork`]): The meta-weights.
-        identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
-            From [`~hf_l3rs.optimizer.layers.identify_layers`].
-        state (`dict`): The optimizer's state; entries are created for parameters that have none.
-        num_trained (`int`): Parameters that the optimizer trains.
-        float32_copy (`bool`): Whether parameters of low precision get a float32 copy in the state.
-
-    Raises:
-        UnsupportedSetupError: If a parameter is sharded.
     """
 
     def __init__(
@@ -322,13 +292,7 @@ def _refreshed(copy: torch.Tensor, param: torch.Tensor, exact: torch.Tensor) -> 
 
 
 class Bindings:
-    """
-    The bindings of an optimizer, made when a step needs them and kept while they hold.
-
-    Args:
-        network ([`L3RSNetwork`]): The meta-weights; bindings are made anew when they change.
-        float32_copy (`bool`): See [`Binding`].
-    """
+    """The bindings of an optimizer, made when a step needs them, and kept until parameters or meta-weights change."""
 
     def __init__(self, network: L3RSNetwork, float32_copy: bool) -> None:
         self.network, self.float32_copy = network, float32_copy
@@ -341,17 +305,7 @@ class Bindings:
         identity: Mapping[str, torch.Tensor],
         state: MutableMapping[torch.Tensor, dict[str, Any]],
     ) -> list[list[Binding]]:
-        """
-        Returns for each group the bindings of its parameters that have a gradient, device by device.
-
-        Args:
-            groups (`list[dict]`): The optimizer's `param_groups`.
-            identity (`Mapping[str, torch.Tensor]`): Its rows by name.
-            state (`dict`): The optimizer's state.
-
-        Raises:
-            UnsupportedSetupError: If a gradient is sparse or a parameter is sharded.
-        """
+        """Returns for each group the bindings of its parameters that have a gradient, device by device."""
         return [self._of_group(index, groups, identity, state) for index in range(len(groups))]
 
     def _of_group(

@@ -37,8 +37,8 @@ def unwrap_optimizer(optimizer: Any) -> L3RS | None:
 
 def register() -> None:
     """
-    Adds [`L3RSCallback`] to the callbacks of every `Trainer` that is built from now on, once. It does nothing in
-    Trainers with other optimizers. [`unregister`] takes it out again.
+    Adds [`L3RSCallback`] to the callbacks of every `Trainer` to come, once; with other optimizers
+    it does nothing.
     """
     if L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS:
         transformers.trainer.DEFAULT_CALLBACKS.append(L3RSCallback)  # type: ignore[arg-type]
@@ -80,10 +80,8 @@ class L3RSCallback(TrainerCallback):
 
     def leave_loss_to_trainer(self, report_inflation: Callable[[], None]) -> None:
         """
-        Stops reading the loss from the model's output, because the Trainer itself reports it to the optimizer.
-
-        Args:
-            report_inflation (`Callable`): Called once if the model ignores `num_items_in_batch`.
+        Stops reading the loss from the model's output, because the Trainer itself reports it to the optimizer, and
+        calls `report_inflation` if the model ignores `num_items_in_batch`.
         """
         self._reads_loss = False
         self._report_inflation = report_inflation
@@ -216,13 +214,7 @@ def _warn_of_inflation() -> None:
 def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) -> None:
     """
     Holds every group's `lr` where it was before the schedule, and logs so: a warning if the user chose the schedule.
-
-    Args:
-        lr_scheduler (`LambdaLR`, `ReduceLROnPlateau` or `GreedyLR`):
-            What `transformers.get_scheduler` makes, one of these for every `SchedulerType`. Others, which an
-            overridden `create_scheduler` may make, are somebody's choice and left alone.
-        args (`TrainingArguments`): The run's arguments.
-        max_steps (`int`): Length of the run in optimizer steps.
+    What no `SchedulerType` makes is somebody's choice and left alone.
     """
     if isinstance(lr_scheduler, LambdaLR):
         lr_scheduler.lr_lambdas = [_hold for _ in lr_scheduler.lr_lambdas]

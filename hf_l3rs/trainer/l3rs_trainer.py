@@ -170,10 +170,7 @@ class L3RSTrainer(Trainer):
             card.write_text(_name_optimizer(text, f"L3RS {name}, a learned optimizer"), encoding="utf-8")
 
     def _divide_loss_itself(self) -> None:
-        """
-        Goes back to the loss as a mean over each batch, which the Trainer then divides by the accumulation steps, for
-        models that take `num_items_in_batch` and ignore it. Called during the first forward pass, before any of this.
-        """
+        """Goes back to the loss as a mean over each batch, for models that take `num_items_in_batch` and ignore it."""
         self.model_accepts_loss_kwargs = False
 
 

@@ -1,5 +1,7 @@
 """Directions: torch's own updates, without writing gradients, and finite where there is nothing to follow."""
 
+import operator
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ CONFIG = L3RSConfig(
     adam_betas=(0.8, 0.95),
     adam_eps=1e-3,
 )
-SHAPES = [(3, 4), (5,), (), (1,), (0, 2), (4, 3), (2, 3, 2, 1)]
+SHAPES = [(3, 4), (5,), (), (1,), (0, 2), (4, 3), (2, 3, 2, 1), (5, 2, 2, 1), (6, 1, 3, 3), (1, 5, 8)]
 
 
 def run(name, gradients, config=CONFIG, arithmetic=IN_PLACE):
@@ -49,7 +51,9 @@ class Muon(torch.optim.Optimizer):
             beta, average = self.defaults["beta"], self.state[param].setdefault("average", torch.zeros_like(param))
             average.lerp_(param.grad, 1 - beta)
             ahead = beta * average + (1 - beta) * param.grad
-            param.sub_(singular_values_near_one(ahead) if param.ndim > 1 and param.numel() else ahead)
+            is_kernel = param.shape == (5, 2, 2, 1)  # the others are thin, depthwise, or added embeddings
+            is_matrix = param.numel() and (param.ndim == 2 or is_kernel)
+            param.sub_(singular_values_near_one(ahead) if is_matrix else ahead)
 
 
 def singular_values_near_one(matrix):
@@ -131,15 +135,17 @@ def test_singular_values_come_near_one(shape, scale):
 
 
 def test_what_is_no_matrix_stays_and_zero_stays_zero():
-    vector, zeros = torch.arange(3.0), torch.zeros(4, 2)
-    same, still = orthogonalise([vector, zeros])
-    assert same is vector and torch.equal(still, zeros)
+    """Kernels that are depthwise, thin or tiny stay (timm's rule); matrices, such as a head of two classes, do not."""
+    shapes = [(3,), (16, 1, 3, 3), (3, 3, 2, 2), (4, 200, 3, 3), (1, 5, 8)]
+    others, (zeros, head) = [torch.ones(shape) for shape in shapes], (torch.zeros(4, 2), torch.ones(2, 16))
+    *same, still, changed = orthogonalise([*others, zeros, head])
+    assert all(map(operator.is_, same, others)) and torch.equal(still, zeros) and not torch.equal(changed, head)
 
 
 def test_shapes_do_not_mix():
     """Matrices of one shape share the iteration, and a kernel may be of a matrix's."""
     generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(shape, generator=generator) for shape in ((3, 4), (2, 5), (3, 2, 2), (3, 4))]
+    tensors = [torch.randn(shape, generator=generator) for shape in ((4, 4), (2, 5), (4, 2, 2), (4, 4))]
     for together, tensor in zip(orthogonalise(tensors), tensors):
         torch.testing.assert_close(together, orthogonalise([tensor])[0])
 

@@ -29,7 +29,7 @@ PATTERNS = {
 
 def make_model(dtype):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.Flatten(), nn.Linear(12, 4)).to(dtype)
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(1, 4), nn.Flatten(), nn.Linear(16, 4)).to(dtype)
 
 
 def set_gradients(k, models, dtype, is_absent=PATTERNS["all"], scale=0.1):
@@ -109,7 +109,7 @@ def test_equals_the_reference_with_structure(step_reference, dtype):
 @pytest.mark.parametrize("step_reference", STEP_REFERENCES)
 @pytest.mark.parametrize("exponents", [(0.75, 0.0), (0.0, 0.15), (0.75, 0.15)], ids=str)
 def test_equals_the_reference_with_steps_that_shrink_with_size(exponents, step_reference, dtype, monkeypatch):
-    """The model has a matrix of 12 inputs and 115 parameters; with the constants as they are it would be small."""
+    """The model has a matrix of 16 inputs and 152 parameters; with the constants as they are it would be small."""
     monkeypatch.setattr("hf_l3rs.optimizer.step.REFERENCE_FAN_IN", 4)
     monkeypatch.setattr("hf_l3rs.optimizer.step.REFERENCE_SIZE", 20)
     monkeypatch.setattr("tests.reference.FAN_IN", 4)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import math
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from torch import nn
 
 from hf_l3rs.errors import CheckpointError, DataError
 from hf_l3rs.evaluation.baselines import Contender, installed_version
-from hf_l3rs.files import append_line, write_files
+from hf_l3rs.files import PathLike, append_line, write_files
 from hf_l3rs.tasks.distribution import TaskDistribution
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
@@ -40,14 +38,7 @@ RunKey = tuple[str, float | None, int, int]
 
 @dataclass(frozen=True)
 class Run:
-    """
-    One run of a benchmark: a contender on a task for a number of steps.
-
-    Args:
-        contender ([`~hf_l3rs.evaluation.baselines.Contender`]): The optimizer.
-        task (`int`): Index of the task.
-        num_training_steps (`int`): Length of the run.
-    """
+    """One run of a benchmark: a contender on the task of this index for a number of steps."""
 
     contender: Contender
     task: int
@@ -62,16 +53,9 @@ class Run:
 @dataclass(frozen=True)
 class Row:
     """
-    One evaluation of one run. Six significant digits are kept, so that a row in memory is the row on disk.
-
-    Args:
-        optimizer (`str`): Name of the contender.
-        learning_rate (`float`, *optional*): The one it ran with.
-        task (`int`): Index of the task; the same index is the same task for all contenders.
-        num_training_steps (`int`): Planned length of the run.
-        step (`int`): Steps taken at the evaluation.
-        loss (`float`): Mean cross entropy on the evaluation set, in nats; infinite if the run diverged.
-        accuracy (`float`): Share classified right; 0 if the run diverged.
+    One evaluation of one run after `step` steps. The same `task` is the same for all contenders. The loss is in nats;
+    of a run that diverged it is infinite, and the accuracy 0. Six significant digits are kept, so that a row in memory
+    is the row on disk.
     """
 
     optimizer: str
@@ -98,61 +82,10 @@ class Row:
         return self.optimizer, self.learning_rate, self.task, self.num_training_steps
 
 
-COLUMNS = tuple(spec.name for spec in fields(Row))
-
-
-def to_csv(rows: Iterable[Row], header: bool = True) -> str:
-    """Returns rows as CSV, one a line; `datasets.load_dataset("csv", data_files=...)` reads the file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(COLUMNS)
-    for row in rows:
-        *run, loss, accuracy = astuple(row)
-        writer.writerow([*run, f"{loss:.6g}", f"{accuracy:.6g}"])
-    return text.getvalue()
-
-
-def write_rows(rows: Iterable[Row], path: str | os.PathLike[str]) -> None:
-    """Writes rows as CSV, all or nothing."""
-    path = Path(path)
-    write_files(path.parent, {path.name: to_csv(rows).encode()})
-
-
-def read_rows(path: str | os.PathLike[str], whole: bool = True) -> list[Row]:
-    """
-    Reads what [`write_rows`] wrote. Further columns are ignored.
-
-    Args:
-        path (`str` or `os.PathLike`): The file.
-        whole (`bool`, *optional*, defaults to `True`):
-            Whether the file was written at once; false drops half a last line, as a killed process leaves it.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
-    try:
-        data = Path(path).read_bytes()
-        lines = csv.DictReader(io.StringIO((data if whole else data[: data.rfind(b"\n") + 1]).decode(), newline=""))
-        if not set(COLUMNS) <= set(lines.fieldnames or ()):
-            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-        return [_parse(line) for line in lines]
-    except (OSError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} does not hold the rows of a benchmark ({error}); run it again.") from error
-
-
-def _parse(line: dict[str, Any]) -> Row:
-    if None in line:
-        raise ValueError(f"a line has more than {len(COLUMNS)} values")
-    return Row(
-        optimizer=line["optimizer"],
-        learning_rate=float(line["learning_rate"]) if line["learning_rate"] else None,
-        task=int(line["task"]),
-        num_training_steps=int(line["num_training_steps"]),
-        step=int(line["step"]),
-        loss=float(line["loss"]),
-        accuracy=float(line["accuracy"]),
-    )
+# The columns, and what is in them.
+_TYPES = {"optimizer": str, "learning_rate": float, "task": int, "num_training_steps": int, "step": int}
+_TYPES |= {"loss": float, "accuracy": float}
+COLUMNS = tuple(_TYPES)
 
 
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -165,17 +98,51 @@ def final_rows(rows: Iterable[Row]) -> pd.DataFrame:
     return to_frame(row for row in rows if row.is_final)
 
 
-def ranked(finals: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def to_csv(rows: Iterable[Row], header: bool = True) -> str:
+    """Returns rows as CSV, one a line; `datasets.load_dataset("csv", data_files=...)` reads the file."""
+    frame = to_frame(rows)
+    digits = {name: frame[name].map("{:.6g}".format) for name in ("loss", "accuracy")}
+    return frame.assign(**digits).to_csv(index=False, header=header, lineterminator="\n")
+
+
+def write_rows(rows: Iterable[Row], path: PathLike) -> None:
+    """Writes rows as CSV, all or nothing."""
+    path = Path(path)
+    write_files(path.parent, {path.name: to_csv(rows).encode()})
+
+
+def read_rows(path: PathLike, whole: bool = True) -> list[Row]:
     """
-    Ranks groups of final rows, best first: by the fewest diverged runs, then by the lowest mean loss of the others.
+    Reads what [`write_rows`] wrote. Further columns are ignored.
 
     Args:
-        finals (`pandas.DataFrame`): Of [`final_rows`].
-        by (`Sequence[str]`): The columns that make a group.
+        path (`str` or `os.PathLike`): The file.
+        whole (`bool`, *optional*, defaults to `True`):
+            Whether the file was written at once; false drops half a last line, as a killed process leaves it.
 
-    Returns:
-        `pandas.DataFrame`: A row for each group, with the columns `by`, `num_diverged` and `loss`. Of groups that are
-        equally good, the one whose rows come first is first.
+    Raises:
+        DataError: If the file cannot be read, or holds something else.
+    """
+    try:
+        data = Path(path).read_bytes()
+        lines = io.BytesIO(data if whole else data[: data.rfind(b"\n") + 1])
+        text = pd.read_csv(lines, dtype=str, na_filter=False)  # an optimizer may be called NA
+        if not set(COLUMNS) <= set(text) or not isinstance(text.index, pd.RangeIndex):  # one too many makes an index
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        frame = text[list(COLUMNS)].replace({"learning_rate": {"": "nan"}}).astype(_TYPES)
+        if not (frame.loss.ge(0) & frame.accuracy.between(0, 1)).all():
+            raise ValueError("a loss or an accuracy is not a number of its range")
+    except (OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} does not hold the rows of a benchmark ({reason}); run it again.") from error
+    values = frame.astype(object).where(frame.notna(), None)
+    return [Row(*line) for line in values.itertuples(index=False, name=None)]
+
+
+def ranked(finals: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """
+    Ranks groups of final rows, which the columns `by` make: the fewest diverged runs first, then the lowest mean loss
+    of the others. Of groups that are equally good, the one whose rows come first is first.
     """
     diverged = finals.loss == math.inf
     groups = finals.assign(num_diverged=diverged, loss=finals.loss.where(~diverged)).groupby(list(by), sort=False)
@@ -194,27 +161,19 @@ class RowStore:
 
     Args:
         file (`str` or `os.PathLike`): The table, such as `OUTPUT_DIR/rows.csv`.
-        settings (`Mapping`): What the rows depend on beside their columns and the optimizer's identity, as of
-            [`measurement_settings`].
+        settings (`Mapping`): What the rows depend on beside the optimizer, as of [`measurement_settings`].
         remedy (`str`, *optional*, defaults to `"name another folder"`): Ends messages that refuse other settings.
     """
 
-    def __init__(
-        self, file: str | os.PathLike[str], settings: Mapping[str, Any], remedy: str = "name another folder"
-    ) -> None:
+    def __init__(self, file: PathLike, settings: Mapping[str, Any], remedy: str = "name another folder") -> None:
         self.file, self.settings, self.remedy = Path(file), _plain(settings), remedy
         self.parts = self.file.with_name(f"{self.file.stem}.parts")
         self._part = f"{uuid.uuid4().hex}.csv"  # never one that a killed process left, with half a line at its end
 
     def check(self, identities: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Checks that rows that are there already were measured with these settings and optimizers.
-
-        Args:
-            identities (`Mapping`): Names of optimizers to their identities.
-
-        Returns:
-            `dict`: The optimizers of the rows that are there: their identities by name.
+        Checks that rows that are there already were measured with these settings and optimizers, whose identities are
+        given by name. Returns the identities of the rows that are there.
 
         Raises:
             CheckpointError: If the rows were measured with something else, or if that is unknown.
@@ -228,10 +187,9 @@ class RowStore:
                 f"move it away, or {self.remedy}."
             )
         known = section["optimizers"]
-        changed = _differences(section["settings"], self.settings) + _differences(
-            {name: known[name] for name in known if name in identities},
-            {name: _plain(identities[name]) for name in identities if name in known},
-        )
+        both = known.keys() & identities.keys()
+        changed = _differences(section["settings"], self.settings)
+        changed += _differences(*({name: each[name] for name in sorted(both)} for each in (known, _plain(identities))))
         if changed:
             more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise CheckpointError(
@@ -242,18 +200,8 @@ class RowStore:
 
     def open(self, runs: Sequence[Run]) -> list[Row]:
         """
-        Prepares the store for runs; on one process, before the others append.
-
-        Args:
-            runs (`Sequence[Run]`): What is going to be measured.
-
-        Returns:
-            `list[Row]`: Of the runs that are finished already, also of those that are not asked for.
-
-        Raises:
-            CheckpointError: As [`~RowStore.check`].
-            DataError: If the table cannot be read.
-            StorageError: If the folder cannot be written.
+        Checks and prepares the store for runs; on one process, before the others append. Returns the rows of all runs
+        that are finished already, also of those that are not asked for.
         """
         identities = {run.contender.name: run.contender.identity for run in runs}
         optimizers = {**self.check(identities), **_plain(identities)}
@@ -280,12 +228,12 @@ class RowStore:
         rows = read_rows(self.file) if self.file.exists() else []
         for part in sorted(self.parts.glob("*.csv")):
             rows += read_rows(part, whole=False)
+        finished = {row.run for row in rows if row.is_final}
         runs: dict[RunKey, dict[int, Row]] = {}
         for row in rows:
-            runs.setdefault(row.run, {})[row.step] = row
-        return [
-            row for steps in runs.values() if any(row.is_final for row in steps.values()) for row in steps.values()
-        ]
+            if row.run in finished:
+                runs.setdefault(row.run, {})[row.step] = row
+        return [row for steps in runs.values() for row in steps.values()]
 
 
 def measurement_settings(
@@ -296,29 +244,16 @@ def measurement_settings(
     seed: int,
     evaluate_every: int | None = None,
 ) -> dict[str, Any]:
-    """
-    Returns what a row depends on beside its own columns and its optimizer, as plain JSON values.
-
-    Args:
-        model (`nn.Module`): On the device that runs are on.
-        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where tasks are drawn from.
-        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): What `model` was built from.
-        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): What `tasks` was built from.
-        seed (`int`): Of the tasks.
-        evaluate_every (`int`, *optional*): Steps between evaluations; at the end of runs only by default.
-    """
+    """Returns what a row depends on beside its own columns and its optimizer, as plain JSON values."""
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     datasets = [asdict(dataset) for dataset in task_args.datasets]
+    names = ("num_classes", "batch_size", "batch_sizes", "evaluation_size", "augmentations")
     return {
         **asdict(model_args),
         "base_model_revision": commit or model_args.base_model_revision,
         "images_and_weights": fingerprint(tasks, seed),
         "datasets": [{name: spec[name] for name in spec if name not in _WITHOUT_EFFECT} for spec in datasets],
-        "num_classes": task_args.num_classes,
-        "batch_size": task_args.batch_size,
-        "batch_sizes": list(task_args.batch_sizes),
-        "evaluation_size": task_args.evaluation_size,
-        "augmentations": list(task_args.augmentations),
+        **{name: getattr(task_args, name) for name in names},
         "seed": seed,
         "evaluate_every": evaluate_every,
         "device": next(model.parameters()).device.type,  # each rounds in its own way, and each version
@@ -339,25 +274,18 @@ def fingerprint(tasks: TaskDistribution, seed: int) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """
-    Returns what the manifest of a folder says of each file of rows; nothing if there is no manifest.
-
-    Raises:
-        CheckpointError: If the manifest is damaged.
-    """
+    """Returns what the manifest of a folder says of each file of rows; nothing if there is no manifest."""
     file = folder / MANIFEST_NAME
     if not file.exists():
         return {}
     try:
         sections = json.loads(file.read_text(encoding="utf-8"))
         for section in sections.values():
-            if not all(isinstance(section[name], dict) for name in ("settings", "optimizers")):
-                raise ValueError("a file's settings and optimizers are missing")
+            _ = section["settings"].items(), section["optimizers"].items()
         return sections
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{file} does not say what the rows beside it were measured with ({error}); restore it, or name another "
-            "folder."
+            f"{file} does not say what the rows beside it were measured with; restore it, or name another folder."
         ) from error
 
 

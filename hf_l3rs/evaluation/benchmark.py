@@ -22,6 +22,8 @@ from hf_l3rs.tasks.inner_loop import run as run_inner_loop
 
 logger = logging.getLogger(__name__)
 
+Device = torch.device | str
+
 DIVERGED = Evaluation(math.inf, 0.0)
 
 
@@ -36,11 +38,11 @@ def run_one(
     seed: int,
     run: Run,
     evaluate_every: int | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> list[Row]:
     """
-    Carries out one run, as of [`run_all`]. Returns a row for each evaluation, the first before any step, the last for
-    the end; for the end alone of a contender that takes no step.
+    Carries out one run. Returns a row for each evaluation, the first before any step, the last for the end; of a
+    contender that takes no step, for the end alone.
     """
     length = run.num_training_steps
     task = draw_task(tasks, seed, run.task, length)
@@ -54,21 +56,12 @@ def measure(
     contender: Contender,
     task: Task,
     evaluate_at: Collection[int] = (),
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> dict[int, Evaluation]:
     """
-    Fine-tunes a model on a task.
-
-    Args:
-        model (`nn.Module`): Its state is overwritten.
-        contender ([`~hf_l3rs.evaluation.baselines.Contender`]): The optimizer.
-        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
-        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-
-    Returns:
-        `dict[int, Evaluation]`: By steps taken, always the same ones. From where the run diverged on, and where the
-        model's loss is not a number, the loss is infinite and the accuracy 0.
+    Fine-tunes a model, whose state is overwritten, on a task. Returns evaluations by steps taken: after those of
+    `evaluate_at`, and at the end. From where the run diverged on, and where the loss is not a number, they are
+    `DIVERGED`.
     """
     length = task.num_training_steps
     if contender.starts_at_probe:
@@ -85,15 +78,8 @@ def measure(
     return {step: measured.get(step, DIVERGED) for step in (*evaluate_at, length)}
 
 
-def make_learner(
-    model: nn.Module, contender: Contender, task: Task, device: torch.device | str = "cpu"
-) -> ModelLearner:
-    """
-    Returns what trains a model with a contender, at the beginning of a task; arguments as of [`measure`].
-
-    Raises:
-        ConfigError: If the contender takes no step.
-    """
+def make_learner(model: nn.Module, contender: Contender, task: Task, device: Device = "cpu") -> ModelLearner:
+    """Returns what trains a model with a contender that takes steps, at the beginning of a task."""
     if contender.build is None:
         raise ConfigError(f"{contender.name} trains nothing step by step; name another optimizer.")
     model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
@@ -117,13 +103,8 @@ def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterabl
 
 def best_rates(rows: Iterable[Row]) -> dict[str, dict[int, float]]:
     """
-    Chooses learning rates by the mean final loss over tasks, among those with the fewest diverged runs.
-
-    Args:
-        rows (`Iterable[Row]`): Of [`search_runs`].
-
-    Returns:
-        `dict[str, dict[int, float]]`: For each baseline and horizon the rate.
+    Chooses the learning rate of each baseline and length of run, from the rows of [`search_runs`]: the lowest mean
+    final loss over tasks, among the rates with the fewest diverged runs.
     """
     table = ranked(
         final_rows(rows).dropna(subset="learning_rate"), ("optimizer", "num_training_steps", "learning_rate")
@@ -142,8 +123,8 @@ def comparison_runs(
     horizons: Iterable[int],
 ) -> list[Run]:
     """
-    Returns the runs of a comparison on the same tasks: baselines, each at the rate that its search found or at its
-    only one, and contenders that need no tuning.
+    Returns the runs of a comparison on the same tasks: of baselines, each at the rate that its search found or at its
+    only one, and of contenders that need no tuning.
     """
 
     def rate_of(baseline: Baseline, horizon: int) -> float | None:
@@ -170,17 +151,15 @@ def run_all(
     evaluate_every: int | None = None,
 ) -> list[Row]:
     """
-    Carries out runs, shared out over processes, with a progress bar. Rows are on disk as soon as their run is
-    finished: after an interruption of any kind the same call goes on from there, to the same rows.
+    Carries out runs, shared out over processes, with a progress bar of this title. Rows are on disk as soon as their
+    run is finished: after an interruption of any kind the same call goes on from there, to the same rows.
 
     Args:
-        accelerator (`Accelerator`): Shares the work out over processes.
-        model (`nn.Module`): On the accelerator's device. Its state is overwritten.
-        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where the tasks are drawn from.
-        seed (`int`): Of the tasks.
+        accelerator (`Accelerator`): Its device is where the model is.
+        model (`nn.Module`): Its state is overwritten.
+        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where tasks are drawn from, with `seed`.
         runs (`Sequence[Run]`): What to run.
         store ([`~hf_l3rs.evaluation.store.RowStore`]): Where the rows go.
-        title (`str`): Beside the progress bar.
         evaluate_every (`int`, *optional*): Steps between evaluations; at the end only by default.
 
     Returns:
@@ -205,9 +184,7 @@ def run_all(
         outcomes = share_out(accelerator, missing, execute, title)
     except KeyboardInterrupt:
         if accelerator.is_main_process:
-            logger.warning(
-                "Interrupted: the runs that were finished are kept, and the same command goes on from there."
-            )
+            logger.warning("Interrupted: finished runs are kept, and the same command goes on from there.")
         raise
     by_run.update((run.key, rows) for run, rows in zip(missing, outcomes))
     rows = [row for run in runs for row in by_run[run.key]]

@@ -13,17 +13,20 @@ from PIL import Image
 
 from hf_l3rs.evaluation.report import comparable, mean_and_stderr
 from hf_l3rs.evaluation.store import Row, to_csv, to_frame
-from hf_l3rs.files import write_files
+from hf_l3rs.files import PathLike, write_files
+from hf_l3rs.hub.results import OPTIMIZER_NAME
 
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    Tables = dict[str, pd.DataFrame]  # by optimizer, with a row for each step: `mean` and `stderr`
+    Styles = dict[str, dict[str, Any]]  # by optimizer, what matplotlib draws its line with
+
 # L3RS and what is made of it stand out; baselines keep to muted colours that differ in lightness too.
 HIGHLIGHT = "#c1121f"
 VARIANTS = ("#f77f00", "#e5989b")
-NEUTRAL = "#333333"
 MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
 
 # Lengths of run side by side; more of them go below.
@@ -33,53 +36,40 @@ MAX_COLUMNS = 3
 _DIGEST = "Data digest"
 
 
-def plot_learning_curves(rows: Sequence[Row], path: str | Path, title: str, highlight: str = "L3RS") -> None:
-    """
-    Draws loss and accuracy over steps, one line for each optimizer, one column for each length of run.
-
-    Args:
-        rows (`Sequence[Row]`): Of one comparison.
-        path (`str` or `Path`): The PNG to write.
-        title (`str`): Above the picture.
-        highlight (`str`, *optional*, defaults to `"L3RS"`): The optimizer that stands out.
-    """
-    plt = pyplot()
+def plot_learning_curves(rows: Sequence[Row], path: PathLike, title: str, highlight: str = OPTIMIZER_NAME) -> None:
+    """Draws loss and accuracy over steps as a PNG, a line for each optimizer, a column for each length of run."""
     frame = to_frame(comparable(rows))
     styles = _styles(frame.optimizer.unique(), highlight)
     horizons = sorted(frame.num_training_steps.unique())
     bands = math.ceil(len(horizons) / MAX_COLUMNS)
     columns = math.ceil(len(horizons) / bands)  # as many in each band
-    figure, axes = plt.subplots(
-        2 * bands,
-        columns,
-        figsize=(max(4.2 * columns, 6), 5.6 * bands + 0.8),  # not narrower than the title
-        squeeze=False,
-        sharey="row",
-        layout="constrained",
+    size = (max(4.2 * columns, 6), 5.6 * bands + 0.8)  # not narrower than the title
+    figure, axes = pyplot().subplots(
+        2 * bands, columns, figsize=size, squeeze=False, sharey="row", layout="constrained"
     )
-    for axis in axes.flat:
-        axis.set_visible(False)
-    for index, horizon in enumerate(horizons):
-        band, column = divmod(index, columns)
-        for row, metric in enumerate(("loss", "accuracy")):
-            axis = axes[2 * band + row, column]
-            axis.set_visible(True)
-            _draw_curves(axis, frame[frame.num_training_steps == horizon], metric, styles)
-            axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
-        axes[2 * band, column].set_title(f"runs of {horizon} steps", fontsize=10)
-    for row in range(0, 2 * bands, 2):
-        scale_loss(axes[row, 0])
     handles: dict[str, Any] = {}
-    for axis in axes.flat:  # lines, which come later, also show how they are dashed
-        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+    for index in range(bands * columns):
+        band, column = divmod(index, columns)
+        pair = dict(zip(("loss", "accuracy"), axes[2 * band : 2 * band + 2, column]))
+        for metric, axis in pair.items():
+            axis.set_visible(index < len(horizons))
+            if axis.get_visible():
+                _draw_curves(axis, frame[frame.num_training_steps == horizons[index]], metric, styles)
+                axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
+                # lines, which come later, also show how they are dashed
+                handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+        if pair["loss"].get_visible():
+            pair["loss"].set_title(f"runs of {horizons[index]} steps", fontsize=10)
+    for axis in axes[::2, 0]:
+        scale_loss(axis)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path, to_csv(rows).encode())
 
 
-def _styles(names: Sequence[str], highlight: str) -> dict[str, dict[str, Any]]:
+def _styles(names: Sequence[str], highlight: str) -> Styles:
     """How each optimizer is drawn; a colour that comes again is dashed."""
-    styles: dict[str, dict[str, Any]] = {highlight: {"color": HIGHLIGHT, "linewidth": 2.4, "zorder": 3}}
+    styles: Styles = {highlight: {"color": HIGHLIGHT, "linewidth": 2.4, "zorder": 3}}
     variants = [name for name in names if name.startswith(f"{highlight}, ")]
     others = [name for name in names if name != highlight and name not in variants]
     for palette, group in ((VARIANTS, variants), (MUTED, others)):
@@ -89,23 +79,16 @@ def _styles(names: Sequence[str], highlight: str) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, styles: dict[str, dict[str, Any]]) -> None:
+def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, styles: Styles) -> None:
     """Means over tasks with one standard error: as lines with a band, or as points where there is a single step."""
-    from matplotlib.ticker import MaxNLocator
-
-    steps = frame.step.unique()
-    tables = {
-        name: mean_and_stderr(rows.groupby("step")[metric]) for name, rows in frame.groupby("optimizer", sort=False)
-    }
+    groups = frame.groupby("optimizer", sort=False)
+    tables = {name: mean_and_stderr(rows.groupby("step")[metric]) for name, rows in groups}
     tables = {name: table.where(table["mean"] < math.inf) for name, table in tables.items()}
-    if len(steps) == 1:
+    if frame.step.nunique() == 1:
         _draw_points(axis, tables, styles, is_loss=metric == "loss")
-        axis.set_xlabel(f"at step {steps[0]}")
+        axis.set_xlabel(f"at step {frame.step.iloc[0]}")
     else:
         _draw_lines(axis, tables, styles)
-        axis.set_xlim(left=0)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 5, 10), integer=True))
-        axis.set_xlabel("step")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     # a mean that is infinite has no place in the picture, so it is said
@@ -115,16 +98,18 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, styles: dict[str,
     axis.text(0.98, 0.98, text if metric == "loss" else "", transform=axis.transAxes, ha="right", va="top", fontsize=7)
 
 
-def _draw_lines(axis: Axes, tables: dict[str, pd.DataFrame], styles: dict[str, dict[str, Any]]) -> None:
+def _draw_lines(axis: Axes, tables: Tables, styles: Styles) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for name, table in tables.items():
         axis.plot(table.index, table["mean"], marker="o", markersize=3, label=name, **styles[name])
         low, high = table["mean"] - table["stderr"], table["mean"] + table["stderr"]
         axis.fill_between(table.index, low, high, color=styles[name]["color"], alpha=0.15, linewidth=0)
+    axis.set(xlim=(0, None), xlabel="step")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 5, 10), integer=True))
 
 
-def _draw_points(
-    axis: Axes, tables: dict[str, pd.DataFrame], styles: dict[str, dict[str, Any]], is_loss: bool
-) -> None:
+def _draw_points(axis: Axes, tables: Tables, styles: Styles, is_loss: bool) -> None:
     """Side by side, the best first: at the same place they would hide one another. Losses bear names."""
     worst = math.inf if is_loss else -math.inf
     means = {name: float(table["mean"].fillna(worst).iloc[0]) for name, table in tables.items()}
@@ -132,10 +117,8 @@ def _draw_points(
         mean, stderr = tables[name]["mean"], tables[name]["stderr"]
         axis.errorbar([index], mean, stderr, fmt="o", capsize=3, markersize=4, color=styles[name]["color"], label=name)
         if is_loss and math.isfinite(means[name]):
-            at, offset = (index, means[name]), (0, 8)
-            axis.annotate(
-                name, at, offset, textcoords="offset points", rotation=90, ha="center", va="bottom", fontsize=6.5
-            )
+            place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axis.annotate(name, (index, means[name]), rotation=90, fontsize=6.5, **place)
     axis.set_xticks([])
     axis.margins(x=0.08, y=0.3 if is_loss else 0.05)
 
@@ -151,16 +134,10 @@ def scale_loss(axis: Axes) -> None:
     axis.yaxis.set_minor_locator(NullLocator())
 
 
-def save_figure(figure: Any, path: str | Path, data: bytes, dpi: int = 150) -> None:
+def save_figure(figure: Any, path: PathLike, data: bytes, dpi: int = 150) -> None:
     """
-    Writes a picture and closes it. It remembers a digest of what it shows, which [`is_picture_of`] compares: the bytes
-    of a picture depend on versions of matplotlib and on fonts.
-
-    Args:
-        figure (`matplotlib.figure.Figure`): What to write.
-        path (`str` or `Path`): The PNG.
-        data (`bytes`): What the picture was drawn from.
-        dpi (`int`, *optional*, defaults to 150): Pixels an inch.
+    Writes a picture as a PNG and closes it. It remembers a digest of the data that it was drawn from, which
+    [`is_picture_of`] compares: the bytes of a picture depend on versions of matplotlib and on fonts.
     """
     image, path = io.BytesIO(), Path(path)
     figure.savefig(image, dpi=dpi, format="png", metadata={_DIGEST: _digest(data)})
@@ -168,7 +145,7 @@ def save_figure(figure: Any, path: str | Path, data: bytes, dpi: int = 150) -> N
     write_files(path.parent, {path.name: image.getvalue()})
 
 
-def is_picture_of(path: str | Path, data: bytes) -> bool:
+def is_picture_of(path: PathLike, data: bytes) -> bool:
     """Whether a PNG is there, and was drawn from these very data by [`save_figure`]."""
     if not Path(path).is_file():
         return False

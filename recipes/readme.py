@@ -22,11 +22,11 @@ from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, is_picture_of, plot_learning_curves, pyplot, save_figure
-from hf_l3rs.evaluation.report import best_baseline, compare_paired, rivals_in
+from hf_l3rs.evaluation.report import Paired, best_baseline, compare_paired, losses_by_task, rivals_in
 from hf_l3rs.evaluation.store import Row, final_rows, to_csv
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
-from hf_l3rs.hub.results import OPTIMIZER_NAME
+from hf_l3rs.hub.results import OPTIMIZER_NAME, UNTRAINED
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.settings import OptionParser
 from recipes.evidence.ablation import variations_table
@@ -38,7 +38,6 @@ from recipes.evidence.stored import RESULTS, read_stored
 ROOT = RESULTS.parents[1]
 MODEL_CARDS = ROOT / "model_cards"
 OWN = "in_domain"
-UNTRAINED = f"{OPTIMIZER_NAME}, untrained"
 # What somebody gets who hands no optimizer to the Trainer.
 DEFAULT = "Trainer's default"
 # The lines of README's table: what is fine-tuned, and the L3RS that was made for it.
@@ -67,9 +66,9 @@ class Comparison(NamedTuple):
     losses: pd.DataFrame  # a row for each task, a column for each optimizer
 
     @property
-    def verdict(self) -> str:
-        """`ahead` or `behind` where the 95 % interval of the paired difference leaves out zero, else `level`."""
-        return compare_paired(self.losses[OPTIMIZER_NAME], self.losses[self.rival]).verdict
+    def paired(self) -> Paired:
+        """L3RS beside the rival, task by task."""
+        return compare_paired(self.losses[OPTIMIZER_NAME], self.losses[self.rival])
 
     @property
     def ratio(self) -> str:
@@ -81,7 +80,7 @@ class Comparison(NamedTuple):
     @property
     def wins(self) -> str:
         """The tasks on which L3RS has less loss."""
-        return f"{(self.losses[OPTIMIZER_NAME] < self.losses[self.rival]).sum()} of {len(self.losses)}"
+        return f"{self.paired.wins} of {self.paired.num_tasks}"
 
     def loss(self, optimizer: str) -> str:
         """The mean loss with its standard error over tasks; a dash if it was not measured."""
@@ -90,7 +89,7 @@ class Comparison(NamedTuple):
     @property
     def own_loss(self) -> str:
         """That of L3RS, bold where it is ahead."""
-        return f"**{self.loss(OPTIMIZER_NAME)}**" if self.verdict == "ahead" else self.loss(OPTIMIZER_NAME)
+        return f"**{self.loss(OPTIMIZER_NAME)}**" if self.paired.verdict == "ahead" else self.loss(OPTIMIZER_NAME)
 
 
 def mean(losses: pd.Series) -> str:
@@ -103,9 +102,7 @@ def comparisons(rows: Sequence[Row]) -> dict[int, Comparison]:
     """Returns a comparison for each length of run."""
     finals, rivals = final_rows(rows), rivals_in(rows)
     return {
-        int(steps): Comparison(
-            best_baseline(of_steps, rivals), of_steps.pivot(index="task", columns="optimizer", values="loss")
-        )
+        int(steps): Comparison(best_baseline(of_steps, rivals), losses_by_task(of_steps))
         for steps, of_steps in finals.groupby("num_training_steps")
     }
 
@@ -117,7 +114,7 @@ def results_table(table: Mapping[str, Sequence[Row]]) -> str:
         for index, (steps, each) in enumerate(comparisons(table[setting]).items()):
             name = SETTINGS[setting] if index == 0 else ""
             rival = f"{each.rival}, {each.loss(each.rival)}"
-            ratio = f"{each.ratio}, {each.verdict}"
+            ratio = f"{each.ratio}, {each.paired.verdict}"
             lines.append((name, steps, rival, each.own_loss, ratio, each.wins, each.loss(UNTRAINED)))
     headers = ("setting", "steps", "best rival", "L3RS", "L3RS / rival", "wins", "untrained")
     return markdown_table(headers, lines, ("left", "right", "left", *["right"] * 4))
@@ -153,7 +150,7 @@ def warm_starts_table(table: Mapping[str, Sequence[Row]]) -> str:
     for setting in (name for name in table if name.startswith(WARM_START)):
         finals = final_rows(table[setting])
         for steps, own in finals.groupby("num_training_steps"):
-            losses = own.pivot(index="task", columns="optimizer", values="loss")
+            losses = losses_by_task(own)
             lines.append(
                 (
                     SETTINGS[setting.removeprefix(WARM_START)].split(", ")[1],

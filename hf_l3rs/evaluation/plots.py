@@ -36,10 +36,10 @@ MAX_COLUMNS = 3
 _DIGEST = "Data digest"
 
 
-def plot_learning_curves(rows: Sequence[Row], path: PathLike, title: str, highlight: str = OPTIMIZER_NAME) -> None:
+def plot_learning_curves(rows: Sequence[Row], path: PathLike, title: str) -> None:
     """Draws loss and accuracy over steps as a PNG, a line for each optimizer, a column for each length of run."""
     frame = to_frame(comparable(rows))
-    styles = _styles(frame.optimizer.unique(), highlight)
+    styles = _styles(frame.optimizer.unique())
     horizons = sorted(frame.num_training_steps.unique())
     bands = math.ceil(len(horizons) / MAX_COLUMNS)
     columns = math.ceil(len(horizons) / bands)  # as many in each band
@@ -67,11 +67,11 @@ def plot_learning_curves(rows: Sequence[Row], path: PathLike, title: str, highli
     save_figure(figure, path, to_csv(rows).encode())
 
 
-def _styles(names: Sequence[str], highlight: str) -> Styles:
+def _styles(names: Sequence[str]) -> Styles:
     """How each optimizer is drawn; a colour that comes again is dashed."""
-    styles: Styles = {highlight: {"color": HIGHLIGHT, "linewidth": 2.4, "zorder": 3}}
-    variants = [name for name in names if name.startswith(f"{highlight}, ")]
-    others = [name for name in names if name != highlight and name not in variants]
+    styles: Styles = {OPTIMIZER_NAME: {"color": HIGHLIGHT, "linewidth": 2.4, "zorder": 3}}
+    variants = [name for name in names if name.startswith(f"{OPTIMIZER_NAME}, ")]
+    others = [name for name in names if name != OPTIMIZER_NAME and name not in variants]
     for palette, group in ((VARIANTS, variants), (MUTED, others)):
         for index, name in enumerate(group):
             dashes = ("-", "--", ":", "-.")[index // len(palette) % 4]

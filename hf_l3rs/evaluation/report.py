@@ -32,15 +32,9 @@ _MANY_PASSES = "Data limit"
 @dataclass(frozen=True)
 class Paired:
     """
-    The losses of one optimizer less those of another on the same tasks, and the 95 % interval of the mean.
-
-    Args:
-        difference (`float`): The mean, in nats: negative if the first is better. Infinite if one of them diverged.
-        stderr (`float`, *optional*): Its standard error; `None` for a single task, or if a run diverged.
-        low (`float`): Lower end of the interval; minus infinity where nothing is known.
-        high (`float`): Upper end.
-        wins (`int`): Tasks on which the first has the lower loss.
-        num_tasks (`int`): Of both.
+    The losses of one optimizer less those of another on the same tasks: their mean in nats, negative if the first is
+    better and infinite if one of them diverged; its standard error, `None` for a single task or if a run diverged; the
+    ends of its 95 % interval; and the tasks on which the first has the lower loss.
     """
 
     difference: float
@@ -58,12 +52,8 @@ class Paired:
 
 def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     """
-    Compares final losses in pairs. Whoever diverges on a task loses it beyond any interval; two that diverge on the
-    same task are equal there.
-
-    Args:
-        ours (`Sequence[float]`): Of one optimizer, a loss for each task; infinite if it diverged.
-        theirs (`Sequence[float]`): Of another on the same tasks.
+    Compares final losses in pairs, one a task. Whoever diverges on a task, where its loss is infinite, loses it beyond
+    any interval; two that diverge on the same task are equal there.
     """
     differences = pd.Series([0.0 if a == b else a - b for a, b in zip(ours, theirs, strict=True)])
     wins, count = int((differences < 0).sum()), len(differences)
@@ -82,22 +72,8 @@ def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
 @dataclass(frozen=True)
 class Summary:
     """
-    An optimizer at the end of runs of one length, over tasks.
-
-    Args:
-        optimizer (`str`): Name of the contender.
-        num_training_steps (`int`): Length of the runs.
-        learning_rate (`float`, *optional*): The one it ran with.
-        num_tasks (`int`): Tasks that the means are over.
-        num_diverged (`int`): Tasks on which the run diverged; its loss is infinite, its accuracy 0, and both count.
-        loss (`float`): Mean final evaluation loss, in nats; infinite if a run diverged.
-        loss_stderr (`float`, *optional*):
-            Its standard error over tasks; infinite if a run diverged, `None` if there is a single task.
-        accuracy (`float`): Mean final accuracy.
-        accuracy_stderr (`float`, *optional*): Its standard error over tasks; `None` if there is a single one.
-        reference (`str`): The best baseline for runs of this length.
-        reference_loss (`float`): Its mean loss; infinite if a run diverged.
-        paired ([`Paired`]): This optimizer beside the reference.
+    An optimizer at the end of runs of one length, beside the best baseline of that length, its reference. Means are
+    over tasks. Of a run that diverged the loss is infinite and the accuracy 0, and both count.
     """
 
     optimizer: str
@@ -110,23 +86,12 @@ class Summary:
     accuracy: float
     accuracy_stderr: float | None
     reference: str
-    reference_loss: float
     paired: Paired
 
     @property
     def is_reference(self) -> bool:
         """Whether this is the best baseline itself."""
         return self.optimizer == self.reference
-
-    @property
-    def wins(self) -> int:
-        """Tasks on which the loss is lower than the reference's."""
-        return self.paired.wins
-
-    @property
-    def ratio(self) -> float:
-        """Mean loss over the reference's mean loss; NaN if the reference's is infinite or 0."""
-        return self.loss / self.reference_loss if 0 < self.reference_loss < math.inf else math.nan
 
 
 def mean_and_stderr(values: SeriesGroupBy) -> pd.DataFrame:
@@ -149,15 +114,8 @@ def rivals_in(rows: Iterable[Row]) -> list[str]:
 
 def best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
     """
-    Returns the hardest reference: the baseline with the lowest mean loss on the very tasks of the comparison, among
-    those with the fewest diverged runs.
-
-    Args:
-        finals (`pandas.DataFrame`): Of [`~hf_l3rs.evaluation.store.final_rows`], of one length of run.
-        baselines (`Sequence[str]`): Their names.
-
-    Raises:
-        DataError: If there is no baseline's row.
+    Returns the hardest reference: the baseline with the lowest mean loss on the very tasks of the comparison, of runs
+    of one length, among those with the fewest diverged runs.
     """
     table = ranked(finals[finals.optimizer.isin(list(baselines))], ["optimizer"])
     if table.empty:
@@ -170,14 +128,8 @@ def best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
 
 def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
     """
-    Summarises final losses and accuracies, with the best of all baselines at each horizon as the reference.
-
-    Args:
-        rows (`Iterable[Row]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers, and of those that need no tuning.
-
-    Returns:
-        `list[Summary]`: By horizon, then in the order of the rows.
+    Summarises final losses and accuracies, with the best of the named baselines at each horizon as the reference; by
+    horizon, then in the order of the rows.
 
     Raises:
         DataError: If a run is there twice, or no baseline is.
@@ -199,8 +151,7 @@ def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
 def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> list[Summary]:
     groups = finals.groupby("optimizer", sort=False)
     losses, accuracies = mean_and_stderr(groups.loss), mean_and_stderr(groups.accuracy)
-    by_task = finals.pivot(index="task", columns="optimizer", values="loss")
-    pairs = {name: by_task[[name, reference]].dropna().to_numpy() for name in by_task}  # tasks that both ran on
+    by_task = losses_by_task(finals)
     return [
         Summary(
             optimizer=name,
@@ -213,11 +164,21 @@ def _summarise_horizon(horizon: int, finals: pd.DataFrame, reference: str) -> li
             accuracy=float(accuracies.loc[name, "mean"]),
             accuracy_stderr=_known(accuracies.loc[name, "stderr"]),
             reference=reference,
-            reference_loss=float(losses.loc[reference, "mean"]),
-            paired=compare_paired(pairs[name][:, 0].tolist(), pairs[name][:, -1].tolist()),
+            paired=_compare(by_task, name, reference),
         )
         for name, of_optimizer in groups
     ]
+
+
+def losses_by_task(finals: pd.DataFrame) -> pd.DataFrame:
+    """Returns final losses of runs of one length, with a row for each task and a column for each optimizer."""
+    return finals.pivot(index="task", columns="optimizer", values="loss")
+
+
+def _compare(by_task: pd.DataFrame, first: str, second: str) -> Paired:
+    """Compares two optimizers on the tasks that both ran on."""
+    both = by_task[[first, second]].dropna().to_numpy()
+    return compare_paired(both[:, 0].tolist(), both[:, -1].tolist())
 
 
 def _known(stderr: float) -> float | None:
@@ -229,37 +190,25 @@ def to_markdown(summaries: Iterable[Summary]) -> str:
     headers = ("steps", "optimizer", "learning rate", "loss", "accuracy", "loss − best baseline's", "wins", "verdict")
     lines = []
     for each in summaries:
-        beside = ("", "", "best baseline") if each.is_reference else _beside(each.paired)
+        paired, difference = each.paired, ""
+        if math.isfinite(paired.difference):
+            difference = f"{paired.difference:+.3f}" + ("" if paired.stderr is None else f" ± {paired.stderr:.3f}")
+        beside = (difference, f"{paired.wins} of {paired.num_tasks}", paired.verdict)
         rate = "none" if each.learning_rate is None else f"{each.learning_rate:g}"
+        loss = mean_with_stderr(each.loss, each.loss_stderr)
+        if each.num_diverged:
+            loss = f"diverged on {each.num_diverged} of {each.num_tasks}"
         accuracy = percent_with_stderr(each.accuracy, each.accuracy_stderr)
-        lines.append((each.num_training_steps, each.optimizer, rate, describe_loss(each), accuracy, *beside))
+        beside = ("", "", "best baseline") if each.is_reference else beside
+        lines.append((each.num_training_steps, each.optimizer, rate, loss, accuracy, *beside))
     return markdown_table(headers, lines, ("right", "left", *["right"] * 5, "left"))
-
-
-def _beside(paired: Paired) -> tuple[str, str, str]:
-    difference = ""
-    if math.isfinite(paired.difference):
-        stderr = "" if paired.stderr is None else f" ± {paired.stderr:.3f}"
-        difference = f"{paired.difference:+.3f}{stderr}"
-    return difference, f"{paired.wins} of {paired.num_tasks}", paired.verdict
-
-
-def describe_loss(summary: Summary) -> str:
-    """The loss of a summary with its standard error, or on how many tasks it diverged."""
-    if summary.num_diverged:
-        return f"diverged on {summary.num_diverged} of {summary.num_tasks}"
-    return mean_with_stderr(summary.loss, summary.loss_stderr)
 
 
 def describe(rows: Iterable[Row], summaries: Iterable[Summary], cost: float | None = None) -> str:
     """
-    Says, one line for each length of run, how L3RS stands beside the best baseline, and when its meta-training is paid
-    back: where it made the L3RS better, and the best baseline has a learning rate to search.
-
-    Args:
-        rows (`Iterable[Row]`): Of one comparison.
-        summaries (`Iterable[Summary]`): Of the rows.
-        cost (`float`, *optional*): Of meta-training, in plain steps, as of [`meta_training_cost`].
+    Says, one line for each length of run, how L3RS stands beside the best baseline, and when the cost of its
+    meta-training, in plain steps, is paid back: where it made the L3RS better, and the best baseline has a rate to
+    search.
     """
     finals = final_rows(rows)
     lines = []
@@ -268,41 +217,22 @@ def describe(rows: Iterable[Row], summaries: Iterable[Summary], cost: float | No
             continue
         steps = each.num_training_steps
         line = f"- After {steps} steps {OPTIMIZER_NAME} is {_STANDS[each.paired.verdict]} {each.reference}, the best "
-        line += f"baseline. It is lower on {each.wins} of {each.paired.num_tasks} tasks."
-        trained = _beside_untrained(finals[finals.num_training_steps == steps])
-        if trained is not None and trained.verdict != "ahead":
-            line += f" Untrained, it is {'level with that' if trained.verdict == 'level' else 'better'}."
+        line += f"baseline. It is lower on {each.paired.wins} of {each.paired.num_tasks} tasks."
+        by_task = losses_by_task(finals[finals.num_training_steps == steps])
+        gain = _compare(by_task, OPTIMIZER_NAME, UNTRAINED).verdict if UNTRAINED in by_task else "ahead"
+        if gain != "ahead":
+            line += f" Untrained, it is {'level with that' if gain == 'level' else 'better'}."
         elif cost and each.paired.verdict != "behind" and not is_tuning_free(each.reference):
-            line += f" {_describe_payback(cost, steps)}"
+            rates = len(ADAPTIVE_RATES)
+            runs = math.ceil(cost / ((rates - 1) * steps))  # that save its own steps
+            line += f" Its meta-training, worth {cost:,.0f} plain steps, is paid back after {runs:,} tasks beside a "
+            line += f"user who would try {rates} learning rates on each."
         lines.append(line)
     return "\n".join(lines)
 
 
-def _beside_untrained(finals: pd.DataFrame) -> Paired | None:
-    by_task = finals.pivot(index="task", columns="optimizer", values="loss")
-    if UNTRAINED not in by_task or OPTIMIZER_NAME not in by_task:
-        return None
-    losses = by_task[[OPTIMIZER_NAME, UNTRAINED]].dropna().to_numpy()
-    return compare_paired(losses[:, 0].tolist(), losses[:, 1].tolist())
-
-
-def _describe_payback(cost: float, steps: int) -> str:
-    """After how many tasks meta-training has saved its own steps for somebody who would search the rate on each."""
-    count = len(ADAPTIVE_RATES)
-    runs = math.ceil(cost / ((count - 1) * steps))
-    return (
-        f"Its meta-training, worth {cost:,.0f} plain steps, is paid back after {runs:,} tasks beside a user who would "
-        f"try {count} learning rates on each."
-    )
-
-
 def meta_training_cost(meta_training: Mapping[str, Any]) -> float | None:
-    """
-    Returns what a meta-training cost, in steps of plain fine-tuning; `None` if the artefact does not tell.
-
-    Raises:
-        ArtifactError: If it tells something that is not a number of steps.
-    """
+    """Returns what a meta-training cost, in steps of plain fine-tuning; `None` if the artefact does not tell."""
     cost = meta_training.get("cost_in_plain_steps", meta_training.get("inner_steps"))
     if cost is None:
         return None
@@ -314,30 +244,10 @@ def meta_training_cost(meta_training: Mapping[str, Any]) -> float | None:
     return cost
 
 
-def to_results(
-    summaries: Sequence[Summary],
-    baselines: Sequence[str],
-    *,
-    dataset: str,
-    split: str,
-    setting: str,
-    command: str,
-    hub_id: str | None = None,
-) -> list[Result]:
+def to_results(summaries: Sequence[Summary], baselines: Sequence[str], **measured: Any) -> list[Result]:
     """
-    Turns the summaries into entries of a model card: each L3RS beside the best baseline of its horizon.
-
-    Args:
-        summaries (`Sequence[Summary]`): Of one comparison.
-        baselines (`Sequence[str]`): Names of the tuned optimizers, and of those that need no tuning.
-        dataset (`str`): What was evaluated on.
-        split (`str`): Split of the evaluation sets.
-        setting (`str`): How the tasks relate to meta-training, such as `"in domain"`.
-        command (`str`): What measures it again.
-        hub_id (`str`, *optional*): Id of the data set on the Hub, if it is there.
-
-    Returns:
-        `list[Result]`: For every optimizer that is no baseline.
+    Turns the summaries into entries of a model card: each optimizer that is no baseline beside the best baseline of
+    its horizon. `measured` are what all entries share: `dataset`, `hub_id`, `split`, `setting` and `command`.
     """
     references = {summary.num_training_steps: summary for summary in summaries if summary.is_reference}
     results = []
@@ -348,25 +258,21 @@ def to_results(
         results.append(
             Result(
                 optimizer=summary.optimizer,
-                dataset=dataset,
-                hub_id=hub_id,
-                split=split,
                 num_training_steps=summary.num_training_steps,
                 num_tasks=summary.num_tasks,
                 loss=summary.loss,
                 loss_stderr=None if summary.num_diverged else summary.loss_stderr,
                 accuracy=summary.accuracy,
                 accuracy_stderr=summary.accuracy_stderr,
-                setting=setting,
                 baseline=reference.optimizer + ("" if is_tuning_free(reference.optimizer) else ", tuned"),
                 baseline_loss=reference.loss,
                 baseline_accuracy=reference.accuracy,
                 difference_low=paired.low if math.isfinite(paired.low) else None,
                 difference_high=paired.high if math.isfinite(paired.high) else None,
                 verdict=paired.verdict,
-                wins=summary.wins,
-                command=command,
+                wins=paired.wins,
                 num_diverged=summary.num_diverged or None,
+                **measured,
             )
         )
     return results

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from hf_l3rs.evaluation.report import losses_by_task
 from hf_l3rs.evaluation.store import Row, final_rows
 from hf_l3rs.markdown import markdown_table
 
@@ -19,10 +20,7 @@ def variations_table(rows: Sequence[Row]) -> str:
         rows (`Sequence[Row]`): Of all variations on the same tasks; `optimizer` names them.
     """
     finals = final_rows(rows)
-    by_length = {
-        int(steps): own.pivot(index="task", columns="optimizer", values="loss")
-        for steps, own in finals.groupby("num_training_steps")
-    }
+    by_length = {int(steps): losses_by_task(own) for steps, own in finals.groupby("num_training_steps")}
     names = list(finals.optimizer.unique())
     lines = [(name, *(_cell(losses, name, names[0]) for losses in by_length.values())) for name in names]
     headers = ("variation", *(f"{steps} steps" for steps in by_length))

@@ -53,7 +53,7 @@ def test_stored_rows_are_a_data_set(tmp_path):
 )
 def test_ahead_and_behind_are_beyond_the_noise_of_the_tasks(own, verdict):
     each = readme.comparisons([*rows_of(*own), *rows_of(*[1.0] * len(own), name="Adam cosine")])[20]
-    assert (each.rival, each.verdict) == ("Adam cosine", verdict)
+    assert (each.rival, each.paired.verdict) == ("Adam cosine", verdict)
     assert each.own_loss.startswith("**") == (verdict == "ahead")
 
 

@@ -12,7 +12,7 @@ _MODULES = {
     "DatasetArguments": "tasks.task_arguments",
     "Direction": "optimizer.directions",
     "ESConfig": "meta.evolution",
-    "EvaluationArguments": "evaluation.evaluation_arguments",
+    "EvaluationArguments": "evaluation.job",
     "EvaluationJob": "evaluation.job",
     "Fit": "optimizer.fit",
     "GradientConfig": "meta.gradient",
@@ -74,8 +74,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
 if TYPE_CHECKING:
     from hf_l3rs.errors import L3RSError
     from hf_l3rs.evaluation.baselines import Contender
-    from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
-    from hf_l3rs.evaluation.job import EvaluationJob
+    from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
     from hf_l3rs.hub.artifact import L3RSArtifact
     from hf_l3rs.meta.evolution import ESConfig
     from hf_l3rs.meta.gradient import GradientConfig

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
-from hf_l3rs.evaluation.job import EvaluationJob
+from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments

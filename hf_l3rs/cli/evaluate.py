@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from hf_l3rs.cli.shell import Answer
 from hf_l3rs.distributed import on_main_process
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
-from hf_l3rs.evaluation.job import EvaluationJob
+from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
 from hf_l3rs.hub.artifact import L3RS_NAME, RESULTS_NAME, L3RSArtifact
 from hf_l3rs.hub.publish import write_release
 from hf_l3rs.meta.meta_trainer import make_accelerator

@@ -217,7 +217,7 @@ def evaluation_seconds(costs: StepCosts, evaluation: bytes) -> float:
     """Returns the time of an evaluation with these settings in YAML: of its search, and of the comparison."""
     from hf_l3rs.evaluation.baselines import select_baselines
     from hf_l3rs.evaluation.benchmark import search_runs
-    from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
+    from hf_l3rs.evaluation.job import EvaluationArguments
     from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
     *_, args = _parsed((ModelArguments, TaskArguments, EvaluationArguments), evaluation)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
+from hf_l3rs.evaluation.job import EvaluationArguments
 from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
-from hf_l3rs.evaluation.job import EvaluationJob
+from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
 from hf_l3rs.evaluation.store import RowStore, to_csv
 from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.meta.meta_trainer import make_accelerator

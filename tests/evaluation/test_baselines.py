@@ -20,7 +20,7 @@ from hf_l3rs.evaluation.baselines import (
     select_baselines,
 )
 from hf_l3rs.evaluation.benchmark import measure
-from hf_l3rs.evaluation.evaluation_arguments import EvaluationArguments
+from hf_l3rs.evaluation.job import EvaluationArguments
 from hf_l3rs.evaluation.rivals import (
     PROBE_L2,
     Combined,

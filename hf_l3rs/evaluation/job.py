@@ -175,7 +175,8 @@ class EvaluationJob:
             CheckpointError: If a folder holds rows that were measured with other settings.
             StorageError: If a folder cannot be written.
         """
-        identities = {each.name: each.identity for each in (*self.contenders, *self.baselines)}
+        identities = {each.name: each.identity for each in self.contenders}
+        identities |= {each.name: each.identity for each in self.baselines}
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
         with _one_thread():
             rows = self.compare(self.search())

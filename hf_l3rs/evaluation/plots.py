@@ -117,7 +117,7 @@ def _draw_points(axis: Axes, tables: Tables, styles: Styles, is_loss: bool) -> N
         mean, stderr = tables[name]["mean"], tables[name]["stderr"]
         axis.errorbar([index], mean, stderr, fmt="o", capsize=3, markersize=4, color=styles[name]["color"], label=name)
         if is_loss and math.isfinite(means[name]):
-            place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            place: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "bottom"}
             axis.annotate(name, (index, means[name]), rotation=90, fontsize=6.5, **place)
     axis.set_xticks([])
     axis.margins(x=0.08, y=0.3 if is_loss else 0.05)

@@ -23,13 +23,13 @@ from hf_l3rs.hub.artifact import (
     RELEASED,
     RESULTS_NAME,
     load_network,
+    picture_beside,
     picture_in,
     released_names,
     save_network,
 )
 from hf_l3rs.hub.card import generate_model_card, read_card
-from hf_l3rs.hub.publish import picture_beside, read_measured
-from hf_l3rs.hub.results import read_results_of, write_results
+from hf_l3rs.hub.results import merge_results, read_results_of, write_results
 from hf_l3rs.settings import OptionParser
 
 
@@ -55,7 +55,8 @@ def write_card(folder: Path, card_folder: Path) -> None:
 def add_release(l3rs: str, folder: Path, card_folder: Path, files: list[Path]) -> None:
     """Copies an L3RS, its results and their picture."""
     network = L3RSArtifact.from_pretrained(l3rs).network
-    results = read_measured(network, files)
+    fingerprint = network.fingerprint()
+    results = merge_results(fingerprint, [read_results_of(fingerprint, file, strict=True) for file in files])
     save_network(network, folder)
     if results is not None:
         write_results(results, folder / RESULTS_NAME)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from hf_l3rs.cli.shell import Answer
 from hf_l3rs.distributed import on_main_process
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
-from hf_l3rs.hub.artifact import L3RS_NAME, RESULTS_NAME, L3RSArtifact
-from hf_l3rs.hub.publish import write_release
+from hf_l3rs.hub.artifact import L3RS_NAME, gather_release, save_network
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
@@ -33,9 +32,12 @@ def run(argv: Sequence[str]) -> Answer:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     job = EvaluationJob(model_args, task_args, args, make_accelerator())
     table = job.run(f"hf-l3rs evaluate {shlex.join(argv)}")
-    artifact, output_dir = L3RSArtifact(job.network), job.output_dir
-    on_main_process(
-        job.accelerator, lambda: write_release(artifact, output_dir / L3RS_NAME, [output_dir / RESULTS_NAME])
-    )
-    text = f"\n{table}\n\nTables and curves are in {output_dir}; `hf-l3rs push` shares them."
-    return Answer(text if job.accelerator.is_main_process else "", {"output_dir": str(output_dir)})
+    on_main_process(job.accelerator, lambda: _release(job))
+    text = f"\n{table}\n\nTables and curves are in {job.output_dir}; `hf-l3rs push` shares them."
+    return Answer(text if job.accelerator.is_main_process else "", {"output_dir": str(job.output_dir)})
+
+
+def _release(job: EvaluationJob) -> None:
+    """Puts the L3RS beside what was measured with it."""
+    save_network(job.network, job.output_dir / L3RS_NAME)
+    gather_release(job.output_dir)

@@ -37,7 +37,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Answer:
-    from hf_l3rs.hub.publish import gather_release, push
+    from hf_l3rs.hub.artifact import gather_release, push
 
     folder = gather_release(Path(arguments.folder), arguments.results)
     url = push(

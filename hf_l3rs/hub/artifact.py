@@ -1,24 +1,27 @@
-"""An L3RS as it is shared: strict loading from a folder, the package or the Hub, and atomic saving with its card."""
+"""An L3RS as it is shared: loaded strictly from a folder, the package or the Hub, saved, and pushed in one commit."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import safetensors.torch
 import torch
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from hf_l3rs.errors import ArtifactError, ConfigError, StorageError
 from hf_l3rs.files import PathLike, write_files
-from hf_l3rs.hub.card import generate_model_card, read_card
+from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.connection import check_request, hub_errors, is_repo_id, refuse_missing_path
-from hf_l3rs.hub.results import read_results_of
+from hf_l3rs.hub.results import merge_results, read_results_of, write_results
 from hf_l3rs.markdown import one_line
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.network import L3RSNetwork, check_shapes, tensor_shapes
@@ -30,15 +33,13 @@ WEIGHTS_NAME = "model.safetensors"
 README = "README.md"
 RESULTS_NAME = "results.json"
 PICTURE_NAME = "curves.png"  # of the results; optional
+BEHAVIOUR_NAME = "behaviour.json"  # results without entries: what the L3RS was seen to do over a run
+L3RS_NAME = "l3rs"  # the folder of the L3RS in the output folder of a run
+RELEASED = Path(__file__).parents[1] / "released"  # a folder for each L3RS that comes with the package
 
-# Where meta-training and evaluation leave an L3RS in their output folder.
-L3RS_NAME = "l3rs"
-
-# The released artefacts, which come with the package: a folder each, loaded by its bare name.
-RELEASED = Path(__file__).parents[1] / "released"
-
-# Bytes. A configuration with as many layers as one may have is smaller.
-_MAX_CONFIG_SIZE = 2**23
+MAX_ATTEMPTS = 5  # to push: it loses only to somebody who pushes all the time
+_CONFLICTS = (409, 412)  # HTTP statuses
+_MAX_CONFIG_SIZE = 2**23  # bytes; a configuration with as many layers as one may have is smaller
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,6 @@ class L3RSArtifact:
         token: str | bool | None = None,
         cache_dir: PathLike | None = None,
         local_files_only: bool = False,
-        force_download: bool = False,
     ) -> L3RSArtifact:
         """
         Loads what [`~L3RSArtifact.save_pretrained`] wrote, strictly. Nothing is unpickled and no code is run.
@@ -89,7 +89,6 @@ class L3RSArtifact:
             token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
             cache_dir (`str` or `os.PathLike`, *optional*): Where downloads are kept; the Hub's cache by default.
             local_files_only (`bool`, *optional*, defaults to `False`): Whether to use only what is in the cache.
-            force_download (`bool`, *optional*, defaults to `False`): Whether to download again what is in the cache.
 
         Raises:
             ArtifactError: If it cannot be had, or is not a readable L3RS.
@@ -106,8 +105,12 @@ class L3RSArtifact:
         if is_repo_id(source) and "/" not in source:
             return cls(load_network(_released(source, revision), source))
         refuse_missing_path(source)
+        check_request(revision, token)
         options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = _download(source, revision, {**options, "force_download": force_download})
+        with hub_errors(source, revision, CONFIG_NAME, local_files_only):
+            folder = Path(hf_hub_download(source, CONFIG_NAME, revision=revision, **options)).parent
+        with hub_errors(source, revision, WEIGHTS_NAME, local_files_only):  # of the same commit, whatever is pushed
+            hf_hub_download(source, WEIGHTS_NAME, revision=folder.name, **options)
         return cls(load_network(folder, source), folder.name)
 
     def save_pretrained(
@@ -126,7 +129,7 @@ class L3RSArtifact:
             save_directory (`str` or `os.PathLike`): Made if absent.
             repo_id (`str`, *optional*): Hub id for the card's examples and for `push_to_hub`.
             push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder afterwards.
-            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.publish.push`].
+            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.artifact.push`].
 
         Returns:
             `str` or `None`: URL of the commit if it was pushed.
@@ -138,22 +141,18 @@ class L3RSArtifact:
         if not isinstance(save_directory, (str, os.PathLike)):
             raise StorageError(f"An L3RS is saved in a folder, got {short(save_directory)}; pass its path.")
         folder = Path(save_directory)
-        files = network_files(self.network)
+        files = _network_files(self.network)
         results = read_results_of(self.network.fingerprint(), folder / RESULTS_NAME)
         existing, picture = read_card(folder / README), picture_in(folder)
         card = generate_model_card(self.config, results, repo_id=repo_id, existing=existing, picture=picture)
         write_files(folder, {**files, README: str(card).encode()})
-        if not push_to_hub:
-            return None
-        from hf_l3rs.hub.publish import push  # which builds on this file
-
-        return push(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs)
+        return push(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs) if push_to_hub else None
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.publish.push`], which takes a folder."""
-        from hf_l3rs.hub.publish import push_network
-
-        return push_network(self.network, repo_id, **kwargs)
+        """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.artifact.push`], which takes a folder."""
+        with TemporaryDirectory() as folder:
+            save_network(self.network, folder)
+            return push(folder, repo_id, **kwargs)
 
 
 def released_names() -> list[str]:
@@ -176,39 +175,12 @@ def _released(name: str, revision: str | None) -> Path:
     return RELEASED / name
 
 
-def _download(repo_id: str, revision: str | None, options: dict[str, Any]) -> Path:
-    """Downloads config and weights of one commit, even while somebody pushes, into a folder of the commit's name."""
-    check_request(revision, options["token"])
-    local_files_only = options["local_files_only"]
-    if options["force_download"] and (local_files_only or constants.is_offline_mode()):
-        raise ArtifactError(
-            f"force_download asks for {repo_id!r} from the Hub, but downloads are off; leave out force_download, or "
-            "local_files_only and HF_HUB_OFFLINE."
-        )
-    with hub_errors(repo_id, revision, CONFIG_NAME, local_files_only):
-        folder = Path(hf_hub_download(repo_id, CONFIG_NAME, revision=revision, **options)).parent
-    with hub_errors(repo_id, revision, WEIGHTS_NAME, local_files_only):
-        hf_hub_download(repo_id, WEIGHTS_NAME, revision=folder.name, **options)
-    return folder
-
-
 def save_network(network: L3RSNetwork, folder: PathLike) -> None:
-    """
-    Writes `config.json` and `model.safetensors`: the same bytes for the same network, and never half of a file.
-
-    Args:
-        network ([`L3RSNetwork`]): What to save.
-        folder (`str` or `os.PathLike`): Made if absent.
-
-    Raises:
-        ArtifactError: If a meta-weight is not a number.
-        StorageError: If the folder cannot be written.
-    """
-    write_files(folder, network_files(network))
+    """Writes config and weights: the same bytes for the same network, and never half of a file."""
+    write_files(folder, _network_files(network))
 
 
-def network_files(network: L3RSNetwork) -> dict[str, bytes]:
-    """Returns the content of both files by their names; see [`save_network`]."""
+def _network_files(network: L3RSNetwork) -> dict[str, bytes]:
     if not bool(torch.isfinite(network.to_vector()).all()):
         raise ArtifactError("The meta-weights are not finite numbers throughout; save those of a run that converged.")
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -234,36 +206,17 @@ def picture_in(folder: PathLike) -> str | None:
 def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
     """
     Reads what [`save_network`] wrote, strictly. Nothing is unpickled, no code is run, and no more memory is taken than
-    the weights need that are there.
-
-    Args:
-        folder (`str` or `os.PathLike`): Holds `config.json` and `model.safetensors`.
-        source (`str`, *optional*): What messages call it; the folder by default.
-
-    Returns:
-        [`L3RSNetwork`]
-
-    Raises:
-        ArtifactError: If the folder or a file is missing, unreadable or of something else, or tensors do not fit.
-        ConfigError: If the config is of a newer format, or a field is unknown, missing or out of range.
+    the weights need that are there. Messages call the folder `source`.
     """
     folder, source = Path(folder), source or str(folder)
-    try:
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except OSError as error:  # no permission, or a name that none can have
+    if not os.path.isdir(folder):
         raise ArtifactError(
-            f"{source} cannot be read ({error.strerror}); allow it, or pass another folder."
-        ) from error
-    if not is_folder:
-        kind = "is a file, not a folder" if exists else "does not exist"
-        raise ArtifactError(f"{source} {kind}; pass the folder that L3RS.save_pretrained wrote.")
+            f"{source} is not a folder that can be read; pass the one that L3RS.save_pretrained wrote."
+        )
     config = _read_config(folder / CONFIG_NAME, source)
-    weights = folder / WEIGHTS_NAME
-    if not weights.is_file():
-        raise ArtifactError(f"{source} has no {WEIGHTS_NAME}; save or download the L3RS again.")
     label = f"{WEIGHTS_NAME} of {source}"
     try:
-        with safe_open(weights, framework="pt") as header:
+        with safe_open(folder / WEIGHTS_NAME, framework="pt") as header:
             names = list(header.keys())
             check_shapes(config, {name: tuple(header.get_slice(name).get_shape()) for name in names}, label)
             tensors = {name: header.get_tensor(name) for name in names}
@@ -271,8 +224,7 @@ def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
         raise
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
-            f"{WEIGHTS_NAME} in {source} is truncated or not a safetensors file ({one_line(error)}); save or download "
-            "the L3RS again."
+            f"{source} has no intact {WEIGHTS_NAME} ({one_line(error)}); save or download the L3RS again."
         ) from error
     network = L3RSNetwork(config)
     network.load_tensors(tensors, label)
@@ -294,10 +246,9 @@ def _read_config(file: Path, source: str) -> L3RSConfig:
             f"{CONFIG_NAME} in {source} is not JSON ({one_line(error)}); save or download the L3RS again."
         ) from error
     if not isinstance(values, dict) or "format_version" not in values:
-        is_model = isinstance(values, dict) and ("model_type" in values or "architectures" in values)
         raise ArtifactError(
-            f"{source} holds {'a transformers model' if is_model else 'something else'}, not an L3RS: its "
-            f"{CONFIG_NAME} has no format_version; pass the folder or Hub id of a learned optimizer."
+            f"{source} is not an L3RS, but perhaps a model: its {CONFIG_NAME} has no format_version; pass the folder "
+            "or Hub id of a learned optimizer."
         )
     try:
         config = L3RSConfig.from_dict(values)
@@ -305,3 +256,127 @@ def _read_config(file: Path, source: str) -> L3RSConfig:
         return config
     except ConfigError as error:
         raise ConfigError(f"{CONFIG_NAME} of {source}: {error}") from error
+
+
+def push(
+    folder: PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload L3RS",
+    license: str | None = None,
+) -> str:
+    """
+    Uploads the L3RS in a folder in one commit: config, weights, measured results, their picture and card. What a
+    person wrote into the card is kept: the folder's own text if it has any, else that on the Hub, also if it gets
+    there meanwhile. Returns the URL of the commit.
+
+    Args:
+        folder (`str` or `os.PathLike`): What [`~hf_l3rs.L3RSArtifact.save_pretrained`] wrote.
+        repo_id (`str`): Hub id, `"user/name"`; the repository is made if absent.
+        private (`bool`, *optional*): Whether a new repository is private.
+        token (`str` or `bool`, *optional*): As of `huggingface_hub`; the stored login by default.
+        revision (`str`, *optional*): Branch, made if absent; `main` by default.
+        commit_message (`str`, *optional*, defaults to `"Upload L3RS"`): First line of the commit.
+        license (`str`, *optional*): Licence in the card, such as `"apache-2.0"`; that of the card there by default.
+    """
+    check_request(revision, token)
+    own = _Upload(Path(folder), license)
+    api = HfApi(token=token)
+    with hub_errors(repo_id, revision):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        for _ in range(MAX_ATTEMPTS):
+            parent = api.repo_info(repo_id, revision=revision).sha
+            target: dict[str, Any] = {"revision": revision, "parent_commit": parent, "commit_message": commit_message}
+            operations = own.operations(repo_id, parent, token)
+            try:
+                return api.create_commit(repo_id, operations, **target).commit_url
+            except HfHubHTTPError as error:
+                if error.response.status_code not in _CONFLICTS:
+                    raise
+    raise ArtifactError(
+        f"{repo_id!r} changed on the Hub during each of {MAX_ATTEMPTS} attempts to push; push again when nobody else "
+        "does."
+    )
+
+
+class _Upload:
+    """What is pushed, read and checked before anything is made on the Hub."""
+
+    def __init__(self, folder: Path, license: str | None) -> None:
+        network = load_network(folder)
+        self.config, self.fingerprint, self.license = network.config, network.fingerprint(), license
+        results = folder / RESULTS_NAME
+        self.results = read_results_of(self.fingerprint, results, strict=True) if results.is_file() else None
+        self.card, self.picture = read_card(folder / README), picture_in(folder)
+        generate_model_card(self.config, self.results, existing=self.card)  # raises if it cannot be made
+        names = (CONFIG_NAME, WEIGHTS_NAME, RESULTS_NAME if self.results else None, self.picture)
+        self.files = {name: (folder / name).read_bytes() for name in names if name}
+
+    def operations(self, repo_id: str, parent: str | None, token: str | bool | None) -> list[Any]:
+        """Returns what turns the commit `parent` into one that holds this L3RS."""
+        card, results = (_download_optional(repo_id, name, parent, token) for name in (README, RESULTS_NAME))
+        try:
+            # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
+            kept = read_results_of(self.fingerprint, results) if results and not self.results else None
+            text = generate_model_card(
+                self.config,
+                self.results or kept,
+                repo_id=repo_id,
+                existing=combine_cards(self.card, read_card(card)),
+                picture=self.picture,
+                license=self.license,
+            )
+        except ArtifactError as error:
+            raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
+        files = {**self.files, README: str(text).encode()}
+        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
+        if results is not None and not (self.results or kept):
+            operations.append(CommitOperationDelete(RESULTS_NAME))
+        return operations
+
+
+def _download_optional(repo_id: str, filename: str, commit_hash: str | None, token: str | bool | None) -> Path | None:
+    try:
+        return Path(hf_hub_download(repo_id, filename, revision=commit_hash, token=token))
+    except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means that the Hub did not answer
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def gather_release(folder: PathLike, more: Iterable[PathLike] = ()) -> Path:
+    """
+    Puts the results of an L3RS beside it, with a card that shows them, and returns its folder. Results are those in
+    `more`, files or output folders of evaluations, and, if `folder` is the output folder of a run, those in it and
+    one level down. Of the latter, results of other meta-weights are left out, with a warning.
+    """
+    if not os.path.exists(folder) and str(folder) in released_names():
+        return RELEASED / folder
+    folder = Path(folder)
+    is_run = not (folder / CONFIG_NAME).exists() and (folder / L3RS_NAME).is_dir()
+    home = folder / L3RS_NAME if is_run else folder
+    named = [Path(path, RESULTS_NAME) if os.path.isdir(path) else Path(path) for path in more]
+    if not is_run and not named:  # as it was saved, which is checked when it is pushed
+        return home
+    network = load_network(home)
+    fingerprint, files = network.fingerprint(), [home / RESULTS_NAME]
+    for pattern in (RESULTS_NAME, BEHAVIOUR_NAME, f"*/{RESULTS_NAME}", f"*/{BEHAVIOUR_NAME}") if is_run else ():
+        files += sorted(folder.glob(pattern))
+    parts = {file: read_results_of(fingerprint, file, strict=file in named) for file in [*files, *named]}
+    results = merge_results(fingerprint, parts.values())
+    if results is not None:
+        write_results(results, home / RESULTS_NAME)
+    write_files(home, picture_beside(file for file, part in parts.items() if part and file.parent != home))
+    L3RSArtifact(network).save_pretrained(home)
+    return home
+
+
+def picture_beside(files: Iterable[Path]) -> dict[str, bytes]:
+    """Returns the picture beside the first file that has one, by its name."""
+    pictures = [file.with_name(PICTURE_NAME) for file in files if file.with_name(PICTURE_NAME).is_file()]
+    return {PICTURE_NAME: pictures[0].read_bytes()} if pictures else {}

@@ -14,16 +14,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.files import PathLike
-from hf_l3rs.hub.results import HUB_ID, OPTIMIZER_NAME, UNTRAINED, Result, Results, last_part
-from hf_l3rs.markdown import (
-    duration,
-    listed,
-    markdown_code,
-    markdown_table,
-    markdown_text,
-    mean_with_stderr,
-    one_line,
-)
+from hf_l3rs.hub.connection import is_repo_id
+from hf_l3rs.hub.results import OPTIMIZER_NAME, UNTRAINED, Result, Results, last_part
+from hf_l3rs.markdown import duration, listed, markdown_code, markdown_table, markdown_text, mean_with_stderr, one_line
 from hf_l3rs.optimizer.config import L3RSConfig
 from hf_l3rs.optimizer.layers import ROLE_PREFIX
 from hf_l3rs.optimizer.network import tensor_shapes
@@ -41,10 +34,10 @@ MAX_ROWS = 7
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
-# By this, entries of the model index that hf_l3rs wrote are told from those that a person added.
-_METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps")
-# What may be fine-tuned in place of all; see `freeze` in hf_l3rs/tasks/model.py.
-_PART = re.compile(r"head|(?:last|lora):[1-9][0-9]{0,3}")
+_METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps")  # of results that hf_l3rs put into the model index
+_PART = re.compile(
+    r"head|(?:last|lora):[1-9][0-9]{0,3}"
+)  # what may be trained in place of all; see tasks.model.freeze
 
 
 def generate_model_card(
@@ -60,27 +53,13 @@ def generate_model_card(
     """
     Writes the card of an L3RS. The same arguments give the same bytes, and so does the own output as `existing`.
 
-    Args:
-        config ([`L3RSConfig`]): Of the L3RS.
-        results ([`~hf_l3rs.hub.results.Results`], *optional*): What was measured with its meta-weights.
-        repo_id (`str`, *optional*): Hub id, or name of a released L3RS, for title and examples.
-        existing (`ModelCard`, *optional*):
-            The present card. Only what stands between its markers `<!-- hf_l3rs:begin ... -->` and
-            `<!-- hf_l3rs:end ... -->` is replaced, and a section that was removed stays removed. Additional metadata,
-            tags, license and results are kept.
-        picture (`str`, *optional*): Name of a file beside the card that shows the results.
-        license (`str`, *optional*): By default that of `existing`, and without one none.
-        all_results (`str`, *optional*, defaults to `"results.json"`): Where the card's table links to.
-
-    Returns:
-        `huggingface_hub.ModelCard`
-
-    Raises:
-        ArtifactError: If a marker of `existing` lacks its counterpart, or `repo_id` is none.
+    Of an `existing` card only what stands between the markers of hf_l3rs is replaced, and a section that was removed
+    stays removed. Additional metadata, tags, license and results are kept. `picture` is the name of a file beside the
+    card, `all_results` what the table links to.
     """
-    if repo_id is not None and not HUB_ID.fullmatch(repo_id):
+    if repo_id is not None and not is_repo_id(repo_id):
         raise ArtifactError(f'{short(repo_id)} is not a Hub id of the form "user/name"; check it for a typo.')
-    entries = results.entries if results is not None else ()
+    entries = results.entries if results else ()
     name = repo_id.split("/")[-1] if repo_id is not None else _default_name(config)
     data = _card_data(config, entries, name, existing, license)
     generated = ModelCard.from_template(
@@ -88,9 +67,10 @@ def generate_model_card(
         template_path=str(_TEMPLATE),
         name=name,
         repo_id=repo_id or "path/to/this/folder",
-        behaviour=markdown_text(results.behaviour) if results is not None and results.behaviour else None,
+        behaviour=markdown_text(results.behaviour) if results and results.behaviour else None,
         picture=picture,
         all_results=all_results,
+        config=config,
         **_config_values(config),
         **_result_values(entries),
     )
@@ -99,15 +79,7 @@ def generate_model_card(
 
 
 def read_card(file: PathLike | None) -> ModelCard | None:
-    """
-    Reads a card from a file.
-
-    Returns:
-        `ModelCard` or `None`: `None` if there is no file.
-
-    Raises:
-        ArtifactError: If it is not text, or its metadata cannot be read.
-    """
+    """Reads a card; `None` if there is no file. Refuses what is not text, or has metadata that cannot be read."""
     if file is None or not os.path.isfile(file):  # also of a name that no file can have
         return None
     try:
@@ -120,7 +92,7 @@ def read_card(file: PathLike | None) -> ModelCard | None:
         groups = [card.data.get(key) or [] for key in ("tags", "datasets", "metrics")]
         groups.append([each.metric_type for each in card.data.get("eval_results") or []])
         if not all(
-            isinstance(group, (str, list)) and all(isinstance(text, str) for text in group) for group in groups
+            isinstance(group, (str, list)) and all(isinstance(each, str) for each in group) for group in groups
         ):
             raise TypeError("tags, data sets and metrics are texts")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
@@ -134,35 +106,27 @@ def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCar
     """
     Joins two versions of a card: the text of the first if a person wrote into it, else of the second, and the
     metadata of both, where the first has precedence.
-
-    Raises:
-        ArtifactError: If a marker lacks its counterpart.
     """
     if first is None or second is None:
         return first or second
     metadata = {**second.data.to_dict(), **first.data.to_dict()}
     metadata["tags"] = _union(first.data.get("tags"), second.data.get("tags"))
-    is_edited = any(name is None and part.strip() for part, name in list(_split(first.text)))
+    is_edited = any(name is None and part.strip() for part, name in [*_split(first.text)])
     text = first.text if is_edited else second.text
     return ModelCard(f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}")
 
 
 def describe_gain(entries: Sequence[Result]) -> str | None:
     """
-    Says where an L3RS is ahead of the best baseline beyond the noise of the tasks, level with it, or behind.
-
-    Args:
-        entries (`Sequence[Result]`): What was measured.
-
-    Returns:
-        `str` or `None`: Such as `"in domain: ahead after 40 steps, level after 10 and 20"`, or a count where nothing
-        was measured in domain; `None` where nothing was compared.
+    Says where an L3RS is ahead of the best baseline beyond the noise of the tasks, level with it, or behind, such as
+    `"in domain: ahead after 40 steps, level after 10 and 20"`; without results in domain, how often.
     """
     own = [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME and entry.verdict]
     in_domain = [entry for entry in own if entry.setting == IN_DOMAIN]
-    found: dict[str, list[int]] = {"ahead": [], "level": [], "behind": []}
-    for entry in in_domain or own:
-        found[entry.verdict or ""].append(entry.num_training_steps)
+    found = {
+        verdict: [entry.num_training_steps for entry in in_domain or own if entry.verdict == verdict]
+        for verdict in ("ahead", "level", "behind")
+    }
     if in_domain:
         parts = [f"{verdict} after {listed(steps)}" for verdict, steps in found.items() if steps]
         return f"{IN_DOMAIN}: {', '.join(parts)} steps"
@@ -170,23 +134,16 @@ def describe_gain(entries: Sequence[Result]) -> str | None:
     return f"{len(own)} comparisons: {', '.join(parts)}" if own else None
 
 
-def knows_roles(config: L3RSConfig) -> bool:
-    """Returns whether an L3RS knows layers by their role, so that it is for models that it never saw."""
-    return bool(config.layers) and all(layer.name.startswith(ROLE_PREFIX) for layer in config.layers)
-
-
 def trained_part(meta_training: Mapping[str, Any]) -> str | None:
     """Returns what of a model an L3RS was made to fine-tune, in words before its name, or `None` if all of it."""
-    found = _PART.fullmatch(str(meta_training.get("trainable")))
-    if found is None:
+    part = str(meta_training.get("trainable"))
+    if not _PART.fullmatch(part):
         return None
-    kind, _, count = found[0].partition(":")
-    number = "block" if count == "1" else f"{count} blocks"
-    return {
-        "head": "the head alone of",
-        "last": f"the last {number} and the head of",
-        "lora": f"LoRA adapters of rank {count} and the head of",
-    }[kind]
+    kind, _, count = part.partition(":")
+    if kind == "head":
+        return "the head alone of"
+    blocks = "block" if count == "1" else f"{count} blocks"
+    return f"the last {blocks} and the head of" if kind == "last" else f"LoRA adapters of rank {count} and the head of"
 
 
 def base_of(config: L3RSConfig, *, markdown: bool = False) -> str:
@@ -194,19 +151,24 @@ def base_of(config: L3RSConfig, *, markdown: bool = False) -> str:
     Returns what an L3RS was made for: a Hub id if the weights are those of the Hub, else the name of a folder without
     the way to it, with the Hub's model of the same layers where one is known. As Markdown, ids are links.
     """
-    name, code, link = config.base_model, (markdown_code if markdown else str), (_link if markdown else str)
-    if knows_roles(config):
+    name = config.base_model
+    if _knows_roles(config):
         return "any image classifier"
     if name is None:
         return f"a {markdown_text(config.model_type)} model" if config.model_type else "its base model"
+    link = "[{0}](https://huggingface.co/{0})".format if markdown else str
     if _is_on_hub(config):
         return link(name)
-    same = SAME_LAYERS.get(name)
-    return code(last_part(name)) + (f" (same layers as {link(same)})" if same else "")
+    shown = markdown_code(last_part(name)) if markdown else last_part(name)
+    return f"{shown} (same layers as {link(SAME_LAYERS[name])})" if name in SAME_LAYERS else shown
 
 
-def _link(repo_id: str) -> str:
-    return f"[{repo_id}](https://huggingface.co/{repo_id})"
+def _knows_roles(config: L3RSConfig) -> bool:
+    return bool(config.layers) and all(layer.name.startswith(ROLE_PREFIX) for layer in config.layers)
+
+
+def _is_on_hub(config: L3RSConfig) -> bool:
+    return config.base_model_revision is not None and is_repo_id(config.base_model or "")
 
 
 def _default_name(config: L3RSConfig) -> str:
@@ -217,10 +179,13 @@ def _default_name(config: L3RSConfig) -> str:
 def _card_data(
     config: L3RSConfig, entries: Sequence[Result], name: str, existing: ModelCard | None, license: str | None
 ) -> ModelCardData:
-    kept = existing.data.to_dict() if existing is not None else {}
+    kept = existing.data.to_dict() if existing else {}
     kept.pop("model-index", None)
-    others = existing.data.get("eval_results") or [] if existing is not None else []
-    evaluations = [*_evaluations(entries), *(other for other in others if not _is_generated(other))]
+    others = existing.data.get("eval_results") or [] if existing else []
+    evaluations = [
+        *_evaluations(entries),
+        *(each for each in others if not _METRIC_NAME.match(str(each.metric_name))),  # which a person added
+    ]
     generated = {
         "library_name": "hf-l3rs",
         "license": license or kept.get("license"),
@@ -234,17 +199,13 @@ def _card_data(
     return ModelCardData(**{**kept, **generated})
 
 
-def _is_on_hub(config: L3RSConfig) -> bool:
-    return config.base_model_revision is not None and bool(HUB_ID.fullmatch(config.base_model or ""))
-
-
 def _trained_on(meta_training: Any) -> Iterator[str]:
     """The data sets on the Hub that meta-training used, and those of the L3RS that it started from."""
     if isinstance(meta_training, Mapping):
         data = meta_training.get("data")
         for each in data if isinstance(data, list) else ():
             hub_id = each.get("hub_id") if isinstance(each, Mapping) else None
-            if isinstance(hub_id, str) and HUB_ID.fullmatch(hub_id):
+            if isinstance(hub_id, str) and is_repo_id(hub_id):
                 yield hub_id
         yield from _trained_on(meta_training.get("started_from"))
 
@@ -268,71 +229,49 @@ def _evaluations(entries: Sequence[Result]) -> list[EvalResult]:
     ]
 
 
-def _is_generated(evaluation: EvalResult) -> bool:
-    return bool(_METRIC_NAME.match(str(evaluation.metric_name)))
-
-
 def _config_values(config: L3RSConfig) -> dict[str, Any]:
     return {
         "base_model": base_of(config, markdown=True),
         "part": trained_part(config.meta_training),
-        "trainable": config.meta_training.get("trainable"),
-        "knows_roles": knows_roles(config),
+        "knows_roles": _knows_roles(config),
         "num_meta_parameters": f"{sum(map(math.prod, tensor_shapes(config).values())):,}",
         "directions": listed(f"`{direction}`" for direction in config.directions),
-        "num_training_steps": config.num_training_steps,
-        "max_grad_norm": config.max_grad_norm,
         "cost": _describe_cost(config.meta_training),
         "datasets": ", ".join(_union(_trained_on(config.meta_training))),
-        "batch_norm_momentum": config.batch_norm_momentum,
         "base_step": f"{config.base_step:g}",
     }
 
 
 def _describe_cost(meta_training: Mapping[str, Any]) -> str | None:
     """What making an L3RS took, as far as its configuration tells."""
-    names = ("inner_steps", "cost_in_plain_steps", "seconds")
-    inner, plain, seconds = (_number(meta_training.get(name)) for name in names)
-    if inner is None:
-        return None
-    worth = f", worth {plain:,.0f} plain ones" if plain is not None and plain > inner else ""
-    return f"{inner:,.0f} inner steps{worth}" + (f", in {duration(seconds)}" if seconds is not None else "")
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+    found = (meta_training.get(name) for name in ("inner_steps", "cost_in_plain_steps", "seconds"))
+    inner, plain, seconds = (value if isinstance(value, (int, float)) else 0 for value in found)
+    worth = f", worth {plain:,.0f} plain ones" if plain > inner else ""
+    took = f", in {duration(seconds)}" if seconds > 0 else ""
+    return f"{inner:,.0f} inner steps{worth}{took}" if inner > 0 else None
 
 
 def _result_values(entries: Sequence[Result]) -> dict[str, Any]:
     own = [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME]
+    untrained = {entry.task: entry for entry in entries if entry.optimizer == UNTRAINED}
     shown = _chosen(own)
-    untrained = {_place(entry): entry for entry in entries if entry.optimizer == UNTRAINED}
-    lines = [_row(entry, untrained.get(_place(entry))) for entry in shown]
+    lines = [_row(entry, untrained.get(entry.task)) for entry in shown]
     headers = ("setting", "steps", "best baseline", "L3RS", "wins", "untrained")
     alignments = ("left", "right", "left", "right", "right", "right")
-    return {
-        "gain": describe_gain(entries),
-        "results": markdown_table(headers, lines, alignments) if lines else None,
-        "as_good_untrained": _as_good_untrained(own, untrained),
-        "num_tasks": listed(sorted({entry.num_tasks for entry in shown})) if shown else None,
-        "commands": _union(map(_command, own)),
-    }
-
-
-def _as_good_untrained(own: Sequence[Result], untrained: Mapping[tuple[object, ...], Result]) -> str | None:
-    """After how many steps in domain the untrained network is as good, within the standard error, or better."""
-    steps = [
+    as_good_untrained = [  # within the standard error
         entry.num_training_steps
         for entry in own
         if entry.setting == IN_DOMAIN
-        and _place(entry) in untrained
-        and untrained[_place(entry)].loss <= entry.loss + (entry.loss_stderr or 0)
+        and entry.task in untrained
+        and untrained[entry.task].loss <= entry.loss + (entry.loss_stderr or 0)
     ]
-    return listed(steps) if steps else None
-
-
-def _place(entry: Result) -> tuple[object, ...]:
-    return entry.setting, entry.shown_dataset, entry.split, entry.num_training_steps
+    return {
+        "gain": describe_gain(entries),
+        "results": markdown_table(headers, lines, alignments) if lines else None,
+        "as_good_untrained": listed(as_good_untrained) if as_good_untrained else None,
+        "num_tasks": listed(sorted({entry.num_tasks for entry in shown})) if shown else None,
+        "commands": _union(map(_command, own)),
+    }
 
 
 def _chosen(own: Sequence[Result]) -> list[Result]:
@@ -351,13 +290,16 @@ def _chosen(own: Sequence[Result]) -> list[Result]:
 
 def _row(entry: Result, untrained: Result | None) -> list[Any]:
     own = _loss(entry.loss, entry.loss_stderr if entry.num_tasks > 1 else None)
-    beside = None if entry.baseline_loss is None else f"{_loss(entry.baseline_loss)}, {entry.baseline}"
+    baseline = None if entry.baseline_loss is None else f"{_loss(entry.baseline_loss)}, {entry.baseline}"
+    wins = (
+        None if entry.wins is None else ", ".join(filter(None, (f"{entry.wins} of {entry.num_tasks}", entry.verdict)))
+    )
     return [
         ": ".join(filter(None, (entry.setting, last_part(entry.shown_dataset)))),
         entry.num_training_steps,
-        beside,
+        baseline,
         f"**{own}**" if entry.verdict == "ahead" else own,
-        None if entry.wins is None else ", ".join(filter(None, (f"{entry.wins} of {entry.num_tasks}", entry.verdict))),
+        wins,
         None if untrained is None else _loss(untrained.loss),
     ]
 

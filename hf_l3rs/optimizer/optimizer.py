@@ -169,7 +169,7 @@ class L3RS(torch.optim.Optimizer):
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or the id of a Hub repository.
             params, lr, num_training_steps, float32_copy, minimum_fit: As of [`L3RS`].
-            kwargs: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download`, as of
+            kwargs: `revision`, `token`, `cache_dir` and `local_files_only`, as of
                 [`~hf_l3rs.L3RSArtifact.from_pretrained`].
 
         Raises:

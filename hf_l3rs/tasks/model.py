@@ -19,14 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 
 from hf_l3rs.errors import ArtifactError, ConfigError, reason
-from hf_l3rs.hub.connection import (
-    hub_answers,
-    hub_errors,
-    is_repo_id,
-    out_of_reach,
-    refuse_missing_path,
-    similar_folders,
-)
+from hf_l3rs.hub.connection import hub_answers, hub_errors, out_of_reach, refuse_missing_path
 from hf_l3rs.optimizer.layers import canonical_name, describe_layers
 from hf_l3rs.tasks.pools import derive_seed
 from hf_l3rs.validation import short
@@ -99,10 +92,6 @@ def _locate(name: str, revision: str | None) -> dict[str, Any]:
     if os.path.isdir(name):
         _check_config(name, Path(name, _CONFIG_NAME))
         return {}
-    if not is_repo_id(name):
-        raise ArtifactError(
-            f"There is no folder {name!r}{similar_folders(name)}; give an existing folder, or the Hub id of a model."
-        )
     refuse_missing_path(name)
     local_files_only = not hub_answers(name)
     with hub_errors(name, revision, _CONFIG_NAME):

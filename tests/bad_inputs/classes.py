@@ -32,7 +32,7 @@ TRAINER = [
     Row("L3RSTrainer: no such folder", trainer(l3rs="./absent"), "'./absent' is neither"),
     Row("L3RSTrainer: on the Hub, offline", trainer(l3rs="user/name"), "not in the cache and downloads are off"),
     Row("L3RSTrainer: the model for the L3RS", trainer(l3rs=lambda place: place.shared / "model"),
-        "a transformers model"),
+        "is not an L3RS, but perhaps a model"),
     Row("L3RSTrainer: two optimizers", trainer(l3rs=unbound, optimizers=lambda place: (unbound(place), None)),
         "both l3rs and another optimizer; leave out"),
     Row("L3RSTrainer: options for what is loaded", trainer(l3rs=unbound, l3rs_kwargs={"revision": "v1"}),

@@ -81,23 +81,23 @@ def other_model(place):
 
 
 ROWS = [
-    Row("base_model: no such folder", train(base_model="./absent"), "no folder './absent'; give an existing folder"),
+    Row("base_model: no such folder", train(base_model="./absent"), "'./absent' is neither a local folder"),
     Row("base_model: on the Hub, offline", train(base_model="user/model"),
         "^There is no folder 'user/model', and if it is on the Hub"),
     Row("base_model: a name, offline", train(base_model="resnet-tiny"), "no folder 'resnet-tiny', and if it is on"),
-    Row("base_model: no name that the Hub has", train(base_model="a/b/c"), "no folder 'a/b/c'; give"),
-    Row("base_model: a URL", train(base_model="https://huggingface.co/a/b"), "no folder 'https://"),
+    Row("base_model: no name that the Hub has", train(base_model="a/b/c"), "'a/b/c' is neither a local folder"),
+    Row("base_model: a URL", train(base_model="https://huggingface.co/a/b"), "'https://.* is neither a local folder"),
     Row("base_model: an empty folder", train(base_model="<own>"), "no readable config.json|cannot be loaded"),
     Row("base_model: an L3RS", train(base_model="<l3rs>"), r"is an L3RS, not a model to fine-tune.*\(org/tiny\)"),
     *(Row(f"base_model: {name}", train(base_model="<own>/model", prepare=damaged(change)), says)
       for name, (change, says) in DAMAGES.items()),
-    Row("initial_checkpoints: absent", train(initial_checkpoints=["./absent"]), "no folder './absent'"),
+    Row("initial_checkpoints: absent", train(initial_checkpoints=["./absent"]), "'./absent' is neither"),
     Row("initial_checkpoints: on the Hub, offline", train(initial_checkpoints=["user/model"]), "'user/model'.*off"),
     Row("initial_checkpoints: another architecture",
         train(initial_checkpoints=["random", "<own>/vit"], prepare=other_model), "Initial state 2 of 2 does not fit"),
     Row("initial_l3rs: absent", train(initial_l3rs="./absent"), "'./absent' is neither|absent"),
-    Row("initial_l3rs: a model", train(initial_l3rs="<model>"), "holds a transformers model, not an L3RS"),
+    Row("initial_l3rs: a model", train(initial_l3rs="<model>"), "is not an L3RS, but perhaps a model"),
     Row("initial_l3rs: damaged", train(initial_l3rs="<own>/l3rs", prepare=lambda place: shutil.copytree(
         place.shared / "l3rs", place / "l3rs") and (place / "l3rs" / "model.safetensors").write_bytes(b"x")),
-        "truncated or not a safetensors file"),
+        "no intact model"),
 ]  # fmt: skip

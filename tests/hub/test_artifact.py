@@ -25,7 +25,7 @@ def test_truncated_weights(saved, keep):
     (saved / WEIGHTS_NAME).write_bytes(data[:keep])
     with pytest.raises(ArtifactError) as error:
         load_network(saved)
-    assert_one_sentence(error, "truncated or not a safetensors file", "save or download")
+    assert_one_sentence(error, "has no intact", "save or download")
 
 
 def test_weights_are_saved_in_32_bits(tmp_path):

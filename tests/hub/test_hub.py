@@ -9,8 +9,7 @@ from huggingface_hub import HfApi, constants
 
 from hf_l3rs import L3RS
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME
-from hf_l3rs.hub.publish import push
+from hf_l3rs.hub.artifact import CONFIG_NAME, PICTURE_NAME, README, RESULTS_NAME, WEIGHTS_NAME, push
 from hf_l3rs.hub.results import write_results
 from tests.hub.examples import REPO_ID, assert_one_sentence, load, make_model, make_network, make_results, train
 
@@ -182,6 +181,6 @@ def test_cache_serves_while_offline(hub, monkeypatch):
 def test_import_is_light():
     code = (
         "import sys, hf_l3rs.cli.main; hf_l3rs.cli.main.make_parser(); assert 'torch' not in sys.modules;"
-        "import hf_l3rs.hub.publish; assert 'transformers' not in sys.modules"
+        "import hf_l3rs.hub.artifact; assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

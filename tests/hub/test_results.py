@@ -8,8 +8,7 @@ import pytest
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ArtifactError, StorageError
-from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.hub.publish import gather_release, write_release
+from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME, gather_release, save_network
 from hf_l3rs.hub.results import UNTRAINED, Results, merge_results, read_results, read_results_of, write_results
 from tests.hub.examples import assert_one_sentence, make_network, make_results
 from tests.hub.test_card import RESULT, RESULTS
@@ -63,12 +62,12 @@ def test_invalid_result(changes, words):
         (lambda content: content.update(more=1), "it needs"),
         (lambda content: content.pop("fingerprint"), "it needs"),
         (lambda content: content.update(results={}), "must be a list"),
-        (lambda content: content.update(behaviour=3), "behaviour a text"),
-        (lambda content: content.update(fingerprint=3), "16 hexadecimal digits"),
+        (lambda content: content.update(behaviour=3), "behaviour must be"),
+        (lambda content: content.update(fingerprint=3), "fingerprint must be text"),
         (lambda content: content.update(fingerprint="\x1b[31m"), "16 hexadecimal digits"),
         (lambda content: content["results"][1].pop("loss"), "lacks 'loss'"),
         (lambda content: content["results"][0].update(speed=1), "'speed'"),
-        (lambda content: content["results"][0].update({"a\n\x1b": 1}), "unknown field"),
+        (lambda content: content["results"][0].update({"a\n\x1b": 1}), "is unknown"),
         (lambda content: content["results"].append(3), "3 is not an entry"),
         (lambda content: content["results"].append([["loss", 1]]), "not an entry"),
         (lambda content: content["results"][0].update(loss="big"), "loss must be a number"),
@@ -176,12 +175,11 @@ def test_further_results_are_put_beside_an_l3rs(saved, tmp_path):
 def test_results_of_other_meta_weights_are_refused(saved, tmp_path):
     write_results(measured(make_network(1)), tmp_path / "results.json")
     with pytest.raises(ArtifactError) as error:
-        write_release(L3RSArtifact(make_network()), tmp_path / "release", [tmp_path / "results.json"])
+        gather_release(saved, [tmp_path / "results.json"])
     assert_one_sentence(error, "measured with meta-weights", "leave the file out")
-    assert not (tmp_path / "release").exists()
-    for absent in (tmp_path / "results.json", tmp_path / "absent.json"):
-        with pytest.raises(ArtifactError):
-            gather_release(saved, [absent])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        gather_release(saved, [tmp_path / "absent.json"])
+    assert sorted(file.name for file in saved.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
 
 
 def test_the_folder_of_a_run_is_no_l3rs_and_says_where_it_is(tmp_path):

@@ -16,9 +16,8 @@ from torch import nn
 
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.tasks.images import load_image_processor, open_image_pool
-from hf_l3rs.tasks.model import RANDOM, InitialStates, State, freeze, load_image_classifier, resolved_commit
+from hf_l3rs.tasks.model import InitialStates, State, freeze, load_image_classifier, resolved_commit
 from hf_l3rs.tasks.pools import (
-    AUGMENTATIONS,
     Batch,
     Images,
     StreamedImagePool,
@@ -29,7 +28,6 @@ from hf_l3rs.tasks.pools import (
 )
 from hf_l3rs.tasks.seen_data import splits_overlap
 from hf_l3rs.tasks.task_arguments import SHARES, DatasetArguments, ModelArguments, TaskArguments
-from hf_l3rs.validation import Range, check_fields
 
 
 if TYPE_CHECKING:
@@ -45,52 +43,30 @@ GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 class Task(NamedTuple):
-    """
-    T = (θ0, the K training batches, the evaluation set).
+    """T = (θ0, the K training batches, the evaluation set). The model's own weights are not θ0."""
 
-    Args:
-        source (`str`): Name of the data set.
-        seed (`int`): What everything random in the task, dropout included, is derived from.
-        initial_state (`Mapping[str, torch.Tensor]`): θ0 as a state dictionary.
-        batches (`Sequence[Batch]`): At least `num_training_steps` batches, in order.
-        evaluation (`Sequence[Batch]`): The evaluation set, in parts that fit the memory.
-        num_training_steps (`int`): The horizon K.
-        num_classes (`int`): Classes that the head tells apart; guessing among them costs `log(num_classes)`.
-        model (`nn.Module`): What is fine-tuned; its own weights are not those of θ0, and may be overwritten.
-    """
-
-    source: str
-    seed: int
-    initial_state: State
-    batches: Sequence[Batch]
-    evaluation: Sequence[Batch]
-    num_training_steps: int
+    source: str  # name of the data set
+    seed: int  # everything random in the task, dropout included, is derived from it
+    initial_state: State  # θ0
+    batches: Sequence[Batch]  # at least K
+    evaluation: Sequence[Batch]  # the evaluation set, in parts that fit the memory
+    num_training_steps: int  # the horizon K
     num_classes: int
-    model: nn.Module
+    model: nn.Module  # what is fine-tuned; its weights may be overwritten
 
 
 @dataclass(frozen=True)
 class Horizon:
     """
-    How many steps K the tasks of a generation have: log-uniform between two bounds, of which the upper may grow.
-
-    Args:
-        minimum (`int`): Least K, from 1.
-        maximum (`int`): Greatest K; equal to `minimum` for a fixed horizon.
-        curriculum_generations (`int`, *optional*, defaults to `0`):
-            Over that many generations the upper bound grows log-linearly from `minimum` to `maximum`.
-        spread (`bool`, *optional*, defaults to `False`):
-            Whether the tasks of every generation are spread evenly over that range, and not drawn one by one, so that
-            no generation has short runs only.
+    How many steps K tasks have: log-uniform from `minimum` to `maximum`. With `spread`, the tasks of a generation are
+    spread evenly over that range, so that no generation has short runs only.
     """
 
     minimum: int
     maximum: int
-    curriculum_generations: int = 0
     spread: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, {"curriculum_generations": Range(low=0)})
         if not 1 <= self.minimum <= self.maximum:
             raise ConfigError(f"Horizons must satisfy 1 <= minimum <= maximum, got {self.minimum} and {self.maximum}.")
 
@@ -100,23 +76,12 @@ class Horizon:
         if self.spread:
             start = torch.rand((), generator=generator(seed, "horizon", generation)).item()
             share = (start + pair * GOLDEN_RATIO) % 1
-        progress = 1.0
-        if self.curriculum_generations:
-            progress = min(1.0, generation / self.curriculum_generations)
-        span = progress * math.log(self.maximum / self.minimum)
-        return round(self.minimum * math.exp(span * share))
+        return round(self.minimum * math.exp(math.log(self.maximum / self.minimum) * share))
 
 
 @dataclass(frozen=True)
 class TaskSource:
-    """
-    A data set that tasks are drawn from.
-
-    Args:
-        name (`str`): For the logs.
-        batches ([`ImagePool`] or [`StreamedImagePool`]): Where training batches are drawn from.
-        evaluation ([`ImagePool`] or [`StreamedImagePool`]): Where evaluation sets are drawn from; other images.
-    """
+    """A data set that tasks are drawn from: training batches from one pool, evaluation sets from other images."""
 
     name: str
     batches: Images
@@ -140,10 +105,6 @@ class TaskDistribution:
         evaluation_size (`int`): Images of an evaluation set.
         horizon ([`Horizon`]): Lengths of the tasks.
         augmentations (`Sequence[str]`, *optional*): Which of AUGMENTATIONS widen the distribution.
-
-    Raises:
-        DataError: If a source has too few classes or images.
-        ConfigError: If a number is out of its range, or an augmentation is unknown.
     """
 
     def __init__(
@@ -157,18 +118,9 @@ class TaskDistribution:
         horizon: Horizon,
         augmentations: Sequence[str] = (),
     ) -> None:
-        if set(augmentations) - set(AUGMENTATIONS):
-            raise ConfigError(f"Augmentations must be among {', '.join(AUGMENTATIONS)}; got {list(augmentations)}.")
-        if not sources:
-            raise ConfigError("There is no data set to draw tasks from; name at least one.")
-        batch_sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
-        if num_classes < 2 or min(batch_sizes, default=0) < 1 or evaluation_size < 1:
-            raise ConfigError(
-                "A task needs at least 2 classes, 1 image a batch and 1 for evaluation, got "
-                f"num_classes={num_classes}, batch_size={batch_size}, evaluation_size={evaluation_size}."
-            )
         self.sources, self.initial_states = list(sources), initial_states
-        self.num_classes, self.batch_sizes, self.evaluation_size = num_classes, batch_sizes, evaluation_size
+        self.num_classes, self.evaluation_size = num_classes, evaluation_size
+        self.batch_sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
         self.horizon, self.augmentations = horizon, tuple(augmentations)
         for source in sources:
             self._check(source)
@@ -193,10 +145,9 @@ class TaskDistribution:
         source = self.sources[int(torch.multinomial(weights, 1, generator=rng))]
         num_steps = self.horizon.draw(seed, generation, pair, rng)
         label_map, transform = self._draw_labels(source, rng), self._draw_transform(source, rng)
-        batch_size = self.batch_sizes[0]
-        if len(self.batch_sizes) > 1:  # of a generator of its own, so that a single size changes no other draw
-            choice = torch.randint(len(self.batch_sizes), (), generator=generator(task_seed, "batch_size"))
-            batch_size = self.batch_sizes[int(choice)]
+        # of a generator of its own, so that the number of sizes changes no other draw
+        choice = torch.randint(len(self.batch_sizes), (), generator=generator(task_seed, "batch_size"))
+        batch_size = self.batch_sizes[int(choice)]
         batches = _shuffled_batches(_rows(source.batches, label_map), batch_size * num_steps, batch_size, rng)
         held_out = _rows(source.evaluation, label_map)
         held_out = held_out[torch.randperm(len(held_out), generator=rng)[: self.evaluation_size]]
@@ -241,10 +192,11 @@ class TaskDistribution:
 
     def _check(self, source: TaskSource) -> None:
         batches, evaluation, known = source.batches, source.evaluation, source.class_ids
-        if batches.class_names != evaluation.class_names:
-            raise DataError(f"Data set {source.name!r} has other classes for evaluation than for batches.")
-        if batches.num_channels != evaluation.num_channels:
-            raise DataError(f"Data set {source.name!r} has images of other channels for evaluation than for batches.")
+        if (batches.class_names, batches.num_channels) != (evaluation.class_names, evaluation.num_channels):
+            raise DataError(
+                f"Data set {source.name!r} has other classes or channels for evaluation than for batches; name splits "
+                "of the same kind."
+            )
         if len(known) < self.num_classes:
             raise DataError(
                 f"Data set {source.name!r} has {len(known)} classes with training and evaluation images, but tasks "
@@ -284,24 +236,25 @@ class TaskMixture:
     """
 
     def __init__(self, members: Sequence[TaskDistribution]) -> None:
-        if not members:
-            raise ConfigError("A mixture of tasks needs at least one distribution, got none; name a base model.")
+        if len({member.horizon for member in members}) != 1:
+            raise ConfigError(
+                "A mixture of tasks needs at least one distribution, and all of one horizon, got "
+                f"{len(members)} distributions; give them the same horizon."
+            )
         self.members = list(members)
-        if len({member.horizon for member in members}) > 1:
-            raise ConfigError("The distributions of a mixture must have one horizon, got several; give them the same.")
 
     @property
     def models(self) -> list[nn.Module]:
-        """See [`TaskDistribution`]."""
+        """The models that the tasks fine-tune, each once."""
         return list(dict.fromkeys(model for member in self.members for model in member.models))
 
     @property
     def horizon(self) -> Horizon:
-        """See [`TaskDistribution`]."""
+        """That of all members."""
         return self.members[0].horizon
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """See [`TaskDistribution.draw`]. Members take turns, and each generation begins with the next one."""
+        """As [`TaskDistribution.draw`]. Members take turns, and each generation begins with the next one."""
         return self.members[(generation + pair) % len(self.members)].draw(seed, generation, pair)
 
     def with_horizon(self, horizon: Horizon) -> TaskMixture:
@@ -315,12 +268,8 @@ Tasks = TaskDistribution | TaskMixture
 
 class Setup(NamedTuple):
     """
-    What [`build_tasks`] returns.
-
-    Args:
-        model (`nn.Module`): What inner loops train; the first, if there are several.
-        tasks ([`TaskDistribution`] or [`TaskMixture`]): For meta-training; a mixture, if there are several models.
-        validation_tasks ([`TaskDistribution`] or [`TaskMixture`]): On images that meta-training never sees.
+    What [`build_tasks`] returns: the first model, and the tasks, which are a mixture if there are several models.
+    Meta-training never sees images of the validation tasks.
     """
 
     model: nn.Module
@@ -334,7 +283,7 @@ _Sources = dict[str, list[tuple[TaskSource, TaskSource]]]
 
 def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Setup:
     """
-    Builds the parts of a run.
+    Loads the base models and the images, and builds the tasks that are drawn from them.
 
     Args:
         model_args ([`ModelArguments`]): Base models.
@@ -342,10 +291,11 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
         seed (`int`): Of the division of single splits.
 
     Returns:
-        [`Setup`]
+        `tuple`: The first `model`; `tasks`, a [`TaskMixture`] if there are several models; `validation_tasks`, on
+        images that meta-training never sees.
 
     Raises:
-        ArtifactError: If a base model, its image processor or a checkpoint cannot be had or read.
+        ArtifactError: If a base model or its image processor cannot be had or read.
         ConfigError: If settings do not go together.
         DataError: If data cannot be had or read, or lack classes or images.
     """
@@ -359,11 +309,8 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
             "multiple.",
             *(task_args.num_validation_tasks, len(setups) - task_args.num_validation_tasks, len(setups), len(setups)),
         )
-    return Setup(
-        setups[0].model,
-        TaskMixture([setup.tasks for setup in setups]),
-        TaskMixture([setup.validation_tasks for setup in setups]),
-    )
+    model, tasks, validation = zip(*setups)
+    return Setup(model[0], TaskMixture(tasks), TaskMixture(validation))
 
 
 def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: int, sources: _Sources) -> Setup:
@@ -374,9 +321,10 @@ def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: 
     key = image_processor.to_json_string()
     if key not in sources:  # models that see the same images share their pools
         sources[key] = [load_sources(dataset, image_processor, seed) for dataset in task_args.datasets]
+    training, validation = zip(*sources[key])
     distribution = partial(
         TaskDistribution,
-        initial_states=_initial_states(model, model_args, task_args.num_classes),
+        initial_states=InitialStates(model),
         num_classes=task_args.num_classes,
         batch_size=task_args.batch_sizes or task_args.batch_size,
         evaluation_size=task_args.evaluation_size,
@@ -384,25 +332,9 @@ def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: 
     horizon = partial(Horizon, task_args.min_steps, task_args.longest_horizon)
     return Setup(
         model,
-        distribution(
-            [training for training, _ in sources[key]],
-            horizon=horizon(task_args.curriculum_generations, task_args.spread_horizons),
-            augmentations=task_args.augmentations,
-        ),
-        distribution([validation for _, validation in sources[key]], horizon=horizon()),
+        distribution(training, horizon=horizon(task_args.spread_horizons), augmentations=task_args.augmentations),
+        distribution(validation, horizon=horizon()),
     )
-
-
-def _initial_states(model: nn.Module, model_args: ModelArguments, num_classes: int) -> InitialStates:
-    """Checkpoints of the base model's own name are of its own revision, and are not loaded again."""
-    names = model_args.initial_checkpoints or [model_args.base_model]
-    states: dict[str, State | str] = {RANDOM: RANDOM, model_args.base_model: model.state_dict()}
-    for name in names:
-        if name not in states:
-            other = load_image_classifier(name, num_classes)
-            freeze(other, model_args.trainable)  # which may put adapters in
-            states[name] = other.state_dict()
-    return InitialStates(model, [states[name] for name in names])
 
 
 def load_sources(
@@ -416,27 +348,25 @@ def load_sources(
                 f"Data set {dataset.path} uses a split twice ({one} and {other}), but training and evaluation images "
                 "must differ; name other splits, or leave the rest out to have batches_split divided."
             )
-
     names = ("name", "revision", "image_column", "label_column", "classes", "max_images")
     options = {name: getattr(dataset, name) for name in names}
     opened = {
         role: open_image_pool(dataset.path, image_processor, split=split, **options) for role, split in splits.items()
     }
-    missing = [role for role in SHARES if role not in opened]
-    if missing:
-        parts = _divide(opened["batches"], [SHARES[role] for role in ("batches", *missing)], seed)
+    if missing := [role for role in SHARES if role not in opened]:
+        roles = ("batches", *missing)
+        parts = _divide(opened["batches"], [SHARES[role] for role in roles], seed)
         if not all(len(part.labels) for part in parts):
             raise DataError(
                 f"Data set {dataset.path} has too few images in {dataset.batches_split} to be divided into batches, "
                 f"{', '.join(missing)}; add images, or name more splits."
             )
-        opened.update(zip(("batches", *missing), parts))
+        opened.update(zip(roles, parts))
     pools = _hold(opened, 1e9 * dataset.max_memory_gb)
-    training, validation = (
-        TaskSource(dataset.path, pools[f"{prefix}batches"], pools[f"{prefix}evaluation"])
-        for prefix in ("", "validation_")
+    return (
+        TaskSource(dataset.path, pools["batches"], pools["evaluation"]),
+        TaskSource(dataset.path, pools["validation_batches"], pools["validation_evaluation"]),
     )
-    return training, validation
 
 
 def _divide(pool: StreamedImagePool, shares: Sequence[float], seed: int) -> list[StreamedImagePool]:

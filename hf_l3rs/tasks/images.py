@@ -38,20 +38,7 @@ def load_image_pool(
     max_memory: float | None = DEFAULT_MAX_MEMORY,
     **options: Any,
 ) -> Images:
-    """
-    Opens a pool of images, and decodes it at once if it fits the memory.
-
-    Args:
-        path, image_processor, options: Of [`open_image_pool`].
-        max_memory (`float`, *optional*, defaults to 4e9):
-            Bytes that the decoded images may take; `None` for any number.
-
-    Returns:
-        [`ImagePool`] or [`StreamedImagePool`]: The same images either way.
-
-    Raises:
-        DataError: As [`open_image_pool`], or if an image cannot be read.
-    """
+    """As [`open_image_pool`], decoded at once if the images fit `max_memory` bytes; `None` is any number of bytes."""
     return open_image_pool(path, image_processor, **options).hold(max_memory)
 
 
@@ -72,18 +59,12 @@ def open_image_pool(
     Reads the labels of a split of an image-classification data set, and decodes no image yet.
 
     Args:
-        path (`str`, `os.PathLike` or `datasets.Dataset`):
-            What [`load_image_dataset`] takes, or a data set that is already loaded.
-        image_processor (`BaseImageProcessor`, `str` or `os.PathLike`):
-            The model's image processor, or what [`load_image_processor`] takes. It sees RGB images.
+        path: What [`load_image_dataset`] takes, or a data set that is already loaded.
+        image_processor: The model's image processor, which sees RGB images, or where it is loaded from.
         split, name, revision: As in [`load_image_dataset`].
-        image_column, label_column (`str`, *optional*): As in [`find_columns`].
-        classes (`Sequence[str | int]`, *optional*): Names or ids of the classes to keep; all by default.
-        max_images (`int`, *optional*): How many images to keep at most: a random choice, in the data set's order.
-        seed (`int`, *optional*, defaults to 0): Seed of that choice.
-
-    Raises:
-        DataError: If the split, a column or a class does not exist, or no image is left.
+        image_column, label_column: As in [`find_columns`].
+        classes: Names or ids of the classes to keep; all by default.
+        max_images, seed: How many images to keep at most: a random choice, in the data set's order.
     """
     if max_images is not None and not (isinstance(max_images, int) and max_images >= 1):
         raise DataError(f"max_images is {max_images}, but must be at least 1, or None for all images.")
@@ -114,16 +95,7 @@ def open_image_pool(
 
 
 def load_image_processor(name_or_path: PathLike, *, revision: str | None = None) -> BaseImageProcessor:
-    """
-    Loads the image processor of a model. It works on PIL images, so torchvision is not needed.
-
-    Args:
-        name_or_path (`str` or `os.PathLike`): A Hub id or a local folder with a `preprocessor_config.json`.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
-
-    Raises:
-        ArtifactError: If there is none that can be read.
-    """
+    """Loads the image processor of a model. It works on PIL images, so torchvision is not needed."""
     # the class of this name at the top of transformers 5.4 asks for torchvision, which the PIL backend does not need
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
@@ -147,18 +119,8 @@ def load_image_dataset(
     path: PathLike, *, name: str | None = None, split: str = "train", revision: str | None = None
 ) -> Dataset:
     """
-    Loads one split of a data set from the Hub or from disk.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            A Hub id, a local data set repository (a folder whose README.md lists the splits), a local folder of images
-            in one folder a class, or a `.parquet` file.
-        name (`str`, *optional*): Configuration of the data set.
-        split (`str`, *optional*, defaults to `"train"`): Split, or a part of one such as `"train[:1000]"`.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
-
-    Raises:
-        DataError: If the data set, its configuration or its split does not exist, cannot be had or cannot be read.
+    Loads one split, or a part of one such as `"train[:1000]"`, of a data set: a Hub id, a local data set repository (a
+    folder whose README.md lists the splits), a folder of images in one folder a class, or a `.parquet` file.
     """
     import datasets
 
@@ -169,15 +131,7 @@ def load_image_dataset(
 
 
 def split_names(path: PathLike, *, name: str | None = None) -> list[str]:
-    """
-    Returns the names of a data set's splits.
-
-    Args:
-        path, name: As in [`load_image_dataset`].
-
-    Raises:
-        DataError: If the data set or its configuration does not exist, or cannot be had or read.
-    """
+    """Returns the names of a data set's splits."""
     import datasets
 
     with _located(path, name, "train", None) as (source, files):
@@ -220,8 +174,6 @@ def _explain(error: Exception, path: str, name: str | None, split: str, revision
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
     message, why = " ".join(str(error).split()), reason(error)
-    splits = _listed(r"Unknown split .*Should be one of \[(.*)\]", message)
-    configurations = _listed(r"(?:BuilderConfig|Config name is missing).*?\[(.*?)\]", message)
     if isinstance(error, (DataFilesNotFoundError, EmptyDatasetError)):
         return (
             f"{path!r} holds no data: expected parquet files, or images in one folder a class, or a README.md whose "
@@ -234,18 +186,13 @@ def _explain(error: Exception, path: str, name: str | None, split: str, revision
         )
     if isinstance(error, ConnectionError):
         return out_of_reach(path)
-    if splits:
-        return f"{path!r} has no split {split!r}; it has {splits}."
-    if configurations:
-        return f"{path!r} has no configuration {name!r}; name one of {configurations}."
+    if splits := re.search(r"Unknown split .*Should be one of \[(.*)\]", message):
+        return f"{path!r} has no split {split!r}; it has {splits[1].replace(chr(39), '')}."
+    if configurations := re.search(r"(?:BuilderConfig|Config name is missing).*?\[(.*?)\]", message):
+        return f"{path!r} has no configuration {name!r}; name one of {configurations[1].replace(chr(39), '')}."
     if any(text in why for text in ("nstruction", "Split name", "Percent slice")):
         return f"{path!r} cannot give the split {split!r} ({why}); write it as train, train[:1000] or train[:10%]."
     return f"{path!r} cannot be read ({why}); repair the data set, or leave the damaged file out."
-
-
-def _listed(pattern: str, message: str) -> str | None:
-    found = re.search(pattern, message)
-    return found and found[1].replace("'", "")
 
 
 def _at(revision: str | None) -> str:
@@ -256,16 +203,8 @@ def find_columns(
     features: Features, *, image_column: str | None = None, label_column: str | None = None
 ) -> tuple[str, str]:
     """
-    Names of the image and the label column of a data set.
-
-    Args:
-        features (`datasets.Features`):
-            The data set's columns. The image column has type `Image`; the label column has type `ClassLabel`, or holds
-            integers and is called label, labels, fine_label, target or class.
-        image_column, label_column (`str`, *optional*): The columns to use; found by default.
-
-    Raises:
-        DataError: If a column is missing, has the wrong type, or several columns fit equally well.
+    Returns the names of the image and the label column: those that are named, or the only ones of their types, or of
+    several those of a usual name.
     """
     import datasets
 
@@ -306,19 +245,7 @@ def _kind(feature: Any) -> str:
 
 
 def read_labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]:
-    """
-    Reads the labels of all images, and decodes none.
-
-    Args:
-        dataset (`datasets.Dataset`): The data set.
-        label_column (`str`): Its column of labels.
-
-    Returns:
-        `tuple[np.ndarray, list[str]]`: Label ids, of shape `(num_images,)`, and the name of every id.
-
-    Raises:
-        DataError: If an image has no label, or the numbers cannot be label ids.
-    """
+    """Returns the label ids of all images, of shape `(num_images,)`, and the name of every id. No image is decoded."""
     labels = np.asarray(dataset.with_format("arrow", columns=[label_column])[:][label_column].to_numpy())
     if len(labels) and (labels.dtype.kind not in "iu" or labels.min() < 0):
         raise DataError(
@@ -336,16 +263,7 @@ def read_labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[s
 
 
 def class_ids(class_names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
-    """
-    Label ids of classes given by name or id.
-
-    Args:
-        class_names (`Sequence[str]`): The names of all classes, in the order of their ids.
-        classes (`Sequence[str | int]`): The names or ids to look up.
-
-    Raises:
-        DataError: If a class does not exist.
-    """
+    """Returns the label ids of classes that are given by name or id, from the names of all in the order of ids."""
     ids = []
     for name_or_id in classes:
         if name_or_id in class_names:

@@ -29,33 +29,19 @@ Autocast = Callable[[], AbstractContextManager[None]]
 
 
 class Evaluation(NamedTuple):
-    """
-    How good a model is on an evaluation set.
-
-    Args:
-        loss (`float`): Mean cross entropy per image, in nats.
-        accuracy (`float`): Share of images classified right.
-    """
+    """Mean cross entropy per image in nats, and the share of images classified right."""
 
     loss: float
     accuracy: float
 
 
 class Trajectory(NamedTuple):
-    """
-    What an inner loop gave.
+    """What an inner loop gave."""
 
-    Args:
-        evaluations (`dict[int, Evaluation]`): By the number of steps taken.
-        training_loss (`float`): Mean training loss over the steps taken, each before its step.
-        num_steps (`int`): Steps taken until the end, or until it was seen that the loop had diverged.
-        diverged (`bool`): Whether the loss was not finite, or exploded.
-    """
-
-    evaluations: dict[int, Evaluation]
-    training_loss: float
-    num_steps: int
-    diverged: bool
+    evaluations: dict[int, Evaluation]  # by the number of steps taken
+    training_loss: float  # mean over the steps taken, each before its step
+    num_steps: int  # until the end, or until it was seen that the loop had diverged
+    diverged: bool  # the loss was not finite, or exploded
 
 
 class Learner(Protocol):
@@ -73,15 +59,8 @@ class Learner(Protocol):
 
 def run(learner: Learner, task: Task, *, evaluate_at: Collection[int] = ()) -> Trajectory:
     """
-    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left). It ends early when it diverges.
-
-    Args:
-        learner ([`Learner`]): What is trained.
-        task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
-        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
-
-    Returns:
-        [`Trajectory`]
+    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left). It ends early when it diverges. The model
+    is evaluated after the steps `evaluate_at`, of which 0 is before all, and after the last.
     """
     losses: list[torch.Tensor] = []
     evaluations: dict[int, Evaluation] = {}
@@ -108,16 +87,9 @@ def has_exploded(losses: Sequence[torch.Tensor], task: Task) -> bool:
 
 class ModelLearner:
     """
-    One model and the optimizer that trains it.
-
-    Args:
-        model (`nn.Module`):
-            Returns an output with `loss` and `logits` for `pixel_values` and `labels`. Its state is overwritten.
-        optimizer (`torch.optim.Optimizer`): Of the model's parameters, in its initial state.
-        scheduler (`LRScheduler`, *optional*): Stepped after every step.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
-        max_grad_norm (`float`, *optional*): Global gradient norm to clip to.
+    One model and the optimizer that trains it. The model returns an output with `loss` and `logits` for `pixel_values`
+    and `labels`, as those of transformers do; its state is overwritten. The optimizer is in its initial state.
+    `autocast` makes the context of forward passes, for mixed precision.
     """
 
     def __init__(
@@ -141,8 +113,7 @@ class ModelLearner:
     def start(self, initial_state: State) -> None:
         """See [`Learner.start`]."""
         own = self.model.state_dict()
-        shapes = {name: tensor.shape for name, tensor in own.items()}
-        if shapes == {name: tensor.shape for name, tensor in initial_state.items()}:
+        if _shapes(own) == _shapes(initial_state):
             with torch.no_grad():
                 torch._foreach_copy_(list(own.values()), [initial_state[name] for name in own])
         else:  # slower, and names the tensors that differ
@@ -186,6 +157,10 @@ class ModelLearner:
             param.grad = None
 
 
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def _is_float16(device: torch.device, autocast: Autocast) -> bool:
     """Whether forward passes run in float16, whose gradients vanish unless the loss is scaled up."""
     with autocast():
@@ -193,14 +168,7 @@ def _is_float16(device: torch.device, autocast: Autocast) -> bool:
 
 
 def inner_optimizer(model: nn.Module, network: L3RSNetwork, num_training_steps: int) -> L3RS:
-    """
-    Returns an L3RS for an inner loop: its loss is one process's own, and it warns of nothing.
-
-    Args:
-        model (`nn.Module`): What is fine-tuned; its parameters that require no gradient are left out.
-        network ([`L3RSNetwork`]): The meta-weights.
-        num_training_steps (`int`): The planned length K of the run.
-    """
+    """Returns an L3RS for an inner loop of K steps: its loss is one process's own, and it warns of nothing."""
     return L3RS(
         named_trainable_parameters(model),
         network=network,
@@ -222,14 +190,16 @@ def fine_tune(
     Runs the inner loop of a model with any optimizer.
 
     Args:
-        model (`nn.Module`): See [`ModelLearner`].
+        model (`nn.Module`): As those of transformers. Its state is overwritten with that of the task.
         task ([`~hf_l3rs.tasks.distribution.Task`]): What to fine-tune on.
         optimizer (`torch.optim.Optimizer`): Of the model's parameters, in its initial state.
-        evaluate_at (`Collection[int]`, *optional*): See [`run`].
-        options: `scheduler`, `device`, `autocast` and `max_grad_norm` of [`ModelLearner`].
+        evaluate_at (`Collection[int]`, *optional*): Steps after which to evaluate, beside the last; 0 is before all.
+        options:
+            `scheduler`, stepped after every step; `device`, where the model is; `autocast`, which makes the context of
+            forward passes; `max_grad_norm` to clip to.
 
     Returns:
-        [`Trajectory`]
+        `Trajectory`: `evaluations` by the number of steps, `training_loss`, `num_steps` and `diverged`.
     """
     return run(ModelLearner(model, optimizer, **options), task, evaluate_at=evaluate_at)
 
@@ -238,18 +208,7 @@ def fine_tune(
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], *, device: torch.device | str = "cpu", autocast: Autocast = nullcontext
 ) -> Evaluation:
-    """
-    Evaluates a model; leaves it in evaluation mode.
-
-    Args:
-        model (`nn.Module`): Returns an output with `logits` for `pixel_values`.
-        batches (`Iterable[Batch]`): The evaluation set.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-        autocast (`Callable`, *optional*): Makes the context of forward passes.
-
-    Returns:
-        [`Evaluation`]
-    """
+    """Evaluates a model, which returns an output with `logits`, and leaves it in evaluation mode."""
     model.eval()
     loss, correct, count = 0.0, 0, 0
     for batch in batches:

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,8 @@ logger = logging.getLogger(__name__)
 # θ0, or any other weights of a model, as a state dictionary.
 State = Mapping[str, torch.Tensor]
 
-ALL, HEAD, RANDOM = "all", "head", "random"
-_LAST = re.compile(r"last:([1-9][0-9]{0,3})")
-_LORA = re.compile(r"lora:([1-9][0-9]{0,3})")
+ALL, HEAD = "all", "head"
+_PART = re.compile(r"(last|lora):([1-9][0-9]{0,3})")
 # Names of blocks: `layers.3`, `blocks.6.0`, `stages.2.layers.0`.
 _BLOCK = re.compile(r"(?:.*?\.)??\d+(?:(?:\.(?:layers|blocks))?\.\d+)?(?=\.)")
 # The query and value projections of attention, as in the paper.
@@ -49,18 +48,8 @@ def load_image_classifier(
     name_or_path: str, num_labels: int | None = None, revision: str | None = None
 ) -> PreTrainedModel:
     """
-    Loads an image-classification model in float32. What transformers says about a new head is not shown.
-
-    Args:
-        name_or_path (`str`): Hub id or folder.
-        num_labels (`int`, *optional*): Size of the new head; without it the checkpoint's head is kept.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
-
-    Returns:
-        `PreTrainedModel`: The model. [`resolved_commit`] tells which commit it is of.
-
-    Raises:
-        ArtifactError: If it does not exist, cannot be had or read, is no image classifier, or its weights are damaged.
+    Loads an image-classification model in float32, with a new head of `num_labels` classes or the checkpoint's own.
+    What transformers says about a new head is not shown. Of a model on the Hub, [`resolved_commit`] tells the commit.
     """
     from transformers import AutoModelForImageClassification
 
@@ -83,7 +72,7 @@ def load_image_classifier(
 
 
 def resolved_commit(model: nn.Module) -> str | None:
-    """Returns the commit of the Hub that [`load_image_classifier`] loaded a model from; `None` for a folder."""
+    """Returns the commit of the Hub that a model was loaded from; `None` for a folder."""
     return getattr(getattr(model, "config", None), "_commit_hash", None)
 
 
@@ -158,7 +147,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 def check_trainable(value: str) -> None:
     """Raises unless `value` names a choice of layers: `all`, `head`, `last:N` or `lora:N` with N from 1."""
-    if value not in (ALL, HEAD) and not _LAST.fullmatch(value) and not _LORA.fullmatch(value):
+    if value not in (ALL, HEAD) and not _PART.fullmatch(value):
         raise ConfigError(
             f"ModelArguments.trainable must be {ALL}, {HEAD}, last:N for the last N blocks and the head, such as "
             f"last:2, or lora:N for adapters of rank N and the head, such as lora:8; got {short(value)}."
@@ -167,17 +156,9 @@ def check_trainable(value: str) -> None:
 
 def freeze(model: nn.Module, trainable: str) -> None:
     """
-    Freezes all but the chosen layers of a model, in place. An L3RS does not see frozen layers, and no graph is built
-    for them. The running statistics of batch norm go on being updated in frozen layers, as in the Trainer.
-
-    Args:
-        model (`nn.Module`): What is to be fine-tuned.
-        trainable (`str`):
-            `all`, `head`, `last:N`: the last N blocks, whatever comes after them, and the head, or `lora:N`: adapters
-            of rank N, which are put into the model, and the head.
-
-    Raises:
-        ConfigError: If the model has no head, not so many blocks, or nothing to adapt, or peft is not installed.
+    Freezes all but the chosen layers of a model, in place, as `ModelArguments.trainable` says. An L3RS does not see
+    frozen layers, and no graph is built for them. The running statistics of their batch norm go on being updated, as
+    in the Trainer.
     """
     if trainable == ALL:
         return
@@ -186,13 +167,13 @@ def freeze(model: nn.Module, trainable: str) -> None:
             f"The model has no parameter named classifier, head, fc or score, so that trainable={trainable} finds no "
             f"head to train; set it to {ALL}."
         )
-    count = int(trainable.rpartition(":")[2]) if trainable != HEAD else 0
-    if _LORA.fullmatch(trainable):
-        add_adapters(model, count)  # it freezes everything else
+    part = _PART.fullmatch(trainable)
+    if part and part[1] == "lora":
+        _add_adapters(model, int(part[2]))  # it freezes everything else
     else:
         model.requires_grad_(False)
     described = describe_layers(model.named_parameters())
-    start = _start_of_last_blocks(model, count) if _LAST.fullmatch(trainable) else len(described)
+    start = _start_of_last_blocks(model, int(part[2])) if part and part[1] == "last" else len(described)
     for index, (layer, parameter) in enumerate(zip(described, model.parameters())):
         if layer.is_head or index >= start:
             parameter.requires_grad_()
@@ -223,14 +204,7 @@ def head_modules(model: nn.Module) -> set[str]:
 
 
 def compare_trainable(meta_training: Mapping[str, Any], trainable: str) -> None:
-    """
-    Warns where other layers are fine-tuned than in meta-training, so that the L3RS is measured at what it is not made
-    for. What does not fit at all is refused when it is bound.
-
-    Args:
-        meta_training (`Mapping`): Of the artefact's configuration; `trainable` is there unless it was `all`.
-        trainable (`str`): What is fine-tuned now.
-    """
+    """Warns where other layers are fine-tuned than an artefact's `meta_training` names; it leaves `all` out."""
     own = meta_training.get("trainable", ALL)
     if meta_training and own != trainable:
         logger.warning(
@@ -241,10 +215,7 @@ def compare_trainable(meta_training: Mapping[str, Any], trainable: str) -> None:
 
 
 def adapted_modules(model: nn.Module) -> list[str]:
-    """
-    Returns the names of the modules that get an adapter: query and value projections, or in a model that has none all
-    convolutions of one group.
-    """
+    """Returns the modules that get an adapter: query and value projections, or else the dense convolutions."""
     layers = list(zip(describe_layers(model.named_parameters()), (name for name, _ in model.named_parameters())))
     for roles in (_ATTENTION, _CONVOLUTION):
         names = [name.rpartition(".")[0] for layer, name in layers if layer.role in roles]
@@ -254,7 +225,7 @@ def adapted_modules(model: nn.Module) -> list[str]:
     return []
 
 
-def add_adapters(model: nn.Module, rank: int) -> None:
+def _add_adapters(model: nn.Module, rank: int) -> None:
     """Puts LoRA adapters into a model, in place, unscaled and without dropout. They alone are trainable then."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -271,8 +242,8 @@ def add_adapters(model: nn.Module, rank: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0), model)
 
 
-def new_adapters(state: State) -> State:
-    """Returns the adapters of a state drawn anew, as PEFT initialises them: A at random, and B zero."""
+def _new_adapters(state: State) -> State:
+    """The adapters of a state drawn anew, as PEFT initialises them: A at random, and B zero."""
     drawn = {}
     for name, tensor in state.items():
         if ".lora_A." in name:
@@ -283,30 +254,12 @@ def new_adapters(state: State) -> State:
 
 
 class InitialStates:
-    """
-    Draws θ0 for a model: one of several checkpoints, or a random initialisation, each time with a new head.
+    """Draws θ0 for a model: its weights as they are now, with a new head and new adapters for each seed."""
 
-    Args:
-        model (`nn.Module`): The model whose states are drawn; its own weights are not changed.
-        states (`Sequence[Mapping[str, torch.Tensor] | str]`):
-            State dictionaries of the model, drawn with equal probability; they are copied. `"random"` initialises all
-            weights anew.
-
-    Raises:
-        ConfigError: If a state is not one of the model, or the model has no head that could be renewed.
-    """
-
-    def __init__(self, model: nn.Module, states: Sequence[State | str]) -> None:
-        if not states:
-            raise ConfigError("There is no initial state to draw from; name at least one checkpoint, or 'random'.")
-        for number, state in enumerate(states, start=1):
-            if state != RANDOM if isinstance(state, str) else _shapes(state) != _shapes(model.state_dict()):
-                raise ConfigError(
-                    f"Initial state {number} of {len(states)} does not fit the base model; give checkpoints of the "
-                    f"same architecture and number of classes, or {RANDOM!r}."
-                )
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.states = [state if isinstance(state, str) else _copy(state) for state in states]
+        # a state dictionary refers to the weights of its model, which an inner loop may be about to train
+        self.state: State = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self._head = {name: model.get_submodule(name) for name in head_modules(model)}
         if not self._head:
             raise ConfigError(
@@ -316,25 +269,12 @@ class InitialStates:
 
     def draw(self, seed: int) -> State:
         """Returns the state that this seed stands for. Tensors that are the same for all seeds are shared."""
-        state = self.states[derive_seed(seed, "checkpoint") % len(self.states)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial state"))
-            if isinstance(state, str):
-                state = _reinitialised(self.model, self.model)
-                return {**state, **new_adapters(state)}
             head: dict[str, torch.Tensor] = {}
             for name, module in self._head.items():
                 head |= {f"{name}.{key}": tensor for key, tensor in _reinitialised(self.model, module).items()}
-            return {**state, **head, **new_adapters(state)}
-
-
-def _shapes(state: State) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
-
-
-def _copy(state: State) -> State:
-    """A state dictionary refers to the weights of its model, which an inner loop may be about to train."""
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
+            return {**self.state, **head, **_new_adapters(self.state)}
 
 
 def _reinitialised(model: nn.Module, module: nn.Module) -> State:
@@ -345,7 +285,4 @@ def _reinitialised(model: nn.Module, module: nn.Module) -> State:
         reset = initialise or getattr(part, "reset_parameters", None)
         if reset is not None:
             reset(part) if initialise else reset()
-        forget = getattr(part, "reset_running_stats", None)
-        if forget is not None:  # batch norm: the model's own initialisation leaves its statistics
-            forget()
     return {name: tensor.detach() for name, tensor in module.state_dict().items()}

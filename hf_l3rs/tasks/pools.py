@@ -41,19 +41,11 @@ def generator(*parts: int | str) -> torch.Generator:
 
 
 class ImagePool(NamedTuple):
-    """
-    Decoded images with their labels.
+    """Decoded images with their labels."""
 
-    Attributes:
-        pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`, float32):
-            What the model takes.
-        labels (`torch.Tensor` of shape `(num_images,)`, int64): The data set's own label ids.
-        class_names (`list[str]`): The name of every label id, also of classes without an image in the pool.
-    """
-
-    pixel_values: torch.Tensor
-    labels: torch.Tensor
-    class_names: list[str]
+    pixel_values: torch.Tensor  # float32, of shape (num_images, num_channels, height, width)
+    labels: torch.Tensor  # int64, of shape (num_images,): the data set's own label ids
+    class_names: list[str]  # of every label id, also of classes without an image in the pool
 
     @property
     def num_channels(self) -> int:
@@ -67,15 +59,8 @@ class ImagePool(NamedTuple):
 
 class StreamedImagePool:
     """
-    Images that are decoded whenever they are asked for, to the same values as those of an [`ImagePool`].
-
-    Args:
-        dataset (`datasets.Dataset`): Where the images are; what `load_dataset` returns is mapped from disk.
-        image_processor (`BaseImageProcessor`): The model's; it sees RGB images.
-        image_column (`str`): The data set's column of images.
-        labels (`torch.Tensor` of shape `(num_images,)`, int64): The label ids of the pool's images.
-        class_names (`list[str]`): The name of every label id of the data set.
-        rows (`torch.Tensor` of shape `(num_images,)`, int64): The data set's rows of the pool's images.
+    Images that are decoded whenever they are asked for, to the same values as those of an [`ImagePool`]: the images in
+    `rows` of a data set, with their `labels`, each int64 of shape `(num_images,)`, and the names of all its classes.
     """
 
     def __init__(
@@ -108,18 +93,7 @@ class StreamedImagePool:
         return len(self.rows) * math.prod(self.image_shape) * FLOAT32_BYTES
 
     def fetch(self, rows: torch.Tensor) -> torch.Tensor:
-        """
-        Returns what the model takes for some images.
-
-        Args:
-            rows (`torch.Tensor` of shape `(num_rows,)`, int64): Which images.
-
-        Returns:
-            `torch.Tensor` of shape `(num_rows, num_channels, height, width)`, float32.
-
-        Raises:
-            DataError: If an image cannot be read, which names its row, or has another shape than the first.
-        """
+        """Returns what the model takes for the images of these rows, as in [`ImagePool`]."""
         pixel_values = self._decode(self.rows[rows].tolist())
         if tuple(pixel_values.shape[1:]) != self.image_shape:
             raise DataError(
@@ -140,26 +114,12 @@ class StreamedImagePool:
         )
 
     def hold(self, max_memory: float | None = DEFAULT_MAX_MEMORY) -> Images:
-        """
-        Decodes all images now, if they fit.
-
-        Args:
-            max_memory (`float`, *optional*, defaults to 4e9): Bytes that they may take; `None` for any number.
-
-        Returns:
-            [`ImagePool`] or [`StreamedImagePool`]: The images in memory, or the pool itself where they do not fit.
-
-        Raises:
-            DataError: As [`~StreamedImagePool.fetch`].
-        """
+        """Decodes all images now, if they fit this many bytes; returns them, or else the pool itself."""
         if max_memory is not None and not max_memory >= 0:
             raise DataError(f"max_memory is {max_memory}, but must be at least 0 bytes, or None for any number.")
         what = f"{len(self.rows)} images of {len(self.labels.unique())} classes"
         if max_memory is not None and self.num_bytes > max_memory:
-            logger.info(
-                "%s would take %.3g GB, more than %.3g GB: they are decoded whenever needed.",
-                *(what, self.num_bytes / 1e9, max_memory / 1e9),
-            )
+            logger.info("%s would take %.3g GB: they are decoded whenever needed.", what, self.num_bytes / 1e9)
             return self
         pixel_values = torch.empty((len(self.rows), *self.image_shape), dtype=torch.float32)
         for rows in torch.arange(len(self.rows)).split(DECODED_AT_ONCE):
@@ -208,18 +168,11 @@ Images = ImagePool | StreamedImagePool
 
 
 class Transform(NamedTuple):
-    """
-    One fixed change of every image of a task, which makes another task of the same data.
-
-    Args:
-        quarter_turns (`int`, *optional*, defaults to 0): Rotation by that many times 90°.
-        inverted (`bool`, *optional*, defaults to `False`): Whether the preprocessed values change sign.
-        channels (`tuple[int, ...]`, *optional*): New order of the channels.
-    """
+    """One fixed change of every image of a task, which makes another task of the same data."""
 
     quarter_turns: int = 0
-    inverted: bool = False
-    channels: tuple[int, ...] | None = None
+    inverted: bool = False  # the preprocessed values change sign
+    channels: tuple[int, ...] | None = None  # their new order
 
     def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if self.channels is not None:
@@ -230,13 +183,7 @@ class Transform(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """
-    Images and their labels.
-
-    Args:
-        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Preprocessed images.
-        labels (`torch.Tensor` of shape `(batch_size,)`): The task's labels, from 0.
-    """
+    """Preprocessed images, of shape `(batch_size, num_channels, height, width)`, and their labels in the task."""
 
     pixel_values: torch.Tensor
     labels: torch.Tensor
@@ -248,13 +195,8 @@ class Batch(NamedTuple):
 
 class View(Sequence[Batch]):
     """
-    Batches that are looked up in a pool when they are asked for.
-
-    Args:
-        pool ([`ImagePool`] or [`StreamedImagePool`]): The images.
-        rows (`Sequence[torch.Tensor]`): For each batch the rows of the pool, of shape `(batch_size,)`.
-        label_map (`torch.Tensor` of shape `(num_classes of the pool,)`): Pool label -> label in the task.
-        transform ([`Transform`]): What the task does to every image.
+    Batches that are looked up in a pool when they are asked for: for each its `rows` of the pool, with pool labels
+    mapped to the task's by `label_map`, of shape `(num_classes of the pool,)`.
     """
 
     def __init__(

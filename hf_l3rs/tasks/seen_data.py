@@ -27,30 +27,17 @@ _SLICE = re.compile(rf"(?P<name>[\w.]+)\[(?P<start>{_BOUND})?:(?P<stop>{_BOUND})
 
 @dataclass(frozen=True)
 class SeenData:
-    """
-    One data set as a run draws from it.
+    """One data set as a run draws from it: the record of an artefact."""
 
-    Args:
-        path (`str`): As the settings have it.
-        name (`str`, *optional*): Configuration of the data set.
-        hub_id (`str`, *optional*): Its id on the Hub where `path` is local.
-        revision (`str`, *optional*): Branch, tag or commit on the Hub.
-        splits (`dict[str, str | None]`): For each of ROLES its split; `None` where it is a part of the batches' one.
-        division_seed (`int`, *optional*): What a split was divided by, if one was.
-        classes (`list[str | int]`, *optional*): Names or ids of the classes that were used; `None` for all.
-        max_images (`int`, *optional*): How many images of a split were used at most.
-        seen_roles (`list[str]`): Those of ROLES that are drawn from at all.
-    """
-
-    path: str
-    name: str | None
-    hub_id: str | None
+    path: str  # as the settings have it
+    name: str | None  # configuration of the data set
+    hub_id: str | None  # its id on the Hub where `path` is local
     revision: str | None
-    splits: dict[str, Any]
-    division_seed: int | None
-    classes: list[str | int] | None
+    splits: dict[str, Any]  # for each of ROLES; `None` where it is a part of the batches' one
+    division_seed: int | None  # what a split was divided by, if one was
+    classes: list[str | int] | None  # `None` for all
     max_images: int | None
-    seen_roles: list[str]
+    seen_roles: list[str]  # those of ROLES that are drawn from at all
 
     def __post_init__(self) -> None:
         check_fields(self, {"seen_roles": ROLES})
@@ -86,10 +73,6 @@ def describe_data(task_args: TaskArguments, seed: int) -> list[dict[str, Any]]:
     """
     Returns the fields of [`SeenData`] for each data set of a meta-training, for its artefact. Validation images count
     as seen: they choose the weights that are kept.
-
-    Args:
-        task_args ([`TaskArguments`]): Of the run.
-        seed (`int`): Of the run, by which single splits are divided.
     """
     seen_roles = ROLES if task_args.num_validation_tasks else _TASK_ROLES
     return [asdict(SeenData.of(dataset, seed, seen_roles)) for dataset in task_args.datasets]
@@ -97,14 +80,8 @@ def describe_data(task_args: TaskArguments, seed: int) -> list[dict[str, Any]]:
 
 def seen_data(meta_training: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """
-    Returns everything that an artefact's meta-training saw: the records of its last stage and of those before.
-
-    Args:
-        meta_training (`Mapping`): Of the artefact's configuration; `data` has the stage's records, `started_from` the
-            stage before.
-
-    Returns:
-        `list[dict]` or `None`: `None` if a stage has no record.
+    Returns everything that an artefact's meta-training saw: the records of its last stage and of those before, which
+    `started_from` leads to. `None` if a stage has no record.
     """
     records: list[dict[str, Any]] = []
     stage: Any = meta_training
@@ -118,16 +95,8 @@ def seen_data(meta_training: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 def check_unseen(seen: Sequence[Mapping[str, Any]] | None, task_args: TaskArguments, seed: int) -> None:
     """
-    Refuses an evaluation on images that meta-training saw.
-
-    Args:
-        seen (`Sequence[Mapping]`, *optional*): What [`describe_data`] recorded, as [`seen_data`] returns it.
-        task_args ([`TaskArguments`]): Of the evaluation.
-        seed (`int`): Of the evaluation, by which single splits are divided.
-
-    Raises:
-        DataError: If batches or evaluation sets may have images that meta-training saw.
-        ArtifactError: If a record is damaged.
+    Refuses an evaluation on images that meta-training saw, or may have seen. What was seen comes from [`seen_data`];
+    `seed` is that of the evaluation, by which single splits are divided.
     """
     if seen is None:
         logger.warning(
@@ -159,15 +128,14 @@ def _check(seen: SeenData, drawn: SeenData) -> None:
         if splits_overlap(drawn.split(own_role), seen.split(seen_role))
         and not _are_different_parts(seen, seen_role, drawn, own_role)
     ]
-    is_same_configuration = seen.name == drawn.name or None in (seen.name, drawn.name)
-    if shared and is_same_configuration:
+    if shared and (seen.name == drawn.name or None in (seen.name, drawn.name)):
         own_role, seen_role = shared[0]
         raise DataError(
             f"The evaluation would draw {own_role} images from {drawn.split(own_role)!r} of {drawn.path!r}, but "
             f"meta-training saw {seen.split(seen_role)!r} ({seen_role}); name splits that it did not see as "
             "batches_split and evaluation_split."
         )
-    if shared or not _is_same_place(seen, drawn):
+    if shared or Path(seen.path).resolve() != Path(drawn.path).resolve():
         logger.warning(
             "Whether %s (configuration %s) has images of %s (configuration %s), which meta-training saw, cannot be "
             "told from their names.",
@@ -180,14 +148,10 @@ def _is_related(one: SeenData, other: SeenData) -> bool:
     ids = ({name.casefold() for name in (record.path, record.hub_id) if name} for record in (one, other))
     if set.intersection(*ids):
         return True
-    if not (Path(one.path).exists() and Path(other.path).exists()):
-        return False
-    paths = Path(one.path).resolve(), Path(other.path).resolve()
-    return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
-
-
-def _is_same_place(one: SeenData, other: SeenData) -> bool:
-    return one.path == other.path or Path(one.path).resolve() == Path(other.path).resolve()
+    paths = [Path(record.path) for record in (one, other)]
+    first, second = (path.resolve() for path in paths)
+    are_nested = first.is_relative_to(second) or second.is_relative_to(first)
+    return are_nested and all(path.exists() for path in paths)
 
 
 def _has_no_common_class(one: SeenData, other: SeenData) -> bool:
@@ -199,20 +163,17 @@ def _has_no_common_class(one: SeenData, other: SeenData) -> bool:
 
 def _are_different_parts(one: SeenData, role: str, other: SeenData, other_role: str) -> bool:
     """Whether two roles have different parts of one division."""
-    divisions = [
-        (record.division_seed, record.splits, record.classes, record.max_images, record.name, record.revision)
-        for record in (one, other)
-    ]
-    return divisions[0] == divisions[1] and role != other_role and one.is_part(role) and other.is_part(other_role)
+    if role == other_role or not (one.is_part(role) and other.is_part(other_role)):
+        return False
+    same = ("division_seed", "splits", "classes", "max_images", "name", "revision")
+    return all(getattr(one, name) == getattr(other, name) for name in same)
 
 
 def splits_overlap(one: str, other: str) -> bool:
     """
-    Returns whether two splits may have images in common, as far as their names tell: slices of one split overlap
-    unless one ends where the other starts, or before, in the same unit and counted from the same end.
-
-    Args:
-        one, other (`str`): As `datasets` writes them, such as `"train"`, `"train[:80%]"` or `"train[100:]+test"`.
+    Returns whether two splits, as `datasets` writes them, may have images in common, as far as their names tell:
+    slices of one split overlap unless one ends where the other starts, or before, in the same unit and counted from
+    the same end.
     """
     return any(_overlap(*parts) for parts in product(one.split("+"), other.split("+")))
 

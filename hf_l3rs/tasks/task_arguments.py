@@ -36,17 +36,13 @@ class DatasetArguments:
         name (`str`, *optional*): Configuration of the data set.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
         hub_id (`str`, *optional*): What cards call the data set where `path` is local: its id on the Hub.
-        batches_split (`str`, *optional*, defaults to `"train"`): Where training batches come from.
-        evaluation_split (`str`, *optional*): Where evaluation sets come from.
-        validation_batches_split (`str`, *optional*): Where validation tasks' training batches come from.
-        validation_evaluation_split (`str`, *optional*): Where validation tasks' evaluation sets come from.
+        batches_split, evaluation_split (`str`): Where tasks' training batches and evaluation sets come from.
+        validation_batches_split, validation_evaluation_split (`str`, *optional*): The same for validation tasks.
         classes (`list`, *optional*): Names or ids of the classes to use; all by default.
-        image_column (`str`, *optional*): Found by its type by default.
-        label_column (`str`, *optional*): Found by its type by default.
+        image_column, label_column (`str`, *optional*): Found by their types by default.
         max_images (`int`, *optional*): Images to keep of a split, chosen at random.
         max_memory_gb (`float`, *optional*, defaults to `4.0`):
-            How many 10⁹ bytes of decoded images a process may hold; what does not fit is decoded whenever
-            needed, and with 0 everything.
+            How many 10⁹ bytes of decoded images a process may hold. What does not fit is decoded whenever needed.
     """
 
     path: str
@@ -111,9 +107,6 @@ class ModelArguments:
 
     base_model: str = field(metadata={"help": "Hub id or folder of an image-classification model."})
     base_model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
-    initial_checkpoints: list[str] = field(default_factory=list, metadata={
-        "help": "Where inner loops start: checkpoints of the same architecture, or 'random' for new weights; "
-        "base_model by default."})  # fmt: skip
     more_base_models: list[str] = field(default_factory=list, metadata={
         "help": "Folders or Hub ids of models that tasks fine-tune as well, taking turns with base_model, each from "
         "its own weights and with its own image processor."})  # fmt: skip
@@ -123,21 +116,14 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_not_empty(self, "base_model", "base_model_revision", "initial_checkpoints", "more_base_models")
+        check_not_empty(self, "base_model", "base_model_revision", "more_base_models")
         check_trainable(self.trainable)
-        if self.more_base_models and self.initial_checkpoints:
-            raise ConfigError(
-                "ModelArguments.initial_checkpoints are of one architecture, but more_base_models names others; leave "
-                "out one of the two."
-            )
 
     def each(self) -> list[ModelArguments]:
         """Returns the settings of every base model by itself."""
         own = dataclasses.replace(self, more_base_models=[])
-        others = [
-            dataclasses.replace(own, base_model=name, base_model_revision=None) for name in self.more_base_models
-        ]
-        return [own, *others]
+        more = [dataclasses.replace(own, base_model=name, base_model_revision=None) for name in self.more_base_models]
+        return [own, *more]
 
 
 @dataclass(frozen=True)
@@ -155,8 +141,6 @@ class TaskArguments:
     min_steps: int = field(default=20, metadata={"help": "Least horizon in steps."})
     max_steps: int | None = field(default=None, metadata={
         "help": "Greatest horizon in steps; between the two it is log-uniform. min_steps by default."})  # fmt: skip
-    curriculum_generations: int = field(default=0, metadata={
-        "help": "Generations over which the greatest horizon grows from min_steps."})  # fmt: skip
     spread_horizons: bool = field(default=False, metadata={
         "help": "Spread the horizons of a generation evenly over their range; else each is drawn."})  # fmt: skip
     augmentations: list[str] = field(default_factory=list, metadata={
@@ -170,14 +154,13 @@ class TaskArguments:
                 f"{shorten(repr(self.datasets), 100)}; write a single one as [path]."
             )
         object.__setattr__(self, "datasets", [DatasetArguments.parse(value) for value in self.datasets])
-        steps, count, positive = Range(low=1, high=MAX_STEPS), Range(low=0), Range(low=1)
         check_fields(
             self,
             {
                 "num_classes": Range(low=2),
-                **dict.fromkeys(("batch_size", "batch_sizes", "evaluation_size"), positive),
-                **dict.fromkeys(("min_steps", "max_steps"), steps),
-                **dict.fromkeys(("curriculum_generations", "num_validation_tasks"), count),
+                **dict.fromkeys(("batch_size", "batch_sizes", "evaluation_size"), Range(low=1)),
+                **dict.fromkeys(("min_steps", "max_steps"), Range(low=1, high=MAX_STEPS)),
+                "num_validation_tasks": Range(low=0),
                 "augmentations": AUGMENTATIONS,
             },
         )

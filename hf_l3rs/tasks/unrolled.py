@@ -21,22 +21,13 @@ from hf_l3rs.tasks.pools import Batch
 
 
 class Snapshot(NamedTuple):
-    """
-    The state of a run, without a graph.
+    """The state of a run, without a graph."""
 
-    Args:
-        params (`list[torch.Tensor]`): θ.
-        state ([`LayerState`]): Of the layers.
-        fixed (`dict[str, torch.Tensor]`): What is not trained, such as running statistics.
-        k (`int`): Steps taken.
-        random_state (`torch.Tensor`): Of the CPU's generator after the last step, from which dropout goes on.
-    """
-
-    params: Tensors
+    params: Tensors  # θ
     state: LayerState
-    fixed: dict[str, torch.Tensor]
-    k: int
-    random_state: torch.Tensor
+    fixed: dict[str, torch.Tensor]  # what is not trained, such as running statistics
+    k: int  # steps taken
+    random_state: torch.Tensor  # of the CPU's generator after the last step, from which dropout goes on
 
 
 class UnrolledLearner:
@@ -48,15 +39,10 @@ class UnrolledLearner:
         network ([`L3RSNetwork`]): Gives the configuration.
         vector (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
         num_training_steps (`int`): The horizon K.
-        second_order (`bool`, *optional*, defaults to `True`):
-            Whether inner gradients are differentiated as well, or taken as constants.
-        feature_gradient (`bool`, *optional*, defaults to `False`):
-            Whether the gradient flows through what the network sees, or only through what it decides.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-        autocast (`Callable`, *optional*): Makes the context of forward passes, for mixed precision.
+        second_order: Whether inner gradients are differentiated as well, or taken as constants.
+        feature_gradient: Whether the gradient flows through what the network sees, or only through what it decides.
         begin ([`Snapshot`], *optional*): Where the run is taken up; by default it starts at θ0.
-        keep_graph (`bool`, *optional*, defaults to `True`):
-            Whether the graph is kept. Without it, the same run takes less time and the memory of one step.
+        keep_graph: Without it, the same run takes less time and the memory of one step.
 
     Attributes:
         losses (`list[torch.Tensor]`): Training losses, each before its step, with their graph.

@@ -7,7 +7,6 @@ import torch
 
 from tests.bad_inputs.doors import Row, damage_tensors
 from tests.bad_inputs.doors import meta_train as train
-from tests.tiny import tiny_vit
 
 
 def damaged(change):
@@ -76,10 +75,6 @@ DAMAGES = {
 }  # fmt: skip
 
 
-def other_model(place):
-    tiny_vit().save_pretrained(place / "vit")
-
-
 ROWS = [
     Row("base_model: no such folder", train(base_model="./absent"), "'./absent' is neither a local folder"),
     Row("base_model: on the Hub, offline", train(base_model="user/model"),
@@ -91,10 +86,6 @@ ROWS = [
     Row("base_model: an L3RS", train(base_model="<l3rs>"), r"is an L3RS, not a model to fine-tune.*\(org/tiny\)"),
     *(Row(f"base_model: {name}", train(base_model="<own>/model", prepare=damaged(change)), says)
       for name, (change, says) in DAMAGES.items()),
-    Row("initial_checkpoints: absent", train(initial_checkpoints=["./absent"]), "'./absent' is neither"),
-    Row("initial_checkpoints: on the Hub, offline", train(initial_checkpoints=["user/model"]), "'user/model'.*off"),
-    Row("initial_checkpoints: another architecture",
-        train(initial_checkpoints=["random", "<own>/vit"], prepare=other_model), "Initial state 2 of 2 does not fit"),
     Row("initial_l3rs: absent", train(initial_l3rs="./absent"), "'./absent' is neither|absent"),
     Row("initial_l3rs: a model", train(initial_l3rs="<model>"), "is not an L3RS, but perhaps a model"),
     Row("initial_l3rs: damaged", train(initial_l3rs="<own>/l3rs", prepare=lambda place: shutil.copytree(

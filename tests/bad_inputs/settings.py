@@ -46,7 +46,6 @@ NAN, INF = float("nan"), float("inf")
 BAD_VALUES = {
     "base_model": [None, " ", ["a"]],
     "base_model_revision": [7, ""],
-    "initial_checkpoints": ["random", [""], [3]],
     "more_base_models": ["model", [" "]],
     "trainable": ["", "last", "last:0", "body", None, ["all"]],
     "datasets": [None, [], "<images>", {"path": "<images>"}],
@@ -56,7 +55,6 @@ BAD_VALUES = {
     "evaluation_size": [0, 512.0],
     "min_steps": [0, 10**12],
     "max_steps": [0, -1, "fifty"],
-    "curriculum_generations": [-1],
     "spread_horizons": ["yes", 2],
     "augmentations": ["rotation", ["blur"], None],
     "num_validation_tasks": [-1],

@@ -160,7 +160,6 @@ def test_a_finished_job_measures_nothing_again(copy, inputs, monkeypatch):
         ({"seed": 7}, "seed was 1000, now 7"),
         ({"dataset": {"classes": ["ant", "bee", "cow"]}}, "classes was null"),
         ({"dataset": {"batches_split": "train[:95%]"}}, "batches_split"),
-        ({"model": {"initial_checkpoints": ["random"]}}, "initial_checkpoints"),
         ({"model": {"trainable": "last:1"}}, 'trainable was "all", now "last:1"'),
     ],
 )

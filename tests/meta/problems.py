@@ -59,7 +59,7 @@ def make_tasks(model: nn.Module | None = None, seed: int = 0, **changes) -> Task
     source = TaskSource("blobs", make_pool(seed=2 * seed), make_pool(seed=2 * seed + 1))
     settings = {"num_classes": 3, "batch_size": 8, "evaluation_size": 24, "horizon": Horizon(4, 4), **changes}
     sources = settings.pop("sources", [source])
-    return TaskDistribution(sources, InitialStates(model, [model.state_dict()]), **settings)
+    return TaskDistribution(sources, InitialStates(model), **settings)
 
 
 def make_mixture(seed: int = 0, widths: Sequence[int] = (8, 12, 16), **changes) -> TaskMixture:

@@ -230,8 +230,7 @@ def strict(text):
 
 def test_a_run_in_which_everything_diverges_fails_with_one_sentence(tmp_path, caplog):
     trainer = make_trainer(str(tmp_path), 3)
-    for state in trainer.tasks.initial_states.states:
-        state["encoder.weight"].fill_(math.nan)
+    trainer.tasks.initial_states.state["encoder.weight"].fill_(math.nan)
     with pytest.raises(MetaTrainingError, match="gave nothing: all 18 candidates diverged.*check the base") as error:
         trainer.train()
     assert "\n" not in str(error.value)

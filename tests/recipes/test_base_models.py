@@ -174,7 +174,7 @@ def test_the_architecture_is_that_of_efficientnet_lite(number, parameters, tenso
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "timm_wrapper"
     loaded = load_image_classifier(str(tmp_path), 3)
-    states = InitialStates(loaded, [loaded.state_dict()])
+    states = InitialStates(loaded)
     one, other = states.draw(0), states.draw(1)
     changed = [name for name in one if not torch.equal(one[name], other[name])]
     assert changed == ["timm_model.classifier.weight"] and one[changed[0]].shape == (3, 1280)

@@ -39,8 +39,3 @@ def test_what_is_trained(value):
 def test_what_cannot_be_trained(value):
     with pytest.raises(ConfigError, match="trainable must be"):
         ModelArguments("m", trainable=value)
-
-
-def test_checkpoints_of_one_architecture_do_not_go_with_several():
-    with pytest.raises(ConfigError, match="initial_checkpoints"):
-        ModelArguments("a", initial_checkpoints=["random"], more_base_models=["b"])

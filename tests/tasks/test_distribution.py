@@ -7,7 +7,6 @@ import torch
 
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.tasks.distribution import Horizon, TaskMixture, TaskSource
-from hf_l3rs.tasks.model import RANDOM, InitialStates
 from hf_l3rs.tasks.pools import AUGMENTATIONS, Batch, Transform, View, derive_seed, generator
 from tests.meta.problems import make_model, make_pool, make_tasks
 
@@ -25,7 +24,9 @@ def test_a_task_is_a_function_of_seed_generation_and_pair():
     torch.manual_seed(1)
     first = tasks.draw(0, 3, 1)
     torch.manual_seed(2)
+    before = torch.random.get_rng_state()
     again = make_tasks().draw(0, 3, 1)
+    assert torch.equal(before, torch.random.get_rng_state())
     assert same(first, again)
     for name, tensor in first.initial_state.items():
         assert torch.equal(tensor, again.initial_state[name])
@@ -64,30 +65,13 @@ def test_the_head_is_drawn_anew_and_the_trunk_is_shared():
     assert first["encoder.weight"] is second["encoder.weight"]
 
 
-def test_initial_states_random_and_several():
-    model, other = make_model(0), make_model(1)
-    random = InitialStates(model, [RANDOM]).draw(0)
-    assert not torch.equal(random["encoder.weight"], model.encoder.weight)
-    several = InitialStates(model, [model.state_dict(), other.state_dict()])
-    drawn = {several.draw(seed)["encoder.bias"][0].item() for seed in range(20)}
-    assert drawn == {model.encoder.bias[0].item(), other.encoder.bias[0].item()}
-    before = torch.random.get_rng_state()
-    several.draw(3)
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_horizons_are_log_uniform_and_grow():
+def test_horizons_are_log_uniform():
     rng = torch.Generator().manual_seed(0)
-    horizon = Horizon(10, 500, curriculum_generations=100)
-    assert {horizon.draw(0, 0, 0, rng) for _ in range(20)} == {10}
-    late = sorted(horizon.draw(0, 100, 0, rng) for _ in range(400))
-    assert late[0] >= 10 and late[-1] <= 500
-    assert late[200] == pytest.approx((10 * 500) ** 0.5, rel=0.3)
+    drawn = sorted(Horizon(10, 500).draw(0, 100, 0, rng) for _ in range(400))
+    assert drawn[0] >= 10 and drawn[-1] <= 500
+    assert drawn[200] == pytest.approx((10 * 500) ** 0.5, rel=0.3)
     with pytest.raises(ConfigError, match="minimum <= maximum"):
         Horizon(10, 5)
-    for bad in (-1, 1.5, None):
-        with pytest.raises(ConfigError, match="curriculum_generations must be"):
-            Horizon(5, 10, bad)
 
 
 def test_horizons_of_a_generation_are_spread_evenly():
@@ -105,7 +89,7 @@ def test_horizons_of_a_generation_are_spread_evenly():
 def test_pools_of_other_channels_are_refused():
     gray = make_pool(seed=1)
     gray = gray._replace(pixel_values=gray.pixel_values[:, :1])
-    with pytest.raises(DataError, match="other channels for evaluation"):
+    with pytest.raises(DataError, match="other classes or channels"):
         make_tasks(sources=[TaskSource("a", make_pool(), gray)])
 
 
@@ -129,20 +113,15 @@ def test_augmentations_widen_the_distribution_and_stay_within_a_task():
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "match"),
+    ("changes", "match"),
     [
-        ({"num_classes": 9}, DataError, "4 classes"),
-        ({"batch_size": 1000}, DataError, "images for batches"),
-        ({"evaluation_size": 1000}, DataError, "images for evaluation"),
-        ({"augmentations": ["blur"]}, ConfigError, "blur"),
-        ({"sources": []}, ConfigError, "no data set"),
-        ({"num_classes": 1}, ConfigError, "at least 2 classes.*num_classes=1"),
-        ({"batch_size": 0}, ConfigError, "batch_size=0"),
-        ({"evaluation_size": 0}, ConfigError, "evaluation_size=0"),
+        ({"num_classes": 9}, "4 classes"),
+        ({"batch_size": 1000}, "images for batches"),
+        ({"evaluation_size": 1000}, "images for evaluation"),
     ],
 )
-def test_impossible_distributions_are_refused(changes, error, match):
-    with pytest.raises(error, match=match):
+def test_impossible_distributions_are_refused(changes, match):
+    with pytest.raises(DataError, match=match):
         make_tasks(**changes)
 
 
@@ -191,7 +170,7 @@ def test_a_mixture_of_nothing_is_refused():
 
 
 def test_members_have_one_horizon_and_any_batch_size():
-    with pytest.raises(ConfigError, match="one horizon, got several"):
+    with pytest.raises(ConfigError, match="one horizon"):
         TaskMixture([make_tasks(), make_tasks(horizon=Horizon(4, 5))])
     mixture = TaskMixture([make_tasks(batch_size=[4, 8]), make_tasks(batch_size=8)])
     assert mixture.horizon == Horizon(4, 4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
@@ -67,3 +69,14 @@ def _together(accelerator: Accelerator, execute: Callable[[], Outcome], takes_pa
         if failure is not None:
             raise failure
     return [outcome for outcome, _ in outcomes]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many CPU threads of torch inside, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -22,7 +22,7 @@ from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, is_picture_of, plot_learning_curves, pyplot, save_figure
-from hf_l3rs.evaluation.report import Paired, best_baseline, compare_paired, losses_by_task, rivals_in
+from hf_l3rs.evaluation.report import Paired, best_baseline, compare_paired, losses_by_task
 from hf_l3rs.evaluation.store import Row, final_rows, to_csv
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import PICTURE_NAME
@@ -32,7 +32,7 @@ from hf_l3rs.settings import OptionParser
 from recipes.evidence.ablation import variations_table
 from recipes.evidence.experiment import SETTINGS
 from recipes.evidence.grid_plots import grid_data, plot_grid
-from recipes.evidence.stored import RESULTS, read_stored
+from recipes.evidence.stored import RESULTS, read_stored, rivals_in
 
 
 ROOT = RESULTS.parents[1]

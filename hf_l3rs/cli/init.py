@@ -169,23 +169,19 @@ def _settings(arguments: argparse.Namespace, task_args: TaskArguments, files: li
 
 def _measure(training: bytes) -> StepCosts:
     """Takes a few steps as meta-training will with these settings."""
-    import torch
 
     from hf_l3rs.cli.meta_train import ARGUMENTS
+    from hf_l3rs.distributed import threads
     from hf_l3rs.meta.forecast import measure_steps
     from hf_l3rs.meta.meta_build import build_network
     from hf_l3rs.meta.meta_trainer import make_accelerator
     from hf_l3rs.tasks.distribution import build_tasks
 
     model_args, l3rs_args, task_args, es, segments, args = _parsed(ARGUMENTS, training)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(args.num_threads)
-    try:
+    with threads(args.num_threads):
         _, tasks, _ = build_tasks(model_args, task_args, es.seed)
         network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
         return measure_steps(tasks, network, segments.of_whole_runs(), make_accelerator())
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | None) -> Plan:

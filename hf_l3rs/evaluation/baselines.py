@@ -73,19 +73,16 @@ class Contender:
 @dataclass(frozen=True)
 class Baseline:
     """
-    A hand-designed optimizer, whose learning rate has to be tuned unless a single one is named.
+    A hand-designed optimizer, whose learning rate is searched unless there is a single one or none. The arguments that
+    are not described here are those of [`Contender`].
 
     Args:
         name (`str`): In tables and plots.
         make (`Callable`, *optional*): `(model, learning_rate) -> optimizer`; `None` takes no step.
         schedule (`str`, *optional*, defaults to `"constant"`): How the learning rate goes over the run: `"constant"`,
             `"cosine"` or `"linear"`, as `transformers.get_scheduler` has them.
-        learning_rates (`tuple[float, ...]`, *optional*):
-            What is searched, eleven rates by default; one for what needs no tuning, none for what has no rate.
+        learning_rates (`tuple[float, ...]`, *optional*): Eleven rates by default.
         package (`str`, *optional*): The package that it comes from where that is not torch; its version is recorded.
-        max_grad_norm (`float`, *optional*): As of [`Contender`].
-        learner (`type`, *optional*): As of [`Contender`].
-        starts_at_probe (`bool`, *optional*, defaults to `False`): As of [`Contender`].
 
     Example:
 
@@ -121,15 +118,8 @@ class Baseline:
                 return optimizer, None
             return optimizer, get_scheduler(self.schedule, optimizer, 0, num_training_steps)
 
-        return Contender(
-            self.name,
-            None if self.make is None else build,
-            learning_rate,
-            self.identity,
-            self.max_grad_norm,
-            self.learner,
-            self.starts_at_probe,
-        )
+        options = (self.max_grad_norm, self.learner, self.starts_at_probe)
+        return Contender(self.name, build if self.make else None, learning_rate, self.identity, *options)
 
     def _optimizer(self, model: nn.Module, learning_rate: float | None) -> torch.optim.Optimizer:
         """A fresh optimizer, or an error that says whose it is."""
@@ -148,12 +138,7 @@ class Baseline:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """
-        What its runs depend on beside name and learning rate, such as decays, as plain JSON values.
-
-        Raises:
-            ConfigError: If its package is not installed.
-        """
+        """What its runs depend on beside name and learning rate, such as decays, as plain JSON values."""
         probe = {"probe_l2": PROBE_L2} if self.starts_at_probe else {}
         if self.make is None:
             return probe
@@ -206,12 +191,7 @@ BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
 
 
 def check_baseline_name(name: str) -> None:
-    """
-    Checks that a name can be one of a baseline, without importing anything.
-
-    Raises:
-        ConfigError: If it is neither a key of BASELINES nor of the form of a dotted path.
-    """
+    """Checks that a name can be one of a baseline, without importing anything."""
     if name not in BASELINES and not _DOTTED.fullmatch(name):
         raise ConfigError(
             f"Baselines must be among {list_choices(BASELINES, name)}, or the dotted path of one of your own, such as "
@@ -221,12 +201,8 @@ def check_baseline_name(name: str) -> None:
 
 def select_baselines(names: Sequence[str]) -> list[Baseline]:
     """
-    Returns baselines by name.
-
-    Args:
-        names (`Sequence[str]`):
-            Keys of BASELINES, or dotted paths: of a [`Baseline`], or of a class or function that is called as
-            `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's.
+    Returns baselines by name: keys of BASELINES, or dotted paths, of a [`Baseline`] or of a class or function that is
+    called as `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's.
 
     Raises:
         ConfigError: If a name is unknown, cannot be imported, or the package of a baseline is not installed.

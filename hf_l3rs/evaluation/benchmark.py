@@ -157,16 +157,10 @@ def run_all(
     Args:
         accelerator (`Accelerator`): Its device is where the model is.
         model (`nn.Module`): Its state is overwritten.
-        tasks ([`~hf_l3rs.tasks.distribution.TaskDistribution`]): Where tasks are drawn from, with `seed`.
-        runs (`Sequence[Run]`): What to run.
-        store ([`~hf_l3rs.evaluation.store.RowStore`]): Where the rows go.
         evaluate_every (`int`, *optional*): Steps between evaluations; at the end only by default.
 
     Returns:
         `list[Row]`: All of them, on every process, in the order of the runs.
-
-    Raises:
-        CheckpointError: If the store holds what does not belong to these runs.
     """
     by_run: dict[RunKey, list[Row]] = {}
     for row in on_main_process(accelerator, lambda: store.open(runs)):

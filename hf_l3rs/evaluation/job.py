@@ -5,16 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
-from hf_l3rs.distributed import on_main_process
+from hf_l3rs.distributed import on_main_process, threads
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES, check_baseline_name, l3rs_contender, select_baselines
 from hf_l3rs.evaluation.benchmark import best_rates, comparison_runs, run_all, search_runs
@@ -40,12 +38,7 @@ ROWS_NAME = "rows.csv"
 
 @dataclass(frozen=True)
 class EvaluationArguments:
-    """
-    What is measured, and how long. Each field's help describes it.
-
-    Raises:
-        ConfigError: If a value is of a wrong type, out of its range, or there twice.
-    """
+    """What is measured, and how long. Each field's help describes it."""
 
     l3rs: str = field(metadata={"help": "Name, folder or Hub id of the L3RS."})
     setting: str = field(
@@ -102,8 +95,8 @@ class EvaluationJob:
     those of an uninterrupted job.
 
     Args:
-        model_args ([`~hf_l3rs.tasks.task_arguments.ModelArguments`]): The model that is fine-tuned.
-        task_args ([`~hf_l3rs.tasks.task_arguments.TaskArguments`]): The tasks that it is fine-tuned on.
+        model_args ([`ModelArguments`]): The model that is fine-tuned.
+        task_args ([`TaskArguments`]): The tasks that it is fine-tuned on.
         args ([`EvaluationArguments`]): What is measured, and where results go.
         accelerator (`Accelerator`): Shares the work out over processes.
 
@@ -128,11 +121,7 @@ class EvaluationJob:
     """
 
     def __init__(
-        self,
-        model_args: ModelArguments,
-        task_args: TaskArguments,
-        args: EvaluationArguments,
-        accelerator: Accelerator,
+        self, model_args: ModelArguments, task_args: TaskArguments, args: EvaluationArguments, accelerator: Accelerator
     ) -> None:
         self.task_args, self.args, self.accelerator = task_args, args, accelerator
         self.baselines = select_baselines(args.baselines)
@@ -150,35 +139,24 @@ class EvaluationJob:
         self.contenders = [l3rs_contender(self.network), l3rs_contender(untrained, UNTRAINED)]
         search_dir = Path(args.search_dir or args.output_dir)
 
-        def settings(tasks: TaskDistribution, evaluate_every: int | None = None) -> dict[str, Any]:
-            return measurement_settings(self.model, tasks, model_args, task_args, args.seed, evaluate_every)
-
-        self.search_store = RowStore(
-            search_dir / SEARCH_NAME,
-            settings(self.search_tasks),
-            remedy=f"name another {'search_dir' if args.search_dir else 'output_dir'}",
+        search, comparison = (
+            measurement_settings(self.model, tasks, model_args, task_args, args.seed, evaluate_every)
+            for tasks, evaluate_every in ((self.search_tasks, None), (self.tasks, args.evaluate_every))
         )
-        self.store = RowStore(
-            self.output_dir / ROWS_NAME,
-            settings(self.tasks, args.evaluate_every),
-            remedy=f"name another output_dir (search_dir {search_dir} makes it use the search that is there)",
-        )
+        remedy = f"name another {'search_dir' if args.search_dir else 'output_dir'}"
+        self.search_store = RowStore(search_dir / SEARCH_NAME, search, remedy)
+        remedy = f"name another output_dir (search_dir {search_dir} makes it use the search that is there)"
+        self.store = RowStore(self.output_dir / ROWS_NAME, comparison, remedy)
 
     def run(self, command: str | None = None) -> str:
         """
-        Searches, compares and reports. Returns the summary in Markdown, on every process.
-
-        Args:
-            command (`str`, *optional*): The shell command that does this again, for the card; by default the present.
-
-        Raises:
-            CheckpointError: If a folder holds rows that were measured with other settings.
-            StorageError: If a folder cannot be written.
+        Searches, compares and reports. Returns the summary in Markdown, on every process. `command` is what the card
+        says that does this again; the present one by default.
         """
         identities = {each.name: each.identity for each in self.contenders}
         identities |= {each.name: each.identity for each in self.baselines}
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long
-        with _one_thread():
+        with threads(1):  # many small runs are fastest so, and rounding depends on it
             rows = self.compare(self.search())
         return self.report(rows, command)
 
@@ -220,14 +198,3 @@ class EvaluationJob:
 
         on_main_process(self.accelerator, write)
         return table
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread of torch, in which many small runs are fastest, and on which rounding depends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

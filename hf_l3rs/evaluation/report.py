@@ -106,12 +106,6 @@ def comparable(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if not row.optimizer.startswith(_MANY_PASSES)]
 
 
-def rivals_in(rows: Iterable[Row]) -> list[str]:
-    """Returns the baselines that rows hold: every optimizer but L3RS, also untrained."""
-    names = dict.fromkeys(row.optimizer for row in comparable(rows))
-    return [name for name in names if name.split(",")[0] != OPTIMIZER_NAME]
-
-
 def best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
     """
     Returns the hardest reference: the baseline with the lowest mean loss on the very tasks of the comparison, of runs

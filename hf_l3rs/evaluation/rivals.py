@@ -29,12 +29,8 @@ PROBE_L2 = 0.01
 
 class Combined(torch.optim.Optimizer):
     """
-    Several optimizers that take their steps one after another with the same gradients. Schedulers see the groups of
-    all; state and checkpoints are those of each.
-
-    Args:
-        optimizers (`Sequence[torch.optim.Optimizer]`): Fresh ones, of different classes.
-        settings: What a run depends on beside their defaults; for [`~hf_l3rs.evaluation.baselines.Baseline.identity`].
+    Several fresh optimizers, of different classes, that take their steps one after another with the same gradients.
+    Schedulers see the groups of all. `defaults` has those of each by its class, and the further settings.
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], **settings: Any) -> None:
@@ -62,19 +58,11 @@ class Combined(torch.optim.Optimizer):
 def muon_beside_adam(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """
     Returns torch's Muon for the hidden weights that timm gives to it, and Adam for all else: embeddings, head, norms,
-    biases, and kernels that are depthwise, tiny or thin
-    ([`~hf_l3rs.optimizer.directions.is_matrix_for_muon`]).
+    biases, and kernels that are depthwise, tiny or thin.
 
     Kernels of convolutions are shown to Muon as matrices with a row for each output channel, as its author does
     (kellerjordan.github.io/posts/muon). Updates are scaled to the size of Adam's (`match_rms_adamw`, arXiv
     2502.16982), so that one learning rate does for both.
-
-    Args:
-        model (`nn.Module`): Its parameters that require no gradient are left out.
-        learning_rate (`float`): Of both.
-
-    Raises:
-        ConfigError: If torch has no Muon, or no weight is left for it.
     """
     try:
         from torch.optim import Muon
@@ -90,8 +78,7 @@ def muon_beside_adam(model: nn.Module, learning_rate: float) -> torch.optim.Opti
     ]
     if not hidden:
         raise ConfigError(
-            "Muon needs hidden weights, of linear layers or convolutions, and none is trained here; name another "
-            "baseline."
+            "Muon needs hidden weights of linear layers or convolutions, and none is trained; name another baseline."
         )
     matrices = [nn.Parameter(weight.detach().view(len(weight), -1)) for weight in hidden]  # of the same memory
 
@@ -107,23 +94,13 @@ def muon_beside_adam(model: nn.Module, learning_rate: float) -> torch.optim.Opti
 
 
 def schedule_free_adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """
-    Returns schedule-free AdamW (Defazio et al., arXiv 2405.15682) of its authors' package.
-
-    Raises:
-        ConfigError: If the package `schedulefree` is not installed.
-    """
+    """Returns schedule-free AdamW (Defazio et al., arXiv 2405.15682) of its authors' package."""
     kind = imported("schedulefree", "schedulefree", "AdamWScheduleFree")
     return kind([parameter for _, parameter in named_trainable_parameters(model)], lr=learning_rate)
 
 
 def imported(package: str, module: str, name: str) -> Any:
-    """
-    Returns what a module of an optional package has under a name.
-
-    Raises:
-        ConfigError: If the package is not installed.
-    """
+    """Returns what a module of an optional package has under a name."""
     try:
         return getattr(import_module(module), name)
     except ImportError as error:
@@ -177,15 +154,8 @@ class ScheduleFreeLearner(ModelLearner):
 def with_probe(model: nn.Module, task: Task, device: torch.device | str = "cpu") -> Task:
     """
     Returns a task whose initial state has a linear probe as its head: multinomial logistic regression on the features
-    of all batches of the run, standardised, with the model frozen in evaluation mode. Nothing in it is tuned.
-
-    Args:
-        model (`nn.Module`): On `device`. Its state is overwritten.
-        task ([`~hf_l3rs.tasks.distribution.Task`]): The run.
-        device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): Where `model` is.
-
-    Raises:
-        ConfigError: If the model's head is no single linear layer.
+    of all batches of the run, standardised, with the model frozen in evaluation mode. Nothing in it is tuned. The
+    model's state is overwritten.
     """
     model.load_state_dict(dict(task.initial_state))
     name, head = _linear_head(model)
@@ -231,16 +201,9 @@ def _features(
 
 def fit_probe(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Fits multinomial logistic regression on standardised features, by L-BFGS in float64.
-
-    Args:
-        features (`torch.Tensor` of shape `(num_images, num_features)`): As they are.
-        labels (`torch.Tensor` of shape `(num_images,)`): From 0.
-        num_classes (`int`): Size of the head.
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: Weights of shape `(num_classes, num_features)` and biases of shape
-        `(num_classes,)` for features as they are.
+    Fits multinomial logistic regression by L-BFGS in float64. Features of shape `(num_images, num_features)` are
+    standardised on the way; the weights `(num_classes, num_features)` and biases `(num_classes,)` are for features as
+    they are.
     """
     features = features.double()
     mean, std = features.mean(dim=0), features.std(dim=0, correction=0)

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from hf_l3rs.errors import CheckpointError, DataError
+from hf_l3rs.errors import CheckpointError, DataError, reason
 from hf_l3rs.evaluation.baselines import Contender, installed_version
 from hf_l3rs.files import PathLike, append_line, write_files
 from hf_l3rs.tasks.distribution import TaskDistribution
@@ -133,8 +133,7 @@ def read_rows(path: PathLike, whole: bool = True) -> list[Row]:
         if not (frame.loss.ge(0) & frame.accuracy.between(0, 1)).all():
             raise ValueError("a loss or an accuracy is not a number of its range")
     except (OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} does not hold the rows of a benchmark ({reason}); run it again.") from error
+        raise DataError(f"{path} does not hold the rows of a benchmark ({reason(error)}); run it again.") from error
     values = frame.astype(object).where(frame.notna(), None)
     return [Row(*line) for line in values.itertuples(index=False, name=None)]
 
@@ -205,8 +204,11 @@ class RowStore:
         """
         identities = {run.contender.name: run.contender.identity for run in runs}
         optimizers = {**self.check(identities), **_plain(identities)}
-        rows = self._read()
-        write_manifest(self.file.parent, self.file.name, {"settings": self.settings, "optimizers": optimizers})
+        rows, manifest = self._read(), read_manifest(self.file.parent)
+        section = {"settings": self.settings, "optimizers": optimizers}
+        if manifest.get(self.file.name) != section:
+            text = json.dumps({**manifest, self.file.name: section}, indent=2)
+            write_files(self.file.parent, {MANIFEST_NAME: f"{text}\n".encode()})
         return rows
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -287,13 +289,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file} does not say what the rows beside it were measured with; restore it, or name another folder."
         ) from error
-
-
-def write_manifest(folder: Path, name: str, section: Mapping[str, Any]) -> None:
-    """Writes what the rows in the file `name` are measured with, and leaves what the manifest says of other files."""
-    old = read_manifest(folder)
-    if old.get(name) != section:
-        write_files(folder, {MANIFEST_NAME: (json.dumps({**old, name: section}, indent=2) + "\n").encode()})
 
 
 def _differences(old: Any, new: Any) -> list[str]:

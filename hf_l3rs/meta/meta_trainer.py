@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from tqdm.auto import tqdm
 
-from hf_l3rs.distributed import on_every_process, on_main_process
+from hf_l3rs.distributed import on_every_process, on_main_process, threads
 from hf_l3rs.errors import ConfigError, MetaTrainingError, reason
 from hf_l3rs.markdown import duration
 from hf_l3rs.meta.checkpoint import Progress, RunFolder, plain_json, with_earlier_cost
@@ -124,7 +124,7 @@ class MetaTrainer:
             NothingToKeepError: If the run ends without anything usable: every candidate or validation diverged.
         """
         with (
-            _threads(self.args.num_threads),
+            threads(self.args.num_threads),
             self.folder.opened(self.progress, self.args.resume_from_checkpoint) as progress,
         ):
             self.progress = progress
@@ -327,17 +327,6 @@ class Interruption:
         self.requested = True
         signal.signal(number, self._previous[signal.Signals(number)])
         logger.warning("Stopping after this generation; the checkpoint will resume from there.")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """So many CPU threads inside, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_accelerator(report_to: str | None = None, project_dir: str | Path | None = None) -> Accelerator:

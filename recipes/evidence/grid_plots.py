@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, pyplot, save_figure, scale_loss
-from hf_l3rs.evaluation.report import Summary, rivals_in, summarise
+from hf_l3rs.evaluation.report import Summary, summarise
 from hf_l3rs.evaluation.store import Row, to_csv
 from hf_l3rs.hub.results import OPTIMIZER_NAME
 from recipes.evidence.experiment import LETTERS, SETTINGS
+from recipes.evidence.stored import rivals_in
 
 
 if TYPE_CHECKING:

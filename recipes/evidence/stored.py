@@ -9,8 +9,10 @@ from pathlib import Path
 
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.job import ROWS_NAME, SEARCH_NAME
+from hf_l3rs.evaluation.report import comparable
 from hf_l3rs.evaluation.store import COLUMNS, Row, read_rows, to_csv
 from hf_l3rs.files import write_files
+from hf_l3rs.hub.results import OPTIMIZER_NAME
 
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -30,6 +32,12 @@ def read_stored(name: str) -> dict[str, list[Row]]:
             raise DataError(f"{path} has no column {SETTING}; restore the file.")
         table.setdefault(setting, []).append(row)
     return table
+
+
+def rivals_in(rows: Iterable[Row]) -> list[str]:
+    """Returns the baselines that rows hold: every optimizer but L3RS, also untrained."""
+    names = dict.fromkeys(row.optimizer for row in comparable(rows))
+    return [name for name in names if name.split(",")[0] != OPTIMIZER_NAME]
 
 
 def to_stored(table: Mapping[str, Iterable[Row]]) -> str:

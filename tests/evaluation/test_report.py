@@ -14,14 +14,13 @@ from hf_l3rs.evaluation.report import (
     compare_paired,
     describe,
     meta_training_cost,
-    rivals_in,
     summarise,
     to_markdown,
     to_results,
 )
 from hf_l3rs.hub.artifact import RELEASED, RESULTS_NAME
 from hf_l3rs.hub.results import Results, read_results, write_results
-from recipes.evidence.stored import read_stored
+from recipes.evidence.stored import read_stored, rivals_in
 from tests.evaluation.rows import BASELINE_NAMES, ROWS, row
 
 

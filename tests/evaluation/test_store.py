@@ -18,7 +18,6 @@ from hf_l3rs.evaluation.store import (
     read_rows,
     to_csv,
     to_frame,
-    write_manifest,
     write_rows,
 )
 from hf_l3rs.tasks.distribution import TaskSource
@@ -48,18 +47,19 @@ def test_half_a_last_line_is_dropped(cut, tmp_path):
     assert read_rows(tmp_path / "part.csv", whole=False) == kept
 
 
+LINES = [
+    b"Adam,0.1,0",
+    b"Adam,0.1,0,2,2,0.5,0.5,7",
+    *(b"Adam,0.1,%b,2,2,0.5,0.5" % task for task in (b"zero", b"0.5", b"", b"1" + b"0" * 30)),
+    *(b"Adam,%b,0,2,2,0.5,0.5" % rate for rate in (b"\x00", b"fast")),
+    *(b"Adam,0.1,0,2,2,%b,0.5" % loss for loss in (b"nan", b"-inf", b"", b"true")),
+    *(b"Adam,0.1,0,2,2,0.5,%b" % accuracy for accuracy in (b"nan", b"50")),
+]
+
+
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"nonsense\n1\n",
-        b"\xff\xfe",
-        to_csv([]).encode() + b"Adam,0.1,0\n",
-        to_csv([]).encode() + b"Adam,0.1,0,2,2,0.5,0.5,7\n",
-        to_csv([]).encode() + b"Adam,0.1,zero,2,2,0.5,0.5\n",
-        to_csv([]).encode() + b"Adam,\x00,0,2,2,0.5,0.5\n",
-        None,
-    ],
+    [None, b"", b"nonsense\n1\n", b"\xff\xfe", *(to_csv([]).encode() + line + b"\n" for line in LINES)],
 )
 def test_a_file_of_something_else_is_refused_in_one_sentence(content, tmp_path):
     if content is not None:
@@ -190,12 +190,14 @@ def test_the_fingerprint_is_of_images_labels_and_weights():
 
 def test_each_file_has_its_entry_in_the_manifest(tmp_path):
     assert read_manifest(tmp_path) == {}
-    write_manifest(tmp_path, "search.csv", {"settings": {"seed": 1}, "optimizers": {}})
-    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}, "optimizers": {}})
-    sections = read_manifest(tmp_path)
-    assert [sections[name]["settings"]["seed"] for name in ("search.csv", "rows.csv")] == [1, 2]
-    before = (tmp_path / MANIFEST_NAME).stat().st_mtime_ns
-    write_manifest(tmp_path, "rows.csv", {"settings": {"seed": 2}, "optimizers": {}})
+    for name, seed in (("search.csv", 1), ("rows.csv", 2)):
+        RowStore(tmp_path / name, {"seed": seed}).open(make_runs())
+    sections, before = read_manifest(tmp_path), (tmp_path / MANIFEST_NAME).stat().st_mtime_ns
+    assert {name: section["settings"]["seed"] for name, section in sections.items()} == {
+        "search.csv": 1,
+        "rows.csv": 2,
+    }
+    RowStore(tmp_path / "rows.csv", {"seed": 2}).open(make_runs())
     assert (tmp_path / MANIFEST_NAME).stat().st_mtime_ns == before
 
 

@@ -12,7 +12,6 @@ import yaml
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import find_baseline
-from hf_l3rs.evaluation.report import rivals_in
 from hf_l3rs.evaluation.store import read_rows
 from recipes import evaluate
 from recipes.evidence import stored
@@ -91,7 +90,7 @@ def test_what_is_stored_is_what_the_settings_file_measures(name):
     table.pop("random_initialisation", None)  # measured once; README of the recipes says how
     assert set(cells) == set(table)
     for setting, rows in table.items():
-        names = {name for name in rivals_in(rows) if "head only" not in name}
+        names = {name for name in stored.rivals_in(rows) if "head only" not in name}
         names -= {"Adam constant, head 10x", "Adam linear, head 10x"}
         assert {find_baseline(name).name for name in cells[setting]["baselines"]} == names
         assert {row.num_training_steps for row in rows} == set(cells[setting]["horizons"])

@@ -46,9 +46,8 @@ class CheckpointError(L3RSError, RuntimeError):
 
 def reason(error: BaseException) -> str:
     """
-    Returns what an error of another library says, to be put into a sentence: the first sentence of the error
-    at the bottom of the chain, on one line, not endless, without its full stop, and with the names alone of classes
-    and objects.
+    Returns what an error of another library says, to be put into a sentence: the first sentence of the error at the
+    bottom of the chain, short, on one line, and with the bare names of classes and objects.
     """
     while error.__cause__ is not None:
         error = error.__cause__

@@ -17,15 +17,8 @@ PathLike = str | os.PathLike[str]
 
 def write_files(folder: PathLike, contents: Mapping[str, bytes]) -> None:
     """
-    Writes files into a folder. All are written in full under temporary names first and only then take their places;
-    after a failure the old files are as they were.
-
-    Args:
-        folder (`str` or `os.PathLike`): Made if absent.
-        contents (`Mapping[str, bytes]`): File names to contents, in the order in which they take their places.
-
-    Raises:
-        StorageError: If they cannot be written.
+    Writes files into a folder, which is made if absent. All are written in full under temporary names first and only
+    then take their places, in their order; after a failure the old files are as they were.
     """
     folder = Path(folder)
     with _one_sentence(folder):
@@ -70,16 +63,7 @@ def _replace_all(folder: Path, new: Mapping[str, Path], old: Mapping[str, Path])
 
 
 def write_folder(folder: PathLike, contents: Mapping[str, bytes]) -> None:
-    """
-    Writes a folder that appears whole or not at all.
-
-    Args:
-        folder (`str` or `os.PathLike`): Must not exist; the folder above it is made if absent.
-        contents (`Mapping[str, bytes]`): File names to contents.
-
-    Raises:
-        StorageError: If it cannot be written. Nothing is left of it then.
-    """
+    """Writes a folder that must not exist, and that appears whole or not at all."""
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     with _one_sentence(folder):
@@ -98,13 +82,6 @@ def append_line(file: PathLike, line: str) -> None:
     """
     Adds a line to a file, at once and durably. A process that is killed meanwhile leaves at most half a line, which
     stays on a line of its own.
-
-    Args:
-        file (`str` or `os.PathLike`): Made if absent; its folder is not.
-        line (`str`): Without line breaks.
-
-    Raises:
-        StorageError: If it cannot be written.
     """
     file = Path(file)
     with _one_sentence(file):

@@ -57,15 +57,8 @@ def markdown_code(value: Any) -> str:
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], alignments: Sequence[str] = ()) -> str:
     """
-    Returns a table. What is in a cell stays in it: a line break or a bar would end it.
-
-    Args:
-        headers (`Sequence[str]`): One a column.
-        rows (`Iterable[Sequence]`): Cells, one a column, brought to text by `str`; `None` is an empty cell.
-        alignments (`Sequence[str]`, *optional*): `"left"` or `"right"`, one a column; all left by default.
-
-    Raises:
-        ValueError: If a row, or the alignments, have more or fewer entries than there are columns.
+    Returns a table of cells that are brought to text; `None` is an empty one. What is in a cell stays in it: a line
+    break or a bar would end it. `alignments` are `"left"` or `"right"`, one a column; all left by default.
     """
     rules = [ALIGNMENTS[alignment] for alignment in alignments or ["left"] * len(headers)]
     lines = [headers, rules, *rows]

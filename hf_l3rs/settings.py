@@ -7,9 +7,9 @@ import dataclasses
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
@@ -22,49 +22,17 @@ if TYPE_CHECKING:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """
-    Takes options by their whole names alone, where argparse also takes beginnings of them, and says which one may have
-    been meant by one that it does not know.
-
-    Args:
-        args, kwargs: As of `argparse.ArgumentParser`.
-    """
-
-    _given: Sequence[str] = ()
+    """Takes options by their whole names alone, where argparse also takes beginnings of them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's, but nothing unknown is left over: a subcommand, too, refuses it by itself."""
-        self._given = list(sys.argv[1:] if args is None else args)
-        found, unknown = super().parse_known_args(self._given, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
-
-    def error(self, message: str) -> NoReturn:
-        """Ends with the usage, the message, and what unknown options may have meant."""
-        super().error(f"{message}{''.join(self._hints())}")
-
-    def _hints(self) -> Iterator[str]:
-        if self._subparsers is not None:
-            return  # the rest is a subcommand's
-        known: dict[str, str] = {}
-        for option in self._option_string_actions:
-            known.setdefault(_bare(option), option)
-        for given in self._given:
-            name = _bare(given.partition("=")[0])
-            if given.startswith("--") and name and name not in known:
-                longer = [each for each in known if each.startswith(name)]
-                similar = (longer or difflib.get_close_matches(name, known))[:3]
-                if similar:
-                    yield f"; for {given}, did you mean {' or '.join(known[each] for each in similar)}?"
-
-
-def _bare(option: str) -> str:
-    """An option's name however it is written: `--num-tasks` is `--num_tasks`."""
-    return option.lstrip("-").replace("-", "_")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -82,13 +50,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def settings_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
-    """
-    Returns the parser of settings. Each dataclass is a group of options under the first words of its docstring.
-
-    Args:
-        dataclass_types (`Sequence[type]`): Whose fields are the options.
-        kwargs: Passed to the parser, such as `description`.
-    """
+    """Returns the parser of settings. Each dataclass is a group of options under the first words of its docstring."""
     from transformers import HfArgumentParser
 
     class SettingsParser(OptionParser, HfArgumentParser):
@@ -118,8 +80,7 @@ def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None 
         `tuple`: An instance of each type.
 
     Raises:
-        ConfigError: If the file is not there or cannot be read, has a field that no type knows, or a value that is not
-            allowed.
+        ConfigError: If the file cannot be read, has an unknown field, or a value is not allowed.
         SystemExit: If an option is unknown, cannot be read or is missing, after the parser's own message.
     """
     args = list(sys.argv[1:] if args is None else args)
@@ -139,7 +100,12 @@ def parse_settings(
 ) -> tuple:
     """As [`parse_arguments`], with `values` for the settings of the YAML file and `args` for the options."""
     known = {spec.name for kind in dataclass_types for spec in dataclasses.fields(kind)}
-    _refuse_unknown(sorted(set(values) - known), sorted(known))
+    if unknown := sorted(set(values) - known):
+        close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
+        raise ConfigError(
+            f"Unknown settings in the YAML file: {one_line(', '.join(unknown))[:100]}; known are "
+            f"{', '.join([*close, 'others'])}, which --help lists; correct or remove it."
+        )
     parser = settings_parser(dataclass_types, **{"usage": "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]", **kwargs})
     parser.add_argument("settings", nargs="?", metavar="SETTINGS.yaml", help="a file of `name: value`; options win")
     for action in parser._actions:
@@ -149,16 +115,6 @@ def parse_settings(
     if (late := vars(namespace).pop("settings")) is not None:
         parser.error(f"the settings file must be the first argument, got {late!r} later; move or remove it")
     return parser.parse_dict(vars(namespace))
-
-
-def _refuse_unknown(unknown: Sequence[str], known: Sequence[str]) -> None:
-    if unknown:
-        similar = {match: None for name in unknown for match in difflib.get_close_matches(name, known)}
-        raise ConfigError(
-            f"Unknown settings in the YAML file: {one_line(', '.join(unknown))[:100]}; known are "
-            f"{', '.join(similar) or 'others'}{' and others' if similar else ''}, which --help lists; correct or "
-            "remove it."
-        )
 
 
 class _Loader(yaml.SafeLoader):
@@ -171,12 +127,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """
-    Reads a file of settings.
-
-    Raises:
-        ConfigError: If it cannot be read, or is no mapping.
-    """
+    """Reads a file of settings."""
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:

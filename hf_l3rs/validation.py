@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,13 +25,8 @@ MAX_SEED = 2**63 - 1
 @dataclass(frozen=True)
 class Range:
     """
-    The numbers that a field allows. NaN is never one of them, and infinity only as `high=math.inf`.
-
-    Args:
-        low (`float`, *optional*): Least value.
-        high (`float`, *optional*): Greatest value.
-        above (`float`, *optional*): Values must be greater than this.
-        below (`float`, *optional*): Values must be less than this.
+    The numbers that a field allows: from `low` to `high`, or greater than `above` and less than `below`. NaN is never
+    one of them, and infinity only as `high=math.inf`.
     """
 
     low: float | None = None
@@ -41,11 +37,11 @@ class Range:
     def __contains__(self, value: float) -> bool:
         if value != value or (abs(value) > sys.float_info.max and value not in (self.low, self.high)):
             return False
-        return (
-            (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
+        return not (
+            (self.low is not None and value < self.low)
+            or (self.high is not None and value > self.high)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
         )
 
     def __str__(self) -> str:
@@ -66,16 +62,13 @@ def check_fields(
     the annotation says tuple becomes one, also in a frozen dataclass, and a whole number where it says float.
 
     Args:
-        settings (dataclass instance): What to check, from its `__post_init__`.
-        rules (`Mapping`, *optional*):
+        settings: The dataclass instance, from its `__post_init__`.
+        rules:
             Field names to a [`Range`] of numbers or a collection of allowed strings. For a field that holds several
             values, the rule is for each of them; `None` needs no rule where the annotation allows it. Numbers without
             a rule must be finite.
-        lengths (`Mapping[str, Range]`, *optional*): Field names to how many values a list may have.
-        error (`type`, *optional*, defaults to [`~hf_l3rs.errors.ConfigError`]): What to raise.
-
-    Raises:
-        L3RSError: Of type `error`, for the first value that is not allowed.
+        lengths: Field names to how many values a list may have.
+        error: What to raise for the first value that is not allowed.
     """
     hints = _hints(settings.__class__)
     for spec in fields(settings):
@@ -86,7 +79,7 @@ def check_fields(
             raise error(f"{label} must have a length in {lengths[name]}, got {len(value)}: {short(value)}.")
         try:
             value = _as(hints[name], value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise error(f"{label} must be {_describe(hints[name])}, got {short(value)}.") from None
         object.__setattr__(settings, name, value)
         for item in value if is_list else [value]:
@@ -94,17 +87,7 @@ def check_fields(
 
 
 def check_not_empty(settings: Any, *names: str, error: type[L3RSError] = ConfigError) -> None:
-    """
-    Checks that fields of text, or of several texts, are not empty or blank.
-
-    Args:
-        settings (dataclass instance): What to check, after [`check_fields`].
-        names (`str`): The fields.
-        error (`type`, *optional*, defaults to [`~hf_l3rs.errors.ConfigError`]): What to raise.
-
-    Raises:
-        L3RSError: Of type `error`, for the first text that is empty or blank.
-    """
+    """Checks that fields of text, or of several texts, are not empty or blank, after [`check_fields`]."""
     for name in names:
         value = getattr(settings, name)
         for text in value if isinstance(value, list) else [value]:
@@ -141,42 +124,23 @@ def _as(hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        return _as_any(arguments, value)
+        for each in arguments:
+            with suppress(TypeError, ValueError, OverflowError):
+                return _as(each, value)
+        raise TypeError
     if origin in (list, tuple):
-        return _as_sequence(origin, arguments, value)
+        if not isinstance(value, (list, tuple)):
+            raise TypeError
+        if origin is list or arguments[-1] is Ellipsis:
+            return origin(_as(arguments[0], item) for item in value)
+        return tuple(_as(each, item) for each, item in zip(arguments, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return _as_float(value)
+        return float(value)
     if not isinstance(value, origin or hint) or (isinstance(value, bool) and hint is not bool):
         raise TypeError
     if hint is str:
         value.encode()  # half of a surrogate pair is no text: it could be neither printed nor written
     return value
-
-
-def _as_any(hints: tuple[Any, ...], value: Any) -> Any:
-    for hint in hints:
-        try:
-            return _as(hint, value)
-        except (TypeError, ValueError):
-            continue
-    raise TypeError
-
-
-def _as_sequence(origin: type, arguments: tuple[Any, ...], value: Any) -> Any:
-    if not isinstance(value, (list, tuple)):
-        raise TypeError
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        if len(arguments) != len(value):
-            raise ValueError
-        return tuple(map(_as, arguments, value))
-    return origin(_as(arguments[0], item) for item in value)
-
-
-def _as_float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError from None
 
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}

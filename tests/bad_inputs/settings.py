@@ -32,11 +32,7 @@ FILES = [
     Row("no datasets", usage(meta_train, "--base_model", "<model>"), "required: --datasets"),
     Row("unknown option", usage(meta_train, "--num_pears", "3"), "num_pears|required"),
     Row("abbreviated option", usage(meta_train, "--base_model", "a", "--datasets", "b", "--num_gen", "3"),
-        "unrecognized arguments: --num_gen; for --num_gen, did you mean --num_generations?"),
-    Row("abbreviated option that is required", usage(meta_train, "--base_mod", "a", "--datasets", "b"),
-        "required: --base_model.*; for --base_mod, did you mean --base_model or --base_model_revision?"),
-    Row("abbreviated option of pretraining", usage(pretrain.main, "--output_d", "<own>"),
-        "unrecognized .*; for --output_d, did you mean --output_dir?"),
+        "unrecognized arguments: --num_gen"),
     Row("option without a value", usage(meta_train, "--base_model"), "--base_model.*expected"),
     Row("option of a wrong type", usage(meta_train, "--num_pairs", "many"), "invalid int value: 'many'"),
 ]  # fmt: skip

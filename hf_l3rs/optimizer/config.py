@@ -21,14 +21,7 @@ FORMAT_VERSION = 1
 Number = int | float
 
 STEP_REFERENCES = ("rms", "relative")
-FEATURES = (
-    "relative_time",
-    "absolute_time",
-    "loss",
-    "grad_norm",
-    "param_norm",
-    "direction_norms",
-)
+FEATURES = ("relative_time", "absolute_time", "loss", "grad_norm", "param_norm", "direction_norms")
 # What is known of a layer before the first step. It is no default: the layers of one model have embeddings for that.
 STRUCTURE = "structure"
 # A run is long if it has more than this many times the steps of the longest run of meta-training.
@@ -45,9 +38,6 @@ class LayerSpec:
         shape (`tuple[int, ...]`): Shape of the parameter.
         role (`str`): What the parameter does, such as `"conv.weight"`; see [`~hf_l3rs.describe_layers`].
         block (`str`): The numbers in the name, joined by dots: where in the model the layer stands.
-
-    Raises:
-        ConfigError: If a value is of a wrong type, or a size negative.
     """
 
     name: str
@@ -178,25 +168,10 @@ class L3RSConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:
-        """
-        Builds a configuration from the content of a `config.json`.
-
-        Args:
-            values (`Mapping[str, Any]`): Field names to JSON values.
-
-        Returns:
-            [`L3RSConfig`]
-
-        Raises:
-            ConfigError: If the format is newer than this library's, or a field is unknown, missing or out of range.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"The content of an L3RS config must be a mapping, got {short(values)}.")
-        version = values.get("format_version")
+        """Builds a configuration from the content of a `config.json`, of this format or an older one."""
+        version = values.get("format_version") if isinstance(values, Mapping) else None
         if not isinstance(version, int) or isinstance(version, bool):
-            raise ConfigError(
-                f"format_version must be a whole number, got {short(version)}: this is not an L3RS config."
-            )
+            raise ConfigError(f"format_version must be a whole number, got {short(version)}: not an L3RS config.")
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"This L3RS has format_version {version}, but the installed hf_l3rs reads up to {FORMAT_VERSION}; "
@@ -209,22 +184,12 @@ class L3RSConfig:
                 "with `pip install -U hf_l3rs` if a newer version wrote them."
             )
         if "layers" not in values:
-            raise ConfigError(
-                "The L3RS config has no field 'layers', so it is incomplete or of something else; save or download it "
-                "again."
-            )
+            raise ConfigError("The L3RS config has no field 'layers', so it is incomplete; save or download it again.")
         return cls(**values)
 
 
 # Fields that tell where an L3RS comes from; no step depends on them.
-_PROVENANCE = (
-    "base_model",
-    "base_model_revision",
-    "model_type",
-    "meta_training",
-    "library_version",
-    "format_version",
-)
+_PROVENANCE = ("base_model", "base_model_revision", "model_type", "meta_training", "library_version", "format_version")
 # The fingerprints of the released artefacts must stay, and are of a text with two settings that are fixed now ...
 _FIXED = {"momentum": 0.9, "normalize_mixture": False}
 # ... and without these fields, which are younger than the first of them, at these values.

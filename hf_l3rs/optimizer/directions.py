@@ -23,6 +23,7 @@ optimizer = L3RS(model, config, num_training_steps=100)
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from hf_l3rs.optimizer.config import L3RSConfig
 
 Tensors = list[torch.Tensor]
-Factors = Any  # one number, or a sequence with one a layer; torch declares less than it takes
 
 
 class Arithmetic:
@@ -47,27 +47,19 @@ class Arithmetic:
     def __init__(self, in_place: bool) -> None:
         self.in_place = in_place
 
-    def add_(self, tensors: Tensors, summands: Factors) -> Tensors:
-        """x + s"""
-        return self._run("add", tensors, summands)
+    def _run(self, name: str, tensors: Tensors, *args: Any, **kwargs: Any) -> Tensors:
+        if self.in_place:
+            getattr(torch, f"_foreach_{name}_")(tensors, *args, **kwargs)
+            return tensors
+        return list(getattr(torch, f"_foreach_{name}")(tensors, *args, **kwargs))
 
-    def mul_(self, tensors: Tensors, factors: Factors) -> Tensors:
-        """x s"""
-        return self._run("mul", tensors, factors)
+    add_ = functools.partialmethod(_run, "add")  # x + s
+    mul_ = functools.partialmethod(_run, "mul")  # x s
+    lerp_ = functools.partialmethod(_run, "lerp")  # x + w (y - x)
+    addcmul_ = functools.partialmethod(_run, "addcmul")  # x + v y z, of a number v that is named value
+    reciprocal_ = functools.partialmethod(_run, "reciprocal")  # 1 / x
 
-    def lerp_(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
-        """x + w (y - x)"""
-        return self._run("lerp", tensors, ends, weights)
-
-    def addcmul_(self, tensors: Tensors, first: Tensors, second: Factors, value: float = 1.0) -> Tensors:
-        """x + v y z"""
-        return self._run("addcmul", tensors, first, second, value=value)
-
-    def reciprocal_(self, tensors: Tensors) -> Tensors:
-        """1 / x"""
-        return self._run("reciprocal", tensors)
-
-    def lerp(self, tensors: Tensors, ends: Tensors, weights: Factors) -> Tensors:
+    def lerp(self, tensors: Tensors, ends: Tensors, weights: Any) -> Tensors:
         """x + w (y - x), in new memory"""
         return list(torch._foreach_lerp(tensors, ends, weights))
 
@@ -80,12 +72,6 @@ class Arithmetic:
     def norms(self, tensors: Tensors) -> torch.Tensor:
         """‖x‖, of shape `(num_layers,)`"""
         return torch.stack(torch._foreach_norm(tensors))
-
-    def _run(self, name: str, tensors: Tensors, *args: Any, **kwargs: Any) -> Tensors:
-        if self.in_place:
-            getattr(torch, f"_foreach_{name}_")(tensors, *args, **kwargs)
-            return tensors
-        return list(getattr(torch, f"_foreach_{name}")(tensors, *args, **kwargs))
 
 
 IN_PLACE, FUNCTIONAL = Arithmetic(in_place=True), Arithmetic(in_place=False)

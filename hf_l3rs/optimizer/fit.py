@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hf_l3rs.errors import BindingError, ConfigError
+from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
 from hf_l3rs.optimizer.layers import ROLE_PREFIX, match_layers
-from hf_l3rs.validation import short
 
 
 # Below this share of the parameters an L3RS is another model's.
@@ -111,14 +110,6 @@ def _has_same_shape(layer: LayerSpec, known: LayerSpec) -> bool:
     """Whether two layers have the same shape; of heads up to the number of classes."""
     first = 1 if layer.is_head else 0
     return layer.shape[first:] == known.shape[first:]
-
-
-def check_minimum_fit(minimum: float) -> None:
-    """Raises unless `minimum` is a share."""
-    if not isinstance(minimum, (int, float)) or isinstance(minimum, bool) or not 0 <= minimum <= 1:
-        raise ConfigError(
-            f"minimum_fit is a share of the parameters and must be in [0, 1], got {short(minimum)}; 0 refuses nothing."
-        )
 
 
 def refuse_misfit(fit: Fit, minimum: float) -> None:

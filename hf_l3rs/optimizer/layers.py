@@ -50,17 +50,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 
 # What stands right below the model's own prefix (`vit.`, `resnet.`), which a headless checkpoint lacks.
-_TRUNKS = (
-    "embeddings",
-    "embedder",
-    "encoder",
-    "layers",
-    "layernorm",
-    "norm",
-    "pooler",
-    "blocks",
-    "stages",
-)
+_TRUNKS = ("embeddings", "embedder", "encoder", "layers", "layernorm", "norm", "pooler", "blocks", "stages")
 _HEADS = ("classifier", "head", "fc", "score", "heads")
 _ATTENTION = {
     "query": r"(?:^|\.)(?:q_proj|query|q|to_q)\.",
@@ -96,9 +86,7 @@ def named_trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def describe_layers(
-    named_parameters: Iterable[tuple[str, torch.Tensor]],
-) -> tuple[LayerSpec, ...]:
+def describe_layers(named_parameters: Iterable[tuple[str, torch.Tensor]]) -> tuple[LayerSpec, ...]:
     """
     Describes parameters as layers. Names and shapes alone decide, so that any model and any checkpoint will do.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable
@@ -93,21 +94,16 @@ class LossObserver:
         loss is normalised by it, and calls `report` if it is a plain mean all the same. It takes the place of any
         probe before.
         """
-        self.remove_probe()
-        self._probe = model.register_forward_hook(_Hook(self, functools.partial(_look_once, report)), with_kwargs=True)
-
-    def remove_probe(self) -> None:
-        """Stops looking."""
         if self._probe is not None:
             self._probe.remove()
-            self._probe = None
+        self._probe = model.register_forward_hook(_Hook(self, functools.partial(_look_once, report)), with_kwargs=True)
 
     def unwatch(self) -> None:
-        """Stops reading from the model."""
-        self.remove_probe()
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        """Stops reading from the model, and looking at it."""
+        for handle in (self._hook, self._probe):
+            if handle is not None:
+                handle.remove()
+        self._hook = self._probe = None
 
 
 class _Hook:
@@ -143,7 +139,7 @@ def _read_loss(share_scale: float, observer: LossObserver, kwargs: dict[str, Any
 
 def _look_once(report: Callable[[], None], observer: LossObserver, kwargs: dict[str, Any], output: Any) -> None:
     if kwargs.get("num_items_in_batch") is not None:
-        observer.remove_probe()
+        observer._probe.remove()
         if _ignores_num_items(kwargs, output):
             report()
 
@@ -174,16 +170,17 @@ def _mean_over_processes(loss: torch.Tensor) -> torch.Tensor:
 
 def _scalar(loss: Any) -> torch.Tensor:
     """Brings whatever is one real number to a float32 tensor of shape `()`, where it is, without its graph."""
-    got = f"an object of type {type(loss).__name__}"
-    if isinstance(loss, torch.Tensor):
-        if loss.numel() == 1 and not loss.is_complex():
-            return loss.detach().reshape(()).float()
-        got = f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}"
-    elif isinstance(loss, SupportsFloat) and not isinstance(loss, bool):
-        try:
+    is_tensor = isinstance(loss, torch.Tensor)
+    if is_tensor and loss.numel() == 1 and not loss.is_complex():
+        return loss.detach().reshape(()).float()
+    if not is_tensor and isinstance(loss, SupportsFloat) and not isinstance(loss, bool):
+        with contextlib.suppress(TypeError, OverflowError):  # an array of several numbers, a number beyond all floats
             return torch.tensor(float(loss))
-        except (TypeError, OverflowError):  # an array of several numbers, a number beyond all floats
-            pass
+    got = (
+        f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}"
+        if is_tensor
+        else f"an object of type {type(loss).__name__}"
+    )
     raise ConfigError(
         f"The training loss must be one real number, as a float or a tensor with one element, got {got}; give the "
         "mean loss of the batch."

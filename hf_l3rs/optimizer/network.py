@@ -50,12 +50,12 @@ def check_shapes(config: L3RSConfig, found: Mapping[str, tuple[int, ...]], sourc
             f"The tensors in {source} do not fit its config: missing {short(missing or None)}, surplus "
             f"{short(surplus or None)}; config and weights must come from the same save."
         )
-    for name, shape in shapes.items():
-        if found[name] != shape:
-            raise ArtifactError(
-                f"Tensor {name!r} in {source} has shape {short(found[name])}, but its config asks for {shape}; config "
-                "and weights must come from the same save."
-            )
+    other = next((name for name, shape in shapes.items() if found[name] != shape), None)
+    if other is not None:
+        raise ArtifactError(
+            f"Tensor {other!r} in {source} has shape {short(found[other])}, but its config asks for {shapes[other]}; "
+            "config and weights must come from the same save."
+        )
 
 
 # exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.
@@ -102,7 +102,7 @@ class LayersNetwork(NamedTuple):
 
 class L3RSNetwork(nn.Module):
     """
-    Maps what is seen of each layer to how its base directions are mixed and how large its update is.
+    Maps what is seen of each layer to how its base directions are mixed and how large its update is (paper, fig. 2).
 
     The output layer starts at zero, so that an untrained network mixes all directions equally and takes the
     configuration's reference step.
@@ -110,9 +110,6 @@ class L3RSNetwork(nn.Module):
     Args:
         config ([`L3RSConfig`]): Layers, directions, features and sizes.
         seed (`int`, *optional*, defaults to `0`): Seed of the initial weights.
-
-    Reference:
-        Paper, fig. 2, which leaves sizes, activation and initialisation open.
     """
 
     def __init__(self, config: L3RSConfig, seed: int = 0) -> None:
@@ -126,14 +123,12 @@ class L3RSNetwork(nn.Module):
         self.embeddings = nn.Parameter(embeddings, requires_grad=False)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        num_linear = len(shapes) // 2
-        for index in range(num_linear):
+        for index in range(len(shapes) // 2):
             fan_out, fan_in = shapes[f"weights.{index}"]
             weight = torch.randn(fan_out, fan_in, generator=generator) / math.sqrt(fan_in)
-            if index == num_linear - 1:
-                weight.zero_()
             self.weights.append(nn.Parameter(weight, requires_grad=False))
             self.biases.append(nn.Parameter(torch.zeros(fan_out), requires_grad=False))
+        self.weights[-1].zero_()
 
     def for_layers(
         self, identity: torch.Tensor, like: torch.Tensor, vector: torch.Tensor | None = None

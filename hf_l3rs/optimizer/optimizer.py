@@ -14,7 +14,7 @@ from torch import nn
 from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.batch_norm import batch_norms, set_momentum
 from hf_l3rs.optimizer.config import L3RSConfig, LayerSpec
-from hf_l3rs.optimizer.fit import MINIMUM_FIT, Fit, check_minimum_fit, measure_fit, refuse_misfit
+from hf_l3rs.optimizer.fit import MINIMUM_FIT, Fit, measure_fit, refuse_misfit
 from hf_l3rs.optimizer.layers import canonical_name, describe_layers, identify_layers, named_trainable_parameters
 from hf_l3rs.optimizer.loss import LossObserver
 from hf_l3rs.optimizer.monitor import StepMonitor
@@ -23,11 +23,9 @@ from hf_l3rs.optimizer.parameters import (
     NamedParameters,
     all_named,
     check_groups,
-    check_lr,
     check_names,
-    check_num_training_steps,
+    check_options,
     check_state_dict,
-    check_switch,
     exact_state,
     named_groups,
     planned_steps,
@@ -37,17 +35,11 @@ from hf_l3rs.optimizer.parameters import (
 from hf_l3rs.optimizer.step import Bindings
 
 
+# What loading takes that building does not.
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
+
 # What copies and pickles keep beside torch's own; the rest is derived, or belongs to one process.
-_KEPT_IN_COPIES = (
-    "network",
-    "commit_hash",
-    "float32_copy",
-    "minimum_fit",
-    "quiet",
-    "_identity",
-    "_layers",
-    "_waiting_state",
-)
+_KEPT_IN_COPIES = "network commit_hash float32_copy minimum_fit quiet _identity _layers _waiting_state".split()
 
 
 class L3RS(torch.optim.Optimizer):
@@ -111,10 +103,7 @@ class L3RS(torch.optim.Optimizer):
         minimum_fit: float = MINIMUM_FIT,
         quiet: bool = False,
     ) -> None:
-        check_lr(lr)
-        check_num_training_steps(num_training_steps)
-        check_minimum_fit(minimum_fit)
-        check_switch("float32_copy", float32_copy)
+        check_options(lr=lr, num_training_steps=num_training_steps, minimum_fit=minimum_fit, float32_copy=float32_copy)
         groups = named_groups(params)
         # an untrained network has learned no model's ways
         self.minimum_fit = 0.0 if network is None or quiet else minimum_fit
@@ -132,7 +121,7 @@ class L3RS(torch.optim.Optimizer):
         self._meet_trainer()
 
     def _init_transient(self) -> None:
-        """Everything that is derived from `param_groups`, `state` and the network, or belongs to one process."""
+        """Everything that is derived, or belongs to one process."""
         self._model: weakref.ref[nn.Module] | None = None
         self._identity: dict[str, torch.Tensor] = {}
         self._layers: tuple[LayerSpec, ...] = ()
@@ -152,42 +141,25 @@ class L3RS(torch.optim.Optimizer):
             register()
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: Any,
-        *,
-        params: Any = None,
-        lr: float = 1.0,
-        num_training_steps: int | None = None,
-        float32_copy: bool = False,
-        minimum_fit: float = MINIMUM_FIT,
-        **kwargs: Any,
-    ) -> L3RS:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> L3RS:
         """
         Loads a meta-trained L3RS. Its `commit_hash` is the commit that was loaded.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder, or the id of a Hub repository.
-            params, lr, num_training_steps, float32_copy, minimum_fit: As of [`L3RS`].
-            kwargs: `revision`, `token`, `cache_dir` and `local_files_only`, as of
-                [`~hf_l3rs.L3RSArtifact.from_pretrained`].
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder, the name of a released L3RS, or the id of a Hub repository.
+            **kwargs: Arguments of [`L3RS`], such as `params` or `lr`, and of
+                [`~hf_l3rs.L3RSArtifact.from_pretrained`], such as `revision`.
 
         Raises:
             ArtifactError: If it cannot be had, or is not a readable L3RS.
             ConfigError: If its config is of a newer format or has an invalid value.
-            BindingError: If it is another model's than that of `params`.
         """
         from hf_l3rs.hub.artifact import L3RSArtifact
 
-        artifact = L3RSArtifact.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        optimizer = cls(
-            params,
-            network=artifact.network,
-            lr=lr,
-            num_training_steps=num_training_steps,
-            float32_copy=float32_copy,
-            minimum_fit=minimum_fit,
-        )
+        of_hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        artifact = L3RSArtifact.from_pretrained(pretrained_model_name_or_path, **of_hub)
+        optimizer = cls(network=artifact.network, **kwargs)
         optimizer.commit_hash = artifact.commit_hash
         return optimizer
 
@@ -235,14 +207,11 @@ class L3RS(torch.optim.Optimizer):
             model (`nn.Module` or an iterable of `(name, parameter)`): Frozen parameters are left out.
             num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps.
 
-        Returns:
-            [`L3RS`]: The optimizer itself.
-
         Raises:
             BindingError: If there is nothing to train, names are missing, or the L3RS is another model's.
             UnsupportedSetupError: Under DeepSpeed or FSDP, or if gradients will be sparse.
         """
-        check_num_training_steps(num_training_steps)
+        check_options(num_training_steps=num_training_steps)
         self._bind_parameters(model)
         if self._waiting_state is not None:
             state_dict, self._waiting_state = self._waiting_state, None
@@ -260,10 +229,9 @@ class L3RS(torch.optim.Optimizer):
             refuse_sparse_modules(module)
         groups = named_groups(model)
         if len(groups) != 1:
-            got = f"{len(groups)} groups" if groups else "None"
             raise BindingError(
-                f"L3RS is bound to a model or its named parameters, got {got}; pass one of those, or build the "
-                "optimizer with the groups."
+                f"L3RS is bound to a model or its named parameters, got {len(groups) or 'no'} groups; pass one "
+                "of those, or build the optimizer with the groups."
             )
         names, params = groups[0]["param_names"], groups[0]["params"]
         if not params:
@@ -317,14 +285,8 @@ class L3RS(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """
-        Adds a group, which joins the run where it stands.
-
-        Args:
-            param_group (`dict`): `{"params": [(name, parameter), ...]}`, with names as in `model.named_parameters()`.
-
-        Raises:
-            BindingError: If parameters have no names, or two have the same.
-            ConfigError: If the group's `lr` or `num_training_steps` is out of its range.
+        Adds a group, which joins the run where it stands: `{"params": [(name, parameter), ...]}`, with names as in
+        `model.named_parameters()`.
         """
         if not isinstance(param_group, dict):
             raise BindingError(
@@ -334,8 +296,8 @@ class L3RS(torch.optim.Optimizer):
         if self.param_groups:
             run = self.param_groups[0]
             param_group = {"step": run["step"], "num_training_steps": run["num_training_steps"], **param_group}
-        check_lr(param_group.get("lr", self.defaults["lr"]))
-        check_num_training_steps(param_group.get("num_training_steps"))
+        own = {**self.defaults, **param_group}
+        check_options(lr=own["lr"], num_training_steps=own["num_training_steps"])
         if "param_names" in param_group:
             param_group = {**param_group, "params": list(zip(param_group["param_names"], param_group["params"]))}
         (param_group,) = named_groups([param_group])
@@ -356,11 +318,8 @@ class L3RS(torch.optim.Optimizer):
 
     def observe_loss(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
         """
-        Reports the training loss of one micro-batch of the coming step, where no model's output tells it.
-
-        Args:
-            loss (`torch.Tensor` or `float`): A scalar.
-            is_share (`bool`, *optional*, defaults to `False`): Whether it is a share of the step's loss, to be summed.
+        Reports the training loss of one micro-batch of the coming step, a scalar, where no model's output tells it.
+        With `is_share` it is a share of the step's loss, to be summed.
         """
         self.loss_observer.add(loss, is_share)
 
@@ -376,9 +335,6 @@ class L3RS(torch.optim.Optimizer):
 
         Returns:
             The closure's loss, or `closure` if that is the loss.
-
-        Raises:
-            BindingError: If it is not bound, was not told the number of steps, or added groups fit it too little.
         """
         if not self.is_bound:
             raise BindingError(
@@ -424,19 +380,14 @@ class L3RS(torch.optim.Optimizer):
         Returns:
             `dict[str, float]`: `step_size`, the mean over layers of the update's RMS per element, `step_size_min`,
             `step_size_max`, `mixture_<direction>`, the mean over layers of μ, and, if there are any, `skipped_layers`,
-            the number of layers whose gradient was not a number. Empty before the first step.
+            whose gradient was not a number. Empty before the first step.
         """
         return self.monitor.statistics(self.config.directions)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
-        Restores a state. The dictionary is neither changed nor kept; float32 state of low precision stays float32.
-
-        Args:
-            state_dict (`dict`): From `state_dict()`. Given before `bind`, it is applied by `bind`.
-
-        Raises:
-            BindingError: If it was made by an L3RS of other meta-weights or of other layers.
+        Restores a state of these meta-weights and layers, which is neither changed nor kept; float32 state of low
+        precision stays float32. Given before `bind`, it is applied by `bind`.
         """
         self._refresh_network()
         check_groups(state_dict, self.network.fingerprint())

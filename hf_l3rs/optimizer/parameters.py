@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,22 +28,10 @@ NamedParameters = Iterable[tuple[str, torch.Tensor]]
 FLOAT32 = "float32"
 
 
-def _is_sharded(param: torch.Tensor) -> bool:
-    """Whether the tensor is a part of a layer, as FSDP2 and tensor parallelism make them."""
-    return any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
-
-
-def refuse_sharded(params: Iterable[torch.Tensor]) -> None:
-    """Refuses parameters that were cut into shards after the optimizer was bound."""
-    if any(map(_is_sharded, params)):
-        raise UnsupportedSetupError(
-            "L3RS needs whole layers, but got sharded parameters; use DDP in place of FSDP or tensor parallelism."
-        )
-
-
-def _refuse_parameter(name: str, param: torch.Tensor) -> None:
+def refuse_parameter(name: str, param: torch.Tensor) -> None:
     """Refuses a parameter that is not the whole of a layer, as under FSDP, or not of real floating-point numbers."""
-    if _is_sharded(param) or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
+    is_sharded = any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
+    if is_sharded or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
         raise UnsupportedSetupError(
             f"L3RS needs whole layers, but parameter {name!r} is sharded or flattened; use DDP in place of FSDP or "
             "tensor parallelism."
@@ -105,7 +94,7 @@ def named_groups(params: Any) -> list[dict[str, Any]]:
         pairs = [(canonical_name(name), param) for name, param in pairs if param.requires_grad]
         names, tensors = [name for name, _ in pairs], [param for _, param in pairs]
         for name, param in pairs:
-            _refuse_parameter(name, param)
+            refuse_parameter(name, param)
         named.append({**group, "params": tensors, "param_names": names})
     return named
 
@@ -144,20 +133,22 @@ def check_names(names: list[str]) -> None:
         )
 
 
-def check_lr(lr: float) -> None:
-    if not isinstance(lr, (int, float)) or isinstance(lr, bool) or not 0 <= lr < math.inf:
-        raise ConfigError(f"lr is a multiplier on the learned step and must be in [0, inf), got {lr!r}; try 1.0.")
+# What each option of an optimizer must be: type, least and greatest value, what is said of others, and the fix.
+_OPTIONS: dict[str, tuple[tuple[type, ...], float, float, str, str]] = {
+    "lr": ((int, float), 0, sys.float_info.max, "is a multiplier on the learned step, in [0, inf)", "try 1.0"),
+    "num_training_steps": ((int,), 1, math.inf, "must be a whole number of at least 1", "give the steps of the run"),
+    "minimum_fit": ((int, float), 0, 1, "is a share of the parameters, in [0, 1]", "0 refuses nothing"),
+    "float32_copy": ((bool,), 0, 1, "must be True or False", "leave it out for False"),
+}
 
 
-def check_switch(name: str, value: bool) -> None:
-    """Raises unless it is `True` or `False`: the text "false" would switch it on."""
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name} must be True or False, got {short(value)}; leave it out for False.")
-
-
-def check_num_training_steps(steps: int | None) -> None:
-    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
-        raise ConfigError(f"num_training_steps must be a whole number of at least 1, got {steps!r}.")
+def check_options(**options: Any) -> None:
+    """Raises [`~hf_l3rs.errors.ConfigError`] for the first option that is not allowed; no plan is one."""
+    for name, value in options.items():
+        kinds, low, high, rule, fix = _OPTIONS[name]
+        is_of_kind = isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds)
+        if not (is_of_kind and low <= value <= high) and (name, value) != ("num_training_steps", None):
+            raise ConfigError(f"{name} {rule}, got {short(value)}; {fix}.")
 
 
 def planned_steps(group: dict[str, Any]) -> int:
@@ -196,8 +187,7 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
             raise _unusable(
                 f"A group of the state has params {short(params)} for layers {short(names)}, not one for each"
             )
-        check_lr(group["lr"])
-        check_num_training_steps(group["num_training_steps"])
+        check_options(lr=group["lr"], num_training_steps=group["num_training_steps"])
         if not isinstance(step, int) or isinstance(step, bool) or step < 0:
             raise _unusable(f"The state's step must be a whole number of at least 0, got {step!r}")
 

@@ -23,7 +23,7 @@ from hf_l3rs.optimizer.features import (
 )
 from hf_l3rs.optimizer.layers import fan_in
 from hf_l3rs.optimizer.network import L3RSNetwork, LayersNetwork
-from hf_l3rs.optimizer.parameters import FLOAT32, refuse_sharded, refuse_sparse_gradients
+from hf_l3rs.optimizer.parameters import FLOAT32, refuse_parameter, refuse_sparse_gradients
 
 
 # A direction is divided by its norm, but by no less than this, so that a zero direction gives a zero update.
@@ -217,7 +217,6 @@ class Binding:
         num_trained: int,
         float32_copy: bool,
     ) -> None:
-        refuse_sharded(params)  # swapped in after the optimizer was bound, as FSDP2 does
         self.params = params
         self.param_dtypes = [param.dtype for param in params]
         self.stack = LayerStack(network.config, params, num_trained)
@@ -306,28 +305,25 @@ class Bindings:
         state: MutableMapping[torch.Tensor, dict[str, Any]],
     ) -> list[list[Binding]]:
         """Returns for each group the bindings of its parameters that have a gradient, device by device."""
-        return [self._of_group(index, groups, identity, state) for index in range(len(groups))]
-
-    def _of_group(
-        self, index: int, groups: Sequence[dict[str, Any]], identity: Mapping[str, torch.Tensor], state: Any
-    ) -> list[Binding]:
-        group = groups[index]
-        by_device: dict[torch.device, Tensors] = {}
-        for param in group["params"]:
-            if param.grad is not None:
-                by_device.setdefault(param.device, []).append(param)
-        bindings = []
-        for device, params in by_device.items():
-            refuse_sparse_gradients(params)
-            binding = self._made.get((index, device))
-            if binding is None or not binding.holds(params):
-                rows = {id(param): identity[name] for name, param in zip(group["param_names"], group["params"])}
-                known = torch.stack([rows[id(param)] for param in params])
-                num_trained = sum(param.numel() for each in groups for param in each["params"])
-                binding = Binding(params, self.network, known, state, num_trained, self.float32_copy)
-                self._made[index, device] = binding
-            bindings.append(binding)
-        return bindings
+        num_trained = sum(param.numel() for group in groups for param in group["params"])
+        bound: list[list[Binding]] = []
+        for index, group in enumerate(groups):
+            by_device: dict[torch.device, Tensors] = {}
+            for param in group["params"]:
+                if param.grad is not None:
+                    by_device.setdefault(param.device, []).append(param)
+            for device, params in by_device.items():
+                refuse_sparse_gradients(params)
+                made = self._made.get((index, device))
+                if made is None or not made.holds(params):
+                    names = {id(param): name for name, param in zip(group["param_names"], group["params"])}
+                    for param in params:  # swapped in after the optimizer was bound, as FSDP2 does
+                        refuse_parameter(names[id(param)], param)
+                    known = torch.stack([identity[names[id(param)]] for param in params])
+                    made = Binding(params, self.network, known, state, num_trained, self.float32_copy)
+                    self._made[index, device] = made
+            bound.append([self._made[index, device] for device in by_device])
+        return bound
 
     def clear(self) -> None:
         """Drops all bindings, because state or parameters were replaced."""

@@ -168,7 +168,7 @@ BUILDING = [
 ]  # fmt: skip
 
 BINDING = [
-    Row("bind: None", bind(None), "bound to a model or its named parameters, got None"),
+    Row("bind: None", bind(None), "bound to a model or its named parameters, got no groups"),
     Row("bind: groups", bind([{"params": [pair]} for pair in make_model().named_parameters()]), "got 4 groups; pass"),
     Row("bind: a frozen model", bind(frozen()), "is frozen, so there is nothing to train; unfreeze"),
     Row("bind: parameters without names", bind(make_model().parameters()), "names of the parameters, got .*; pass"),

@@ -15,15 +15,7 @@ from hf_l3rs import L3RSTrainer
 from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.loss import LossObserver
 from hf_l3rs.trainer.callback import unwrap_optimizer
-from tests.tiny import (
-    RandomImages,
-    Recorder,
-    learned_optimizer,
-    parameters,
-    tiny_resnet,
-    tiny_vit,
-    training_arguments,
-)
+from tests.tiny import RandomImages, Recorder, learned_optimizer, parameters, tiny_resnet, tiny_vit, training_arguments
 
 
 # What the two processes see at each step.

@@ -221,11 +221,7 @@ def run(**changes):
     """Parameters after three steps with meta-weights that make every feature matter, or fewer where sizes change."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 200), nn.Tanh(), nn.Linear(200, 600))  # wide and large enough to shrink steps
-    values = {
-        "layers": describe_layers(model.named_parameters()),
-        "directions": ("adam", "muon", "sgd"),
-        **changes,
-    }
+    values = {"layers": describe_layers(model.named_parameters()), "directions": ("adam", "muon", "sgd"), **changes}
     if "layers" in changes:
         values["layers"] = values["layers"][:1]
     network = L3RSNetwork(L3RSConfig(**values))

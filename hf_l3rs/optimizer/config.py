@@ -171,7 +171,10 @@ class L3RSConfig:
         """Builds a configuration from the content of a `config.json`, of this format or an older one."""
         version = values.get("format_version") if isinstance(values, Mapping) else None
         if not isinstance(version, int) or isinstance(version, bool):
-            raise ConfigError(f"format_version must be a whole number, got {short(version)}: not an L3RS config.")
+            raise ConfigError(
+                f"An L3RS config is a mapping, and its format_version must be a whole number, got {short(version)}: "
+                "this is not an L3RS config."
+            )
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"This L3RS has format_version {version}, but the installed hf_l3rs reads up to {FORMAT_VERSION}; "

@@ -135,9 +135,15 @@ def check_names(names: list[str]) -> None:
 
 # What each option of an optimizer must be: type, least and greatest value, what is said of others, and the fix.
 _OPTIONS: dict[str, tuple[tuple[type, ...], float, float, str, str]] = {
-    "lr": ((int, float), 0, sys.float_info.max, "is a multiplier on the learned step, in [0, inf)", "try 1.0"),
+    "lr": (
+        (int, float),
+        0,
+        sys.float_info.max,
+        "is a multiplier on the learned step and must be in [0, inf)",
+        "try 1.0",
+    ),
     "num_training_steps": ((int,), 1, math.inf, "must be a whole number of at least 1", "give the steps of the run"),
-    "minimum_fit": ((int, float), 0, 1, "is a share of the parameters, in [0, 1]", "0 refuses nothing"),
+    "minimum_fit": ((int, float), 0, 1, "is a share of the parameters and must be in [0, 1]", "0 refuses nothing"),
     "float32_copy": ((bool,), 0, 1, "must be True or False", "leave it out for False"),
 }
 

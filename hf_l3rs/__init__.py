@@ -11,11 +11,9 @@ _MODULES = {
     "Contender": "evaluation.baselines",
     "DatasetArguments": "tasks.task_arguments",
     "Direction": "optimizer.directions",
-    "ESConfig": "meta.evolution",
     "EvaluationArguments": "evaluation.job",
     "EvaluationJob": "evaluation.job",
     "Fit": "optimizer.fit",
-    "GradientConfig": "meta.gradient",
     "L3RS": "optimizer.optimizer",
     "L3RSArguments": "meta.meta_arguments",
     "L3RSArtifact": "hub.artifact",
@@ -29,7 +27,7 @@ _MODULES = {
     "MetaTrainer": "meta.meta_trainer",
     "MetaTrainingArguments": "meta.meta_arguments",
     "ModelArguments": "tasks.task_arguments",
-    "SegmentConfig": "meta.segments",
+    "OuterConfig": "meta.outer",
     "TaskArguments": "tasks.task_arguments",
     "TaskMixture": "tasks.distribution",
     "build_network": "meta.meta_build",
@@ -47,13 +45,11 @@ if TYPE_CHECKING:
     from hf_l3rs.evaluation.job import EvaluationArguments as EvaluationArguments
     from hf_l3rs.evaluation.job import EvaluationJob as EvaluationJob
     from hf_l3rs.hub.artifact import L3RSArtifact as L3RSArtifact
-    from hf_l3rs.meta.evolution import ESConfig as ESConfig
-    from hf_l3rs.meta.gradient import GradientConfig as GradientConfig
     from hf_l3rs.meta.meta_arguments import L3RSArguments as L3RSArguments
     from hf_l3rs.meta.meta_arguments import MetaTrainingArguments as MetaTrainingArguments
     from hf_l3rs.meta.meta_build import build_network as build_network
     from hf_l3rs.meta.meta_trainer import MetaTrainer as MetaTrainer
-    from hf_l3rs.meta.segments import SegmentConfig as SegmentConfig
+    from hf_l3rs.meta.outer import OuterConfig as OuterConfig
     from hf_l3rs.optimizer.config import L3RSConfig as L3RSConfig
     from hf_l3rs.optimizer.config import LayerSpec as LayerSpec
     from hf_l3rs.optimizer.directions import Direction as Direction

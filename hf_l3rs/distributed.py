@@ -1,18 +1,30 @@
-"""What the processes of a launcher do together. Results do not depend on their number, and errors stop all of them."""
+"""
+The processes of a launcher: what they do together, whom they report to, and how they are asked to stop. Results do not
+depend on their number, and errors stop all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from hf_l3rs.errors import L3RSError
+from hf_l3rs.errors import ConfigError, L3RSError, reason
 
+
+logger = logging.getLogger(__name__)
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -27,16 +39,8 @@ def share_out(
     accelerator: Accelerator, jobs: Sequence[Job], execute: Callable[[Job], Outcome], title: str | None = None
 ) -> list[Outcome]:
     """
-    Executes each job on one process.
-
-    Args:
-        accelerator (`Accelerator`): Knows the processes.
-        jobs (`Sequence`): The same on every process.
-        execute (`Callable`): What to do with a job. Its outcome is pickled where there are several processes.
-        title (`str`, *optional*): Of a progress bar; there is none by default.
-
-    Returns:
-        `list`: The outcomes in the order of the jobs, the same on every process.
+    Executes each job on one process, with a progress bar if it has a title. Returns the outcomes in the order of the
+    jobs, the same on every process; they are pickled where there are several.
     """
     shares = own_share(accelerator, len(jobs))
     with tqdm(shares, desc=title, unit="run", disable=title is None or not accelerator.is_main_process) as bar:
@@ -71,9 +75,66 @@ def _together(accelerator: Accelerator, execute: Callable[[], Outcome], takes_pa
     return [outcome for outcome, _ in outcomes]
 
 
+def make_accelerator(report_to: str | None = None, project_dir: str | Path | None = None) -> Accelerator:
+    """
+    Returns an Accelerator that joins the processes of `torchrun` also where there is no GPU. `report_to` is a tracker
+    that Accelerate knows, or `"all"` for all that are installed; those that write files do so in `project_dir`.
+    """
+    installed = [str(kind) for kind in get_available_trackers()]
+    if report_to is not None and report_to not in installed and not (report_to == "all" and installed):
+        raise ConfigError(
+            f"report_to must be a tracker whose package is installed ({', '.join(installed) or 'none is'}), "
+            f"got {report_to!r}; install one that Accelerate knows, or leave report_to out."
+        )
+    return Accelerator(log_with=report_to, project_dir=project_dir, cpu=not torch.accelerator.is_available())
+
+
+def start_trackers(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
+    """Starts the trackers of an Accelerator under the name of a project, and tells them the run's scalar settings."""
+    flat = pd.json_normalize(dict(settings)).to_dict("records")[0]
+    try:
+        scalars = {name: value for name, value in flat.items() if isinstance(value, (int, float, str, bool))}
+        accelerator.init_trackers(project, config=scalars)
+    except Exception as error:  # of every kind, as trackers have their own
+        names = ", ".join(tracker.name.lower() for tracker in accelerator.log_with)
+        raise ConfigError(
+            f"report_to is {names}, which does not start ({reason(error)}); set it up as its package asks, wandb by "
+            "`wandb login` or WANDB_MODE=offline in the environment, or leave report_to out."
+        ) from error
+
+
+class Interruption:
+    """Whether somebody asked the process to end, by a signal."""
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Inside, the first SIGINT or SIGTERM is a request and a second one ends the process, as it would outside."""
+        if threading.current_thread() is not threading.main_thread():  # only there does Python let handlers be set
+            yield
+            return
+        self._previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in self.signals}
+        try:
+            for number in self.signals:
+                signal.signal(number, self._request)
+            yield
+        finally:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(number, self._previous[signal.Signals(number)])
+        logger.warning("Stopping after this generation; the checkpoint will resume from there.")
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many CPU threads of torch inside, and as many as before afterwards."""
+    """So many CPU threads inside, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.meta_train import ARGUMENTS, train
 from hf_l3rs.cli.shell import run_script
-from hf_l3rs.distributed import on_main_process
+from hf_l3rs.distributed import make_accelerator, on_main_process
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
@@ -36,7 +36,6 @@ from hf_l3rs.evaluation.report import losses_by_task
 from hf_l3rs.evaluation.store import Row, RowStore, Run, final_rows, measurement_settings, read_rows, to_csv
 from hf_l3rs.files import write_files
 from hf_l3rs.markdown import markdown_table
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings, read_yaml
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hf_l3rs.cli.shell import run_script
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_settings
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 from recipes.evidence.experiment import LETTERS, read_experiment, split_path

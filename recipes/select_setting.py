@@ -22,6 +22,7 @@ import torch
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.cli.shell import run_script
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender
 from hf_l3rs.evaluation.benchmark import run_all
@@ -30,7 +31,6 @@ from hf_l3rs.evaluation.store import RowStore, Run, final_rows, measurement_sett
 from hf_l3rs.markdown import mean_with_stderr
 from hf_l3rs.meta.checkpoint import NO_COST, with_earlier_cost
 from hf_l3rs.meta.meta_build import warm_start
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.validation import Range, check_fields

@@ -25,12 +25,12 @@ from torch import nn
 
 from hf_l3rs import L3RS, L3RSArtifact, L3RSNetwork
 from hf_l3rs.cli.shell import run_script
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.evaluation.benchmark import draw_task
 from hf_l3rs.evaluation.plots import pyplot, save_figure
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.results import Results, last_part, write_results
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.optimizer.layers import describe_layers
 from hf_l3rs.optimizer.parameters import all_named
 from hf_l3rs.tasks.distribution import Task, build_tasks

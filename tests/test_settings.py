@@ -7,7 +7,7 @@ import yaml
 
 from hf_l3rs.cli.meta_train import ARGUMENTS as TRAINING
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.meta.evolution import ESConfig
+from hf_l3rs.meta.outer import OuterConfig
 from hf_l3rs.settings import OptionParser, parse_arguments, parse_settings, read_yaml
 from hf_l3rs.tasks.pools import AUGMENTATIONS
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
@@ -29,11 +29,11 @@ def parse(*argv: str) -> dict[type, object]:
 def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path):
     argv = [write(tmp_path, augmentations=list(AUGMENTATIONS)), "--sigma", "0.3", "--num_classes", "4"]
     parts = {type(part): part for part in parse_arguments(TRAINING, argv)}
-    tasks, es = parts[TaskArguments], parts[ESConfig]
+    tasks, es = parts[TaskArguments], parts[OuterConfig]
     assert parts[ModelArguments].base_model == "model"
     assert tasks.datasets == [DatasetArguments("data", classes=["cat", 3])]
     assert (tasks.num_classes, tasks.augmentations) == (4, list(AUGMENTATIONS))
-    assert (es.num_pairs, es.sigma, es.learning_rate) == (7, 0.3, ESConfig().learning_rate)
+    assert (es.num_pairs, es.sigma, es.learning_rate) == (7, 0.3, OuterConfig().learning_rate)
     assert argv[1:] == ["--sigma", "0.3", "--num_classes", "4"], "the caller's list was changed"
 
 
@@ -64,7 +64,7 @@ def test_every_way_to_write_a_number(tmp_path, number):
     """YAML 1.1, which the library's parser speaks, takes 1e-3 for text."""
     file = tmp_path / "settings.yaml"
     file.write_text(f"base_model: m\ndatasets: [d]\nsigma: {number}")
-    assert parse(str(file))[ESConfig].sigma == 0.001
+    assert parse(str(file))[OuterConfig].sigma == 0.001
 
 
 @pytest.mark.parametrize(

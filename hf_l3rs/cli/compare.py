@@ -43,9 +43,9 @@ def add_to(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> Answer:
     from hf_l3rs.cli.info import artifact_in
     from hf_l3rs.cli.survey import survey_data
+    from hf_l3rs.distributed import make_accelerator
     from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
     from hf_l3rs.hub.results import read_results
-    from hf_l3rs.meta.meta_trainer import make_accelerator
     from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
     if arguments.search_seeds < 0:

@@ -7,10 +7,9 @@ import shlex
 from collections.abc import Sequence
 
 from hf_l3rs.cli.shell import Answer
-from hf_l3rs.distributed import on_main_process
+from hf_l3rs.distributed import make_accelerator, on_main_process
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
 from hf_l3rs.hub.artifact import L3RS_NAME, gather_release, save_network
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 

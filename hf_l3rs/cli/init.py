@@ -169,19 +169,17 @@ def _settings(arguments: argparse.Namespace, task_args: TaskArguments, files: li
 
 def _measure(training: bytes) -> StepCosts:
     """Takes a few steps as meta-training will with these settings."""
-
     from hf_l3rs.cli.meta_train import ARGUMENTS
-    from hf_l3rs.distributed import threads
+    from hf_l3rs.distributed import make_accelerator, threads
     from hf_l3rs.meta.forecast import measure_steps
     from hf_l3rs.meta.meta_build import build_network
-    from hf_l3rs.meta.meta_trainer import make_accelerator
     from hf_l3rs.tasks.distribution import build_tasks
 
-    model_args, l3rs_args, task_args, es, segments, args = _parsed(ARGUMENTS, training)
+    model_args, l3rs_args, task_args, outer, args = _parsed(ARGUMENTS, training)
     with threads(args.num_threads):
-        _, tasks, _ = build_tasks(model_args, task_args, es.seed)
-        network = build_network(tasks.models, l3rs_args, model_args, task_args, es.seed)
-        return measure_steps(tasks, network, segments.of_whole_runs(), make_accelerator())
+        _, tasks, _ = build_tasks(model_args, task_args, outer.seed)
+        network = build_network(tasks.models, l3rs_args, model_args, task_args, outer.seed)
+        return measure_steps(tasks, network, outer, make_accelerator())
 
 
 def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | None) -> Plan:
@@ -201,12 +199,11 @@ def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float | Non
 
 
 def _seconds(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> float:
-    from hf_l3rs.meta.forecast import forecast
     from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 
     task_args = replace(task_args, num_validation_tasks=plan.num_validation_tasks)
-    expected = forecast(costs, task_args, plan.num_tasks, MetaTrainingArguments().validation_interval)
-    return expected.seconds(plan.num_generations)
+    interval = MetaTrainingArguments().validation_interval
+    return costs.seconds(task_args, plan.num_generations, plan.num_tasks, interval)
 
 
 def evaluation_seconds(costs: StepCosts, evaluation: bytes) -> float:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_l3rs.cli.shell import Answer
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.hub.artifact import L3RS_NAME, L3RSArtifact
 from hf_l3rs.meta.checkpoint import RunFolder
-from hf_l3rs.meta.evolution import ESConfig
 from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
 from hf_l3rs.meta.meta_build import build_network, run_settings
-from hf_l3rs.meta.meta_trainer import MetaTrainer, make_accelerator
-from hf_l3rs.meta.segments import SegmentConfig
+from hf_l3rs.meta.meta_trainer import MetaTrainer
+from hf_l3rs.meta.outer import OuterConfig
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
@@ -25,8 +25,7 @@ ARGUMENTS = (
     ModelArguments,
     L3RSArguments,
     TaskArguments,
-    ESConfig,
-    SegmentConfig,
+    OuterConfig,
     MetaTrainingArguments,
 )
 
@@ -50,8 +49,7 @@ def train(
     model_args: ModelArguments,
     l3rs_args: L3RSArguments,
     task_args: TaskArguments,
-    es: ESConfig,
-    segments: SegmentConfig,
+    outer: OuterConfig,
     args: MetaTrainingArguments,
 ) -> Path | None:
     """
@@ -65,16 +63,15 @@ def train(
     """
     accelerator = make_accelerator(args.report_to, args.output_dir)
     RunFolder(args.output_dir, args.keep_checkpoints, accelerator).check_free(args.resume_from_checkpoint)
-    _, tasks, validation = build_tasks(model_args, task_args, es.seed)
+    _, tasks, validation = build_tasks(model_args, task_args, outer.seed)
     trainer = MetaTrainer(
-        build_network(tasks.models, l3rs_args, model_args, task_args, es.seed),
+        build_network(tasks.models, l3rs_args, model_args, task_args, outer.seed),
         tasks,
-        es,
+        outer,
         args,
-        gradient={"gradient": segments.of_whole_runs(), "segments": segments}.get(args.estimator),
-        validation_tasks=[validation.draw(es.seed, 0, index) for index in range(task_args.num_validation_tasks)],
+        validation_tasks=[validation.draw(outer.seed, 0, index) for index in range(task_args.num_validation_tasks)],
         accelerator=accelerator,
-        settings=run_settings(l3rs_args, model_args, task_args, es.seed, tasks.models),
+        settings=run_settings(l3rs_args, model_args, task_args, outer.seed, tasks.models),
     )
     network = trainer.train()
     if trainer.was_interrupted:

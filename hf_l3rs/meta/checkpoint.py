@@ -41,6 +41,7 @@ LAST = "last"
 
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 _ESTIMATOR = "estimator."  # names of the estimator's tensors begin with this
+_PLAIN_VALUES = ("settings", "best_generation", "best_loss", "untrained_loss", "cost")
 _STATE_TENSORS = tuple(name for name in OuterState._fields if name != "generation")
 
 # What is counted over a run.
@@ -56,15 +57,9 @@ NO_COST: dict[str, float] = {
 @dataclass
 class Progress:
     """
-    Everything a run must remember.
-
-    Args:
-        state ([`OuterState`]): Where meta-training stands.
-        settings (`dict`): The settings that the result depends on. A checkpoint with other settings is refused.
-        best_mean (`torch.Tensor`, *optional*): Meta-weights of the best validation, with its generation and loss.
-        untrained_loss (`float`, *optional*): Validation loss of an untrained L3RS; absent if it diverged.
-        cost (`dict`): What NO_COST counts, so far.
-        carried (`dict`): What the estimator carries over to the next generation: tensors by name.
+    Everything a run must remember: where it stands, the settings that its result depends on, the meta-weights of the
+    best validation, the validation loss of an untrained L3RS, absent if it diverged, what NO_COST counts, and the
+    tensors that the estimator carries over to the next generation.
     """
 
     state: OuterState
@@ -97,31 +92,23 @@ class RunFolder:
     @contextmanager
     def opened(self, fresh: Progress, resume: str | None) -> Iterator[Progress]:
         """
-        Has the folder to itself inside, and gives the progress from which the run goes on.
-
-        Args:
-            fresh ([`Progress`]): That of a new run.
-            resume (`str`, *optional*): A checkpoint's folder, or `"last"` for the last intact one of this folder.
-
-        Raises:
-            CheckpointError:
-                If another run uses the folder or its checkpoints are there, or the one to resume from does not fit.
-            StorageError: If the folder cannot be written.
+        Has the folder to itself inside, and gives the progress from which the run goes on: `fresh`, or that of the
+        checkpoint `resume`, a folder or `"last"` for the last intact one of this folder.
         """
         with ExitStack() as stack:
 
             def prepare() -> Path | None:
                 stack.enter_context(sole_use(self.path))
-                source = self._find(fresh.settings, resume)
-                generation = 0 if source is None else load_checkpoint(source, fresh.settings).state.generation
-                drop_after(self.path, generation)
-                return source
+                self._refuse_another_run(resume)
+                source = find_newest_intact(self.path, fresh.settings) if resume == LAST else resume and Path(resume)
+                drop_after(self.path, load_checkpoint(source, fresh.settings).state.generation if source else 0)
+                return source or None
 
             source = on_main_process(self._accelerator, prepare)
-            loaded: list[Progress] = []
+            loaded = [fresh]
             if source is not None:
                 on_every_process(self._accelerator, lambda: loaded.append(load_checkpoint(source, fresh.settings)))
-            yield loaded[0] if loaded else fresh
+            yield loaded[-1]
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint; see [`save_checkpoint`]."""
@@ -132,17 +119,8 @@ class RunFolder:
         line = json.dumps(plain_json(dict(metrics)), allow_nan=False)
         on_main_process(self._accelerator, lambda: append_line(self.path / METRICS_NAME, line))
 
-    def _find(self, settings: dict[str, Any], resume: str | None) -> Path | None:
-        """Returns the checkpoint to resume from, if any; another run's are never written over."""
-        if resume == LAST:
-            if list_checkpoints(self.path):
-                return find_newest_intact(self.path, settings)
-            logger.info("There is no checkpoint in %s yet; starting anew.", self.path)
-            return None
-        self._refuse_another_run(resume)
-        return None if resume is None else Path(resume)
-
     def _refuse_another_run(self, resume: str | None) -> None:
+        """Another run's checkpoints are never written over."""
         checkpoints = [] if resume == LAST else list_checkpoints(self.path)
         if checkpoints and (resume is None or Path(resume).resolve().parent != self.path.resolve()):
             raise CheckpointError(
@@ -153,13 +131,7 @@ class RunFolder:
 
 @contextmanager
 def sole_use(output_dir: Path) -> Iterator[None]:
-    """
-    Makes a run's folder, and keeps other runs out of it until the end, or until the process dies, however it dies.
-
-    Raises:
-        CheckpointError: If another run uses it.
-        StorageError: If it cannot be made or written to.
-    """
+    """Makes a run's folder, and keeps other runs out of it until the end, or until the process is killed."""
     write_files(output_dir, {})
     lock = FileLock(output_dir / LOCK_NAME)
     try:
@@ -181,12 +153,7 @@ def sole_use(output_dir: Path) -> Iterator[None]:
 
 
 def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
-    """
-    Writes `checkpoint-<generation>` and removes all but the last `keep`.
-
-    Raises:
-        CheckpointError: If it cannot be written, such as on a full disk. Earlier checkpoints are then untouched.
-    """
+    """Writes `checkpoint-<generation>` and removes all but the last `keep`, none if it cannot be written."""
     folder = output_dir / f"checkpoint-{progress.state.generation}"
     if folder.exists():  # complete, and of the same generation: the same content
         return folder
@@ -196,14 +163,7 @@ def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
         tensors["best_mean"] = progress.best_mean
     data = safetensors.torch.save({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
     values = plain_json(
-        {
-            "generation": progress.state.generation,
-            "settings": progress.settings,
-            "best_generation": progress.best_generation,
-            "best_loss": progress.best_loss,
-            "untrained_loss": progress.untrained_loss,
-            "cost": progress.cost,
-        }
+        {"generation": progress.state.generation, **{name: getattr(progress, name) for name in _PLAIN_VALUES}}
     )
     state = json.dumps({"sha256": _checksum(values, data), **values}, indent=2)
     try:
@@ -227,32 +187,18 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
-    """
-    Reads a checkpoint.
-
-    Args:
-        folder (`Path`): The checkpoint.
-        settings (`dict`): This run's, which must be those of the run that wrote it.
-
-    Raises:
-        CheckpointError: If it is not a checkpoint, is damaged, or belongs to other settings, named in the message.
-    """
-    own_settings = plain_json(settings)
+    """Reads a checkpoint of a run of these settings. Others are refused by their names, and damage with its reason."""
     try:
         values = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         data = (folder / TENSORS_NAME).read_bytes()
         if values.pop("sha256") != _checksum(values, data):
             raise ValueError("it does not have the checksum that it was written with")
-        _check_settings(folder, values["settings"], own_settings)
+        _check_settings(folder, values["settings"], plain_json(settings))
         tensors = safetensors.torch.load(data)
         return Progress(
             state=OuterState(**{name: tensors[name] for name in _STATE_TENSORS}, generation=values["generation"]),
-            settings=own_settings,
             best_mean=tensors.get("best_mean"),
-            best_generation=values["best_generation"],
-            best_loss=values["best_loss"],
-            untrained_loss=values["untrained_loss"],
-            cost={name: values["cost"][name] for name in NO_COST},
+            **{name: values[name] for name in _PLAIN_VALUES},
             carried={name.removeprefix(_ESTIMATOR): t for name, t in tensors.items() if name.startswith(_ESTIMATOR)},
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -262,31 +208,26 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
         ) from error
 
 
-def find_newest_intact(output_dir: Path, settings: dict[str, Any]) -> Path:
-    """
-    Returns the last checkpoint of a run, which has some, that can be resumed. Warns of each later one that is damaged.
-
-    Raises:
-        CheckpointError: If none is intact, or the last intact one belongs to other settings.
-    """
-    *_, last = checkpoints = list_checkpoints(output_dir)
+def find_newest_intact(output_dir: Path, settings: dict[str, Any]) -> Path | None:
+    """Returns a run's last checkpoint that is not damaged, and warns of later ones; `None` where there is none."""
+    checkpoints = list_checkpoints(output_dir)
     for folder in reversed(checkpoints):
         try:
             load_checkpoint(folder, settings)
             return folder
         except _DamagedError as error:
             logger.warning("%s Looking for an earlier one.", error)
-    raise CheckpointError(
-        f"None of the {len(checkpoints)} checkpoints of {output_dir}, {last.name} the last, is intact; start anew in "
-        "another output_dir."
-    )
+    if checkpoints:
+        raise CheckpointError(
+            f"None of the {len(checkpoints)} checkpoints of {output_dir}, {checkpoints[-1].name} the last, is intact; "
+            "start anew in another output_dir."
+        )
+    logger.info("There is no checkpoint in %s yet; starting anew.", output_dir)
+    return None
 
 
 def drop_after(output_dir: Path, generation: int) -> None:
-    """
-    Drops the checkpoints and the lines of metrics of later generations, which will run again, and half a last line,
-    which a process leaves that is killed.
-    """
+    """Drops checkpoints and metrics of later generations, which will run again, and the half line of a killed run."""
     for folder in list_checkpoints(output_dir):
         if int(folder.name.rpartition("-")[2]) > generation:
             logger.warning("Resuming from generation %d; %s is removed and will be made again.", generation, folder)
@@ -300,12 +241,7 @@ def drop_after(output_dir: Path, generation: int) -> None:
 
 
 def plain_json(values: Any) -> Any:
-    """
-    Returns values as strict JSON gives them back: tuples become lists, and what is not finite becomes null.
-
-    Raises:
-        ConfigError: If JSON cannot hold one of them.
-    """
+    """Returns values as strict JSON gives them back: tuples become lists, and what is not finite becomes null."""
     try:
         return json.loads(json.dumps(values), parse_constant=lambda name: None)
     except (TypeError, ValueError, RecursionError) as error:

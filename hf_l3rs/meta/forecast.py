@@ -6,14 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 
 from hf_l3rs.meta.evolution import rollout
-from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
-from hf_l3rs.meta.selection import capped_interval
+from hf_l3rs.meta.gradient import MetaGradient
+from hf_l3rs.meta.outer import OuterConfig
+from hf_l3rs.meta.selection import run_seconds
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Horizon, TaskDistribution
 from hf_l3rs.tasks.task_arguments import TaskArguments
@@ -25,14 +27,8 @@ _SHORT, _LONG = 1, 3
 
 class StepCosts(NamedTuple):
     """
-    What was measured.
-
-    Args:
-        differentiated (`float`): Seconds of an inner step that is differentiated, its share of the way back included.
-        plain (`float`): Seconds of an inner step that is not.
-        evaluation (`float`): Seconds of an evaluation.
-        graph_bytes (`int`): What the graph of a differentiated run of one step holds.
-        step_bytes (`int`): What every further step adds to it.
+    Seconds of an inner step that is differentiated, its share of the way back included, of a plain one and of an
+    evaluation; bytes that the graph of a differentiated run of one step holds, and that every further step adds.
     """
 
     differentiated: float
@@ -41,81 +37,54 @@ class StepCosts(NamedTuple):
     graph_bytes: int
     step_bytes: int
 
-
-class Forecast(NamedTuple):
-    """What a run will take: seconds of a generation and of a validation, and how often the settings validate."""
-
-    generation_seconds: float
-    validation_seconds: float
-    validation_interval: int
-
-    def seconds(self, num_generations: int) -> float:
-        """Returns the time of a run of so many generations, with a validation of the untrained L3RS before."""
-        training = num_generations * self.generation_seconds
-        if not self.validation_interval:
-            return training
-        interval = capped_interval(self.validation_interval, num_generations)
-        return training + (1 + math.ceil(num_generations / interval)) * self.validation_seconds
+    def seconds(self, task_args: TaskArguments, num_generations: int, num_tasks: int, interval: int) -> float:
+        """Returns what a meta-training by gradient will take in one process; several share the time."""
+        low, high = task_args.min_steps, task_args.longest_horizon
+        steps = low if low == high else (high - low) / math.log(high / low)  # horizons are log-uniform
+        generation = num_tasks * (steps * self.differentiated + self.evaluation)
+        validation = task_args.num_validation_tasks * (steps * self.plain + self.evaluation)
+        return run_seconds(generation, validation, num_generations, interval)
 
 
 def measure_steps(
-    tasks: TaskDistribution, network: L3RSNetwork, gradient: GradientConfig, accelerator: Accelerator
+    tasks: TaskDistribution, network: L3RSNetwork, config: OuterConfig, accelerator: Accelerator
 ) -> StepCosts:
     """Measures inner steps of a run that is differentiated as settings say. The model's state is overwritten."""
     short, long = (tasks.with_horizon(Horizon(steps, steps)).draw(0, 0, 0) for steps in (_SHORT, _LONG))
-    device = accelerator.device
+    device, vector = accelerator.device, network.to_vector().detach()
     short.model.to(device)
-    estimator = MetaGradient(gradient, 0, tasks, network, accelerator)
-    vector = network.to_vector().detach()
-    estimator.of_task(vector, short)  # the first time, much is set up that never is again
-    rollout(short.model, network, short, device=device)
-    with _counted() as small:
-        first = _seconds(lambda: estimator.of_task(vector, short), device)
-    with _counted() as large:
-        further = _seconds(lambda: estimator.of_task(vector, long), device) - first
-    once = _seconds(lambda: rollout(short.model, network, short, device=device), device)
-    plain = _per_step(_seconds(lambda: rollout(long.model, network, long, device=device), device) - once)
-    sizes = sum(small.values()), sum(large.values())
+    estimator = MetaGradient(config, tasks, network, accelerator)
+    differentiate = partial(estimator.of_task, vector)
+    fine_tune = partial(rollout, short.model, network, device=device)
+    differentiate(short), fine_tune(short)  # the first time, much is set up that never is again
+    differentiated, plain, sizes = [], [], []
+    for task in (short, long):
+        with _storages_of_graph() as held:
+            differentiated.append(_seconds(partial(differentiate, task), device))
+            sizes.append(sum(storage.nbytes() for storage in held.values()))
+        plain.append(_seconds(partial(fine_tune, task), device))
+    per_plain_step = _per_step(plain)
     return StepCosts(
-        differentiated=_per_step(further),
-        plain=plain,
-        evaluation=max(once - plain, 0.0),
+        differentiated=_per_step(differentiated),
+        plain=per_plain_step,
+        evaluation=max(plain[0] - per_plain_step, 0.0),
         graph_bytes=sizes[0],
         step_bytes=max(sizes[1] - sizes[0], 0) // (_LONG - _SHORT),
     )
 
 
-def forecast(costs: StepCosts, task_args: TaskArguments, num_tasks: int, validation_interval: int) -> Forecast:
-    """Returns what a meta-training by gradient will take in one process, by its settings; several share the time."""
-    steps = mean_steps(task_args)
-    validation = task_args.num_validation_tasks * (steps * costs.plain + costs.evaluation)
-    return Forecast(
-        generation_seconds=num_tasks * (steps * costs.differentiated + costs.evaluation),
-        validation_seconds=validation,
-        validation_interval=validation_interval,
-    )
-
-
-def mean_steps(task_args: TaskArguments) -> float:
-    """Returns the mean of the horizons, which are log-uniform."""
-    low, high = task_args.min_steps, task_args.longest_horizon
-    return float(low) if low == high else (high - low) / math.log(high / low)
-
-
 @contextmanager
-def _counted() -> Iterator[dict[int, int]]:
-    """Counts the bytes of all storages that a graph holds, each once."""
-    sizes: dict[int, int] = {}
-    held: list[Any] = []  # an address is told from others as long as what is there is kept
+def _storages_of_graph() -> Iterator[dict[int, torch.UntypedStorage]]:
+    """Collects by address what a graph holds; a storage is kept so that no other gets its address."""
+    held: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        held.append(storage)
-        sizes[storage.data_ptr()] = storage.nbytes()
+        held[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield sizes
+        yield held
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -128,5 +97,5 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return clock() - start
 
 
-def _per_step(seconds: float) -> float:
-    return max(seconds / (_LONG - _SHORT), 1e-6)
+def _per_step(seconds: list[float]) -> float:
+    return max((seconds[1] - seconds[0]) / (_LONG - _SHORT), 1e-6)

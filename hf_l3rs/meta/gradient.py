@@ -4,84 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 
 from hf_l3rs.distributed import share_out
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterState
-from hf_l3rs.optimizer.network import L3RSNetwork
-from hf_l3rs.tasks.distribution import Task, Tasks
+from hf_l3rs.tasks.distribution import Task
 from hf_l3rs.tasks.inner_loop import Evaluation, Trajectory, run
 from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
-from hf_l3rs.validation import Range, check_fields
 
 
 # A gradient of that many times the norm that it would be clipped to has exploded: its direction is noise.
 EXPLODED = 1e3
 
-# What a differentiated inner step costs, its share of the way back included, in steps that are not differentiated:
-# medians of recipes/benchmark_meta_training.py on the embedded ResNet. Others differ with the model.
-SECOND_ORDER_STEP_COST, FIRST_ORDER_STEP_COST = 3.2, 1.25
-
-
-def step_cost(second_order: bool) -> float:
-    """Returns what a step that is differentiated once costs, in plain ones."""
-    return SECOND_ORDER_STEP_COST if second_order else FIRST_ORDER_STEP_COST
-
-
-@dataclass(frozen=True)
-class GradientConfig:
-    """Settings of the estimate by reverse mode."""
-
-    num_tasks: int = field(default=4, metadata={"help": "Tasks of a generation."})
-    second_order: bool = field(
-        default=True,
-        metadata={"help": "Differentiate inner gradients, too; else they are constants, for less time."},
-    )
-    feature_gradient: bool = field(
-        default=False, metadata={"help": "Differentiate what the network sees, too, beside what it decides."}
-    )
-    max_task_gradient: float = field(
-        default=1.0,
-        metadata={"help": "Norm that a task's gradient is clipped to, so that no task or model drowns the others."},
-    )
-    num_evaluations: int = field(
-        default=1, metadata={"help": "Evaluations, evenly along the run, that the meta-loss is the mean of."}
-    )
-    segment_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Inner steps whose graph is held at a time; 0: all, which is fastest. The root of the horizon "
-            "takes least memory. For the estimator segments, the steps that a run takes in a generation."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        positive = Range(low=1)
-        rules = {"num_tasks": positive, "num_evaluations": positive, "segment_steps": Range(low=0)}
-        check_fields(self, {**rules, "max_task_gradient": Range(above=0)})
-
-    @property
-    def step_cost(self) -> float:
-        """What a differentiated step costs, in plain ones: segments take every step once more."""
-        return step_cost(self.second_order) + (1 if self.segment_steps else 0)
+# A task's gradient is clipped to this norm, so that no task or model drowns the others.
+MAX_TASK_GRADIENT = 1.0
 
 
 class TaskGradient(NamedTuple):
     """
-    What one task gives.
-
-    Args:
-        gradient (`torch.Tensor` of shape `(num_meta_parameters,)`): Of the meta-loss; zero if the run diverged.
-        meta_loss (`float`): Mean of the evaluation losses along the run; infinite if it diverged.
-        accuracy (`float`): Final accuracy; 0 if it diverged.
-        num_steps (`int`): Inner steps taken.
+    What one task gives: the mean of the evaluation losses along the run, its gradient of shape
+    `(num_meta_parameters,)`, and the final accuracy; infinite, zero and 0 if the run diverged.
     """
 
     gradient: torch.Tensor
@@ -91,30 +38,15 @@ class TaskGradient(NamedTuple):
 
 
 class MetaGradient(Estimator):
-    """
-    Reverse mode as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a task.
-
-    Args:
-        config ([`GradientConfig`]): Settings.
-        seed (`int`): Of the tasks.
-        tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What is fine-tuned on.
-        network ([`L3RSNetwork`]): Gives the configuration of the meta-weights.
-        accelerator (`Accelerator`): Shares the tasks out; names device and precision.
-    """
-
-    def __init__(
-        self, config: GradientConfig, seed: int, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator
-    ) -> None:
-        self.config, self.seed, self.tasks, self.network = config, seed, tasks, network
-        self._accelerator = accelerator
+    """Reverse mode through whole runs. A sample is a task."""
 
     def estimate(self, state: OuterState) -> Estimate:
         """Averages clipped gradients. Those that exploded are left out; where they are most, there is no estimate."""
-        samples = share_out(self._accelerator, range(self.config.num_tasks), partial(self.sample, state))
+        samples = share_out(self.accelerator, range(self.config.num_tasks), partial(self.sample, state))
         gradients = torch.stack([sample.gradient for sample in samples]).double()
         figures = torch.tensor([sample[1:] for sample in samples], dtype=torch.float64)
         meta_loss, accuracy, num_steps = figures.unbind(1)
-        norms, limit = torch.linalg.vector_norm(gradients, dim=1), self.config.max_task_gradient
+        norms, limit = torch.linalg.vector_norm(gradients, dim=1), MAX_TASK_GRADIENT
         usable = torch.isfinite(meta_loss) & (norms <= EXPLODED * limit)
         clipped = gradients * (limit / norms.clamp_min(limit))[:, None]
         num_inner_steps = int(num_steps.sum())
@@ -134,7 +66,7 @@ class MetaGradient(Estimator):
 
     def sample(self, state: OuterState, index: int) -> TaskGradient:
         """Returns what one task of a generation gives, on one process."""
-        return self.of_task(state.mean, self.tasks.draw(self.seed, state.generation, index))
+        return self.of_task(state.mean, self.tasks.draw(self.config.seed, state.generation, index))
 
     def of_task(self, mean: torch.Tensor, task: Task) -> TaskGradient:
         """Differentiates a task's meta-loss at ψ, of shape `(num_meta_parameters,)`."""
@@ -143,7 +75,7 @@ class MetaGradient(Estimator):
 
     def learner(self, task: Task, mean: torch.Tensor, begin: Snapshot | None = None) -> UnrolledLearner:
         """Returns what a run trains at ψ, taken up at a snapshot or, by default, at θ0."""
-        device = self._accelerator.device
+        device = self.accelerator.device
         return UnrolledLearner(
             task.model,
             self.network,
@@ -152,7 +84,7 @@ class MetaGradient(Estimator):
             second_order=self.config.second_order,
             feature_gradient=self.config.feature_gradient,
             device=device,
-            autocast=self._accelerator.autocast,
+            autocast=self.accelerator.autocast,
             begin=begin,
         )
 
@@ -164,16 +96,9 @@ def evaluation_points(num_training_steps: int, count: int) -> list[int]:
 
 def differentiate(learner: UnrolledLearner, task: Task, points: Sequence[int], segment_steps: int = 0) -> TaskGradient:
     """
-    Runs a task, or a part of one, and differentiates the mean of its evaluation losses.
-
-    Args:
-        learner ([`~hf_l3rs.tasks.unrolled.UnrolledLearner`]): What is trained; its vector requires a gradient.
-        task ([`~hf_l3rs.tasks.distribution.Task`]): The steps that are taken: its batches, from the first.
-        points (`Sequence[int]`): Steps of them after which to evaluate, the last included.
-        segment_steps (`int`, *optional*, defaults to `0`): Steps whose graph is held at a time; 0 for all.
-
-    Returns:
-        [`TaskGradient`]
+    Runs a task, or a part of one, and differentiates the mean of its evaluation losses after the steps `points`, the
+    last included. The learner's vector requires a gradient. `segment_steps` are the steps whose graph is held at a
+    time; 0 for all.
     """
     recorder = _Recorder(learner, segment_steps) if segment_steps else None
     trajectory = run(recorder or learner, task, evaluate_at=points)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.optimizer.config import FEATURES, STEP_REFERENCES
@@ -84,19 +83,8 @@ class MetaTrainingArguments:
     """How meta-training runs."""
 
     output_dir: str = field(default="outputs/l3rs", metadata={"help": "Folder of checkpoints, metrics, artefact."})
-    estimator: str = field(
-        default="evolution",
-        metadata={"help": "Where the meta-gradient comes from: evolution (paper); gradient, reverse mode through "
-                  "whole runs, for a hundredth of the cost; or segments of long runs, one in each generation."},
-    )  # fmt: skip
-    task_per_pair: bool = field(
-        default=True, metadata={"help": "A task for each pair of candidates, or one for a generation (paper)."}
-    )
     validation_interval: int = field(
         default=10, metadata={"help": "Generations between validations, at most a fifth of the run; 0: none."}
-    )
-    early_stopping_patience: int = field(
-        default=0, metadata={"help": "Validations without gain after which training stops; 0: never."}
     )
     checkpoint_interval: int = field(default=10, metadata={"help": "Generations between checkpoints; 0: none."})
     keep_checkpoints: int = field(default=2, metadata={"help": "Checkpoints to keep."})
@@ -109,11 +97,8 @@ class MetaTrainingArguments:
     report_to: str | None = field(
         default=None, metadata={"help": "A tracker that Accelerate knows, such as trackio, tensorboard or wandb."}
     )
-    project: str = field(default="l3rs-meta-training", metadata={"help": "Project name for the tracker."})
 
     def __post_init__(self) -> None:
-        counts = ("validation_interval", "early_stopping_patience", "checkpoint_interval")
-        rules: dict[str, Any] = {name: Range(low=0) for name in counts}
-        rules["estimator"] = ("evolution", "gradient", "segments")
+        rules = {"validation_interval": Range(low=0), "checkpoint_interval": Range(low=0)}
         check_fields(self, {**rules, "keep_checkpoints": Range(low=1), "num_threads": Range(low=1, high=1024)})
-        check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to", "project")
+        check_not_empty(self, "output_dir", "resume_from_checkpoint", "report_to")

@@ -32,16 +32,12 @@ def build_network(
     seed: int,
 ) -> L3RSNetwork:
     """
-    Returns the L3RS that meta-training starts from: an untrained one, or that of `initial_l3rs`.
+    Returns the L3RS that meta-training starts from: that of `initial_l3rs`, or an untrained one of random weights.
 
     Args:
         model (`nn.Module` or `Sequence[nn.Module]`): What is to be trained; several with `layers_by: role`.
         l3rs_args, model_args, task_args: The settings of the run.
         seed (`int`): Of untrained weights.
-
-    Raises:
-        ArtifactError: If `initial_l3rs` cannot be had, or is not a readable L3RS.
-        ConfigError: If a value is out of its range.
     """
     models = [model] if isinstance(model, nn.Module) else list(model)
     layers = layers_to_know(models, l3rs_args.layers_by)
@@ -53,13 +49,9 @@ def build_network(
         "model_type": getattr(getattr(one_model, "config", None), "model_type", None),
         "num_training_steps": task_args.longest_horizon,
     }
-    for name, value in (
-        ("adam_betas", l3rs_args.adam_betas and tuple(l3rs_args.adam_betas)),
-        ("batch_norm_momentum", l3rs_args.batch_norm_momentum),
-        ("anneal_long_runs", l3rs_args.anneal_long_runs),
-    ):
-        if value is not None:
-            changes[name] = value
+    for name in ("adam_betas", "batch_norm_momentum", "anneal_long_runs"):
+        if (value := getattr(l3rs_args, name)) is not None:
+            changes[name] = tuple(value) if isinstance(value, list) else value
     if l3rs_args.initial_l3rs is not None:
         start = L3RSArtifact.from_pretrained(l3rs_args.initial_l3rs).network
         if l3rs_args.layers_by == "role":
@@ -73,12 +65,7 @@ def build_network(
 
 
 def layers_to_know(models: Sequence[nn.Module], layers_by: str) -> tuple[LayerSpec, ...]:
-    """
-    Returns the layers that get an embedding: those of one model that are trained, or the roles of those of several.
-
-    Raises:
-        ConfigError: If several models' layers are to be known by name, which tells none of the models apart.
-    """
+    """Returns the layers that get an embedding: those of one model that are trained, or the roles of several's."""
     layers = [layer for model in models for layer in describe_trainable_layers(model)]
     if layers_by == "role":
         return role_layers(layers)
@@ -101,13 +88,11 @@ def warm_start(start: L3RSNetwork, layers: tuple[LayerSpec, ...], **changes: Any
 
 def _config_fields(l3rs_args: L3RSArguments) -> dict[str, Any]:
     """Returns the fields of [`L3RSConfig`] that the arguments set and an `initial_l3rs` has its own of."""
+    same = ("embedding_size", "base_step", "step_reference", "max_grad_norm")
     return {
         "directions": tuple(l3rs_args.directions),
         "hidden_sizes": tuple(l3rs_args.hidden_sizes),
-        "embedding_size": l3rs_args.embedding_size,
-        "base_step": l3rs_args.base_step,
-        "step_reference": l3rs_args.step_reference,
-        "max_grad_norm": l3rs_args.max_grad_norm,
+        **{name: getattr(l3rs_args, name) for name in same},
         "features": (*l3rs_args.features, *([STRUCTURE] if l3rs_args.layers_by == "role" else [])),
     }
 
@@ -126,10 +111,7 @@ def run_settings(
     seed: int,
     models: Sequence[nn.Module] = (),
 ) -> dict[str, Any]:
-    """
-    Returns what a run's result depends on beside configuration and strategy, as plain JSON values. Of several models
-    the commits on the Hub are recorded; the configuration has one's.
-    """
+    """Returns what a run's result depends on beside configuration and strategy, the commits of several models too."""
     settings: dict[str, Any] = {
         "l3rs": dataclasses.asdict(l3rs_args),
         "model": dataclasses.asdict(model_args),

@@ -5,37 +5,44 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from tqdm.auto import tqdm
 
-from hf_l3rs.distributed import on_every_process, on_main_process, threads
-from hf_l3rs.errors import ConfigError, MetaTrainingError, reason
+from hf_l3rs.distributed import (
+    Interruption,
+    make_accelerator,
+    on_every_process,
+    on_main_process,
+    start_trackers,
+    threads,
+)
+from hf_l3rs.errors import MetaTrainingError
 from hf_l3rs.markdown import duration
 from hf_l3rs.meta.checkpoint import Progress, RunFolder, plain_json, with_earlier_cost
-from hf_l3rs.meta.evolution import ESConfig, Evolution
-from hf_l3rs.meta.forecast import Forecast
-from hf_l3rs.meta.gradient import GradientConfig, MetaGradient
+from hf_l3rs.meta.evolution import Evolution
+from hf_l3rs.meta.gradient import MetaGradient
 from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterConfig, OuterState
-from hf_l3rs.meta.segments import SegmentConfig, SegmentedGradient
-from hf_l3rs.meta.selection import Selection, draw_curve
+from hf_l3rs.meta.segments import SegmentedGradient
+from hf_l3rs.meta.selection import Selection, draw_curve, run_seconds
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Task, Tasks
 
 
 logger = logging.getLogger(__name__)
+
+_ESTIMATORS: dict[str, type[Estimator]] = {
+    "evolution": Evolution,
+    "gradient": MetaGradient,
+    "segments": SegmentedGradient,
+}
+
+# Runs report under this name.
+_PROJECT = "l3rs-meta-training"
 
 
 class MetaTrainer:
@@ -49,27 +56,24 @@ class MetaTrainer:
     Args:
         network ([`L3RSNetwork`]): Where the search starts; in the end it holds the trained meta-weights.
         tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What to train on; every model must fit one device.
-        es ([`ESConfig`]): How the meta-weights move, and the evolution strategy.
+        outer ([`OuterConfig`]): How the meta-weights move, and what estimates their gradient.
         args ([`MetaTrainingArguments`]): How to run.
-        gradient ([`GradientConfig`] or [`SegmentConfig`], *optional*):
-            Estimates by reverse mode with it, over whole runs or in segments, in place of evolution.
         validation_tasks (`Sequence[Task]`, *optional*): Fixed tasks on other images that choose the best weights.
         accelerator (`Accelerator`, *optional*): Made from the environment by default.
         settings (`dict`, *optional*):
             What else identifies the run, such as the data, as plain JSON values; checked when resuming.
 
     Raises:
-        ConfigError: If the settings do not go together, or are not plain JSON values.
+        ConfigError: If the settings are not plain JSON values.
     """
 
     def __init__(
         self,
         network: L3RSNetwork,
         tasks: Tasks,
-        es: ESConfig,
+        outer: OuterConfig,
         args: MetaTrainingArguments,
         *,
-        gradient: GradientConfig | None = None,
         validation_tasks: Sequence[Task] = (),
         accelerator: Accelerator | None = None,
         settings: dict[str, Any] | None = None,
@@ -78,20 +82,15 @@ class MetaTrainer:
         self.network = network
         for model in dict.fromkeys([*tasks.models, *(task.model for task in validation_tasks)]):
             model.to(self.accelerator.device)
-        self.tasks, self.es, self.args, self.gradient = tasks, es, args, gradient
+        self.tasks, self.outer, self.args = tasks, outer, args
         self.folder = RunFolder(args.output_dir, args.keep_checkpoints, self.accelerator)
-        self.estimator = self._make_estimator()
+        self.estimator = _ESTIMATORS[outer.estimator](outer, tasks, network, self.accelerator)
         self.selection = Selection(
-            validation_tasks,
-            network.config,
-            self.accelerator,
-            interval=args.validation_interval,
-            num_generations=es.num_generations,
-            patience=args.early_stopping_patience,
+            validation_tasks, network.config, self.accelerator, args.validation_interval, outer.num_generations
         )
         identity = {
             "config": network.config.to_dict(),
-            "strategy": self._strategy(),
+            "strategy": outer.used(),
             # these two change the rounding
             "num_threads": args.num_threads,
             "mixed_precision": self.accelerator.mixed_precision,
@@ -143,48 +142,30 @@ class MetaTrainer:
 
     def summary(self) -> dict[str, Any]:
         """
-        Returns what the model card tells about the run, as strict JSON values. If it started from another L3RS, the
-        cost includes that one's, and `started_from` is its summary.
+        Returns what the model card tells about the run, as strict JSON values. Where it started from another L3RS,
+        the cost includes that one's, and `started_from` is its summary.
         """
         progress, earlier = self.progress, self.network.config.meta_training
-        tasks, models = progress.settings.get("tasks", {}), progress.settings.get("model", {})
-        of_several = ("base_model", "more_base_models", "revisions") if models.get("more_base_models") else ()
-        untrained = progress.untrained_loss
+        tasks, models = (dict(progress.settings.get(name, {})) for name in ("tasks", "model"))
+        datasets = tasks.pop("datasets", [])
+        told = ("trainable", "base_model", "more_base_models", "revisions")
         summary = {
-            "datasets": [dataset["hub_id"] or dataset["path"] for dataset in tasks.get("datasets", [])],
-            **{name: value for name, value in progress.settings.items() if name == "data"},
-            **{name: value for name, value in tasks.items() if name != "datasets"},
-            **{name: models[name] for name in (*of_several, "trainable") if name in models},
-            **self._strategy(),
+            "datasets": [dataset["hub_id"] or dataset["path"] for dataset in datasets],
+            "data": progress.settings.get("data"),
+            **tasks,
+            **{name: models.get(name) for name in (told if models.get("more_base_models") else told[:1])},
+            **self.outer.used(),
             "best_generation": progress.best_generation,
             "best_validation_loss": progress.best_loss,
-            **({} if untrained is None else {"validation_loss_untrained": untrained}),
+            "validation_loss_untrained": progress.untrained_loss,
             **with_earlier_cost(progress.cost, earlier),
-            **({"started_from": earlier} if earlier else {}),
+            "started_from": earlier or None,
         }
-        return plain_json(summary)
-
-    def _make_estimator(self) -> Estimator:
-        if self.gradient is None:
-            by_pair = self.args.task_per_pair
-            return Evolution(self.es, self.tasks, self.network.config, self.accelerator, task_per_pair=by_pair)
-        parts = (self.es.seed, self.tasks, self.network, self.accelerator)
-        if isinstance(self.gradient, SegmentConfig):
-            return SegmentedGradient(self.gradient, *parts)
-        return MetaGradient(self.gradient, *parts)
-
-    def _strategy(self) -> dict[str, Any]:
-        """The settings that the estimator reads, and none of the others'."""
-        es = dataclasses.asdict(self.es)
-        if self.gradient is None:
-            return {"estimator": "evolution", **es, "task_per_pair": self.args.task_per_pair}
-        name = "segments" if isinstance(self.gradient, SegmentConfig) else "gradient"
-        outer = {field.name: es[field.name] for field in dataclasses.fields(OuterConfig)}
-        return {"estimator": name, **outer, **dataclasses.asdict(self.gradient)}
+        return plain_json({name: value for name, value in summary.items() if value is not None})
 
     def _begin(self) -> None:
         """Takes up the estimator where the run stands, or measures an untrained L3RS and says what the run costs."""
-        start_trackers(self.accelerator, self.args.project, self.progress.settings)
+        start_trackers(self.accelerator, _PROJECT, self.progress.settings)
         if self.progress.state.generation:
             self.estimator.load_state(self.progress.carried)
             self.progress.carried = {}  # would otherwise be held twice
@@ -197,10 +178,11 @@ class MetaTrainer:
         """Says what the run will cost, by the time of the first validation."""
         if not self.accelerator.is_main_process:
             return
-        num_generations, num_steps = self.es.num_generations, [t.num_training_steps for t in self.validation_tasks]
+        num_generations, num_steps = self.outer.num_generations, [t.num_training_steps for t in self.validation_tasks]
         pace = validation_seconds / sum(num_steps)
-        cost = self.estimator.cost_of_generation(sum(num_steps) / len(num_steps))
-        expected = Forecast(cost * pace, validation_seconds, self.args.validation_interval).seconds(num_generations)
+        generation_seconds = pace * self.estimator.cost_of_generation(sum(num_steps) / len(num_steps))
+        interval = self.selection.interval
+        expected = run_seconds(generation_seconds, validation_seconds, num_generations, interval)
         logger.info(
             "%d generations cost about %s plain inner steps, validations included: about %s at the pace of an "
             "untrained L3RS here.",
@@ -211,7 +193,7 @@ class MetaTrainer:
 
     def _run_generations(self) -> None:
         bar = tqdm(
-            total=self.es.num_generations,
+            total=self.outer.num_generations,
             initial=self.progress.state.generation,
             desc="meta-training",
             unit="gen",
@@ -233,7 +215,7 @@ class MetaTrainer:
         if estimate.gradient is None:
             progress.state = progress.state.retreat()
         else:
-            progress.state = progress.state.move(self.es, estimate.gradient)
+            progress.state = progress.state.move(self.outer, estimate.gradient)
         self._check_agreement()
         metrics = self._count(estimate, time.perf_counter() - start)
         if self._is_due(self.selection.interval):
@@ -267,18 +249,18 @@ class MetaTrainer:
             "num_diverged": estimate.num_diverged,
             "inner_steps": cost["inner_steps"],
             "inner_steps_per_second": estimate.num_inner_steps / seconds,
-            "learning_rate": self.es.learning_rate_at(generation - 1),
+            "learning_rate": self.outer.learning_rate_at(generation - 1),
         }
 
     def _save(self) -> None:
         self.folder.save(dataclasses.replace(self.progress, carried=self.estimator.state()))
 
     def _is_over(self) -> bool:
-        return self.progress.state.generation >= self.es.num_generations or self.selection.is_over(self.progress)
+        return self.progress.state.generation >= self.outer.num_generations
 
     def _is_due(self, interval: int) -> bool:
         generation = self.progress.state.generation
-        return interval > 0 and (generation % interval == 0 or generation == self.es.num_generations)
+        return interval > 0 and (generation % interval == 0 or generation == self.outer.num_generations)
 
     def _all_agree_to_stop(self) -> bool:
         requests = on_every_process(self.accelerator, lambda: self._interruption.requested)
@@ -293,79 +275,6 @@ class MetaTrainer:
                 "The processes' meta-weights differ, so they do not run the same program on the same data; use the "
                 "same versions and settings on every machine."
             )
-
-
-class Interruption:
-    """
-    Whether somebody asked the run to end.
-
-    Attributes:
-        requested (`bool`): Whether a signal has come.
-    """
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Inside, the first SIGINT or SIGTERM is a request and a second one ends the process, as it would outside."""
-        if threading.current_thread() is not threading.main_thread():  # only there does Python let handlers be set
-            yield
-            return
-        self._previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in self.signals}
-        try:
-            for number in self.signals:
-                signal.signal(number, self._request)
-            yield
-        finally:
-            for number, handler in self._previous.items():
-                signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(number, self._previous[signal.Signals(number)])
-        logger.warning("Stopping after this generation; the checkpoint will resume from there.")
-
-
-def make_accelerator(report_to: str | None = None, project_dir: str | Path | None = None) -> Accelerator:
-    """
-    Returns an Accelerator that joins the processes of `torchrun` also where there is no GPU.
-
-    Args:
-        report_to (`str`, *optional*): A tracker that Accelerate knows, or `"all"` for all that are installed.
-        project_dir (`str` or `Path`, *optional*): Where trackers that write files do so.
-
-    Raises:
-        ConfigError: If the tracker is unknown, or its package is not installed.
-    """
-    installed = [str(kind) for kind in get_available_trackers()]
-    if report_to is not None and report_to not in installed and not (report_to == "all" and installed):
-        raise ConfigError(
-            f"report_to must be a tracker whose package is installed ({', '.join(installed) or 'none is'}), "
-            f"got {report_to!r}; install one that Accelerate knows, or leave report_to out."
-        )
-    return Accelerator(log_with=report_to, project_dir=project_dir, cpu=not torch.accelerator.is_available())
-
-
-def start_trackers(accelerator: Accelerator, project: str, settings: Mapping[str, Any]) -> None:
-    """
-    Starts the trackers of an Accelerator under the name of a project, and tells them the scalar settings of the run.
-
-    Raises:
-        ConfigError: If a tracker does not start.
-    """
-    flat = pd.json_normalize(dict(settings)).to_dict("records")[0]
-    try:
-        scalars = {name: value for name, value in flat.items() if isinstance(value, (int, float, str, bool))}
-        accelerator.init_trackers(project, config=scalars)
-    except Exception as error:  # of every kind, as trackers have their own
-        names = ", ".join(tracker.name.lower() for tracker in accelerator.log_with)
-        raise ConfigError(
-            f"report_to is {names}, which does not start ({reason(error)}); set it up as its package asks, wandb by "
-            "`wandb login` or WANDB_MODE=offline in the environment, or leave report_to out."
-        ) from error
 
 
 def bar_figures(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,41 +17,14 @@ from accelerate import Accelerator
 from torch.utils import _pytree as pytree
 
 from hf_l3rs.distributed import own_share, share_out
-from hf_l3rs.errors import CheckpointError, ConfigError
-from hf_l3rs.meta.gradient import GradientConfig, MetaGradient, TaskGradient, step_cost
-from hf_l3rs.meta.outer import OuterState
+from hf_l3rs.errors import CheckpointError
+from hf_l3rs.meta.gradient import MetaGradient, TaskGradient
+from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Task, Tasks
 from hf_l3rs.tasks.inner_loop import has_exploded
 from hf_l3rs.tasks.pools import derive_seed
 from hf_l3rs.tasks.unrolled import Snapshot
-from hf_l3rs.validation import Range, check_fields
-
-
-@dataclass(frozen=True)
-class SegmentConfig(GradientConfig):
-    """Settings of the estimate by segments, beside those of [`GradientConfig`]; `num_evaluations` is 1."""
-
-    lookahead_steps: int = field(
-        default=0,
-        metadata={"help": "Differentiated steps beyond a segment's end after which it is judged."},
-    )
-    num_whole_runs: int = field(
-        default=0, metadata={"help": "How many of num_tasks are whole runs of at most segment_steps, from the start."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, {"lookahead_steps": Range(low=0), "num_whole_runs": Range(low=0, high=self.num_tasks)})
-
-    @property
-    def step_cost(self) -> float:
-        """What a differentiated step costs, in plain ones."""
-        return step_cost(self.second_order)
-
-    def of_whole_runs(self) -> GradientConfig:
-        """Returns those of the settings that do not concern segments."""
-        return GradientConfig(**{name: getattr(self, name) for name in GradientConfig.__dataclass_fields__})
 
 
 class Run(NamedTuple):
@@ -80,33 +53,13 @@ class Run(NamedTuple):
 
 class SegmentedGradient(MetaGradient):
     """
-    Segments as an [`~hf_l3rs.meta.outer.Estimator`]. A sample is a whole short run, or a slot: it holds one run after
-    another, of whatever model, and a generation takes it a segment further. First runs are cut short at random, so
-    that slots do not march in step. A run that diverges ends there.
-
-    Args:
-        config ([`SegmentConfig`]): Settings.
-        seed (`int`): Of the tasks.
-        tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What is fine-tuned on.
-        network ([`L3RSNetwork`]): Gives the configuration of the meta-weights.
-        accelerator (`Accelerator`): Shares the samples out; names device and precision.
-
-    Raises:
-        ConfigError: If segments have no length, or are to be judged more than once.
+    A sample is a whole short run, or a slot: it holds one run after another, of whatever model, and a generation takes
+    it a segment further. First runs are cut short at random, so that slots do not march in step. A run that diverges
+    ends there.
     """
 
-    config: SegmentConfig
-
-    def __init__(
-        self, config: SegmentConfig, seed: int, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator
-    ) -> None:
-        if config.segment_steps < 1 or config.num_evaluations != 1:
-            raise ConfigError(
-                "The estimator segments needs segment_steps of at least 1 and num_evaluations of 1, got "
-                f"{config.segment_steps} and {config.num_evaluations}; set them, such as segment_steps to 20, or "
-                "estimator to gradient."
-            )
-        super().__init__(config, seed, tasks, network, accelerator)
+    def __init__(self, config: OuterConfig, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator) -> None:
+        super().__init__(config, tasks, network, accelerator)
         low, high = (min(bound, config.segment_steps) for bound in (tasks.horizon.minimum, tasks.horizon.maximum))
         self._short = tasks.with_horizon(replace(tasks.horizon, minimum=low, maximum=high))
         self._runs: dict[int, Run] = {}  # of this process's own slots
@@ -114,16 +67,15 @@ class SegmentedGradient(MetaGradient):
     def cost_of_generation(self, num_steps: float) -> float:
         """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
         config = self.config
-        whole = config.num_whole_runs * min(num_steps, config.segment_steps)
-        slots = (config.num_tasks - config.num_whole_runs) * min(
-            num_steps, config.segment_steps + config.lookahead_steps
-        )
-        return (whole + slots) * config.step_cost
+        whole = min(num_steps, config.segment_steps)
+        slot = min(num_steps, config.segment_steps + config.lookahead_steps)
+        num_slots = config.num_tasks - config.num_whole_runs
+        return (config.num_whole_runs * whole + num_slots * slot) * config.step_cost
 
     def sample(self, state: OuterState, index: int) -> TaskGradient:
         """Returns what a whole run, or the next segment of a slot's run, gives."""
         if index < self.config.num_whole_runs:
-            task = self._short.draw(self.seed, state.generation, index)
+            task = self._short.draw(self.config.seed, state.generation, index)
             return self._segment(state.mean, Run(state.generation, task, task.num_training_steps))[0]
         run = self._runs.get(index) or self._begin(state.generation, index)
         result, run = self._segment(state.mean, run)
@@ -135,13 +87,13 @@ class SegmentedGradient(MetaGradient):
         """Returns where the slots' runs stand; see [`~hf_l3rs.meta.outer.Estimator.state`]."""
         slots = range(self.config.num_tasks)
         packed = share_out(
-            self._accelerator, slots, lambda slot: self._runs[slot].tensors() if slot in self._runs else {}
+            self.accelerator, slots, lambda slot: self._runs[slot].tensors() if slot in self._runs else {}
         )
         return {f"{slot}.{name}": tensor for slot, named in zip(slots, packed) for name, tensor in named.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Takes up this process's own slots; see [`~hf_l3rs.meta.outer.Estimator.load_state`]."""
-        for slot in own_share(self._accelerator, self.config.num_tasks):
+        for slot in own_share(self.accelerator, self.config.num_tasks):
             prefix = f"{slot}."
             tensors = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
             if "generation" in tensors:
@@ -150,11 +102,11 @@ class SegmentedGradient(MetaGradient):
 
     def _begin(self, generation: int, slot: int) -> Run:
         """Draws the run that a slot begins in a generation."""
-        task = self.tasks.draw(self.seed, generation, slot)
+        task = self.tasks.draw(self.config.seed, generation, slot)
         end = task.num_training_steps
         if generation == 0:
             num_segments = math.ceil(end / self.config.segment_steps)
-            first = 1 + derive_seed(self.seed, "first segments", slot) % num_segments
+            first = 1 + derive_seed(self.config.seed, "first segments", slot) % num_segments
             end = min(end, first * self.config.segment_steps)
         return Run(generation, task, end)
 

@@ -1,4 +1,4 @@
-"""Which meta-weights are kept: validation on fixed tasks, the best so far, when to stop, and the curve of it all."""
+"""Which meta-weights are kept: validation on fixed tasks, the best so far, and the curve of it all."""
 
 from __future__ import annotations
 
@@ -29,15 +29,8 @@ MIN_VALIDATIONS = 5
 
 class Selection:
     """
-    Validates the average of the meta-weights, and keeps the best in a run's [`Progress`].
-
-    Args:
-        tasks (`Sequence[Task]`): Fixed tasks on other images; nothing is validated without any.
-        config ([`L3RSConfig`]): Of the meta-weights.
-        accelerator (`Accelerator`): Shares the tasks out; names device and precision.
-        interval (`int`): Generations between validations, at most a fifth of the run; 0 for none.
-        num_generations (`int`): Of the run, after whose last one is always validated.
-        patience (`int`): Validations without improvement after which training is over; 0 for never.
+    Validates the average of the meta-weights on fixed tasks of other images, and keeps the best in a run's
+    [`Progress`]. The last generation is always validated; without tasks, none is.
     """
 
     def __init__(
@@ -45,14 +38,12 @@ class Selection:
         tasks: Sequence[Task],
         config: L3RSConfig,
         accelerator: Accelerator,
-        *,
         interval: int,
         num_generations: int,
-        patience: int,
     ) -> None:
         self.tasks = list(tasks)
         self.interval = capped_interval(interval, num_generations) if self.tasks else 0
-        self._config, self._accelerator, self._patience = config, accelerator, patience
+        self._config, self._accelerator = config, accelerator
 
     def measure_untrained(self, progress: Progress) -> None:
         """Measures, before the first generation, what meta-training starts from where it starts from nothing."""
@@ -83,19 +74,8 @@ class Selection:
         losses = share_out(self._accelerator, self.tasks, score)
         return float(torch.tensor(losses, dtype=torch.float64).mean())
 
-    def is_over(self, progress: Progress) -> bool:
-        """Whether patience has run out. This depends on the progress alone, so that a run that is over stays so."""
-        if not (self._patience and self.interval):
-            return False
-        return progress.state.generation - (progress.best_generation or 0) >= self._patience * self.interval
-
     def check_outcome(self, progress: Progress) -> None:
-        """
-        Checks that a run which is over has something to keep.
-
-        Raises:
-            NothingToKeepError: If every candidate of it diverged, or every validation.
-        """
+        """Raises if a run which is over has nothing to keep: every candidate of it diverged, or every validation."""
         if progress.cost["num_diverged"] >= progress.cost["evaluations"]:
             raise NothingToKeepError(
                 f"Meta-training gave nothing: all {progress.cost['evaluations']} candidates diverged or had a loss "
@@ -114,11 +94,15 @@ def capped_interval(interval: int, num_generations: int) -> int:
     return min(interval, math.ceil(num_generations / MIN_VALIDATIONS))
 
 
+def run_seconds(generation: float, validation: float, num_generations: int, interval: int) -> float:
+    """Returns the time of a run by those of a generation and of a validation, the one before the first included."""
+    capped = capped_interval(interval, num_generations)
+    num_validations = 1 + math.ceil(num_generations / capped) if capped else 0
+    return num_generations * generation + num_validations * validation
+
+
 def draw_curve(folder: Path) -> bool:
-    """
-    Draws `curve.png` from the metrics of a run's folder: validation loss over generations, and that of an untrained
-    L3RS. Returns whether there was anything to draw.
-    """
+    """Draws a run's validation loss over generations from its metrics. Returns whether there was anything to draw."""
     lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
     validated = [line for line in lines if line.get("validation_loss") is not None]
     if not validated:

@@ -137,7 +137,7 @@ class TaskDistribution:
         Args:
             seed (`int`): The run's seed.
             generation (`int`): Meta-iteration, from 0.
-            pair (`int`): Index of the sample in its generation, or 0 for all where they share one task.
+            pair (`int`): Index of the sample in its generation.
         """
         task_seed = derive_seed(seed, "task", generation, pair)
         rng = generator(task_seed, "data")

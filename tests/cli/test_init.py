@@ -31,9 +31,9 @@ def test_the_files_are_settings_and_run(init, run, tmp_path, monkeypatch):
     status, out, _ = init("--steps", "2", "3", "--output", "my.yaml")
     assert status == 0 and "20 layers, with batch norm" in out and "80 images" in out
     assert "for 40 generations, and " in out and "hf-l3rs meta-train my.yaml" in out
-    _, l3rs, task_args, es, *_, args = parse_arguments(ARGUMENTS, ["my.yaml"])
-    assert (task_args.num_classes, task_args.min_steps, task_args.max_steps, es.num_generations) == (2, 2, 3, 40)
-    assert args.output_dir == "outputs/my" and args.estimator == "gradient" and l3rs.initial_l3rs == START
+    _, l3rs, task_args, outer, args = parse_arguments(ARGUMENTS, ["my.yaml"])
+    assert (task_args.num_classes, task_args.min_steps, task_args.max_steps, outer.num_generations) == (2, 2, 3, 40)
+    assert args.output_dir == "outputs/my" and outer.estimator == "gradient" and l3rs.initial_l3rs == START
     _, unseen, evaluation = parse_arguments((ModelArguments, TaskArguments, EvaluationArguments), ["my_evaluate.yaml"])
     assert evaluation.l3rs == "outputs/my/l3rs" and evaluation.setting == "other classes"
     assert not set(unseen.datasets[0].classes) & set(task_args.datasets[0].classes)

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
 from hf_l3rs.evaluation.store import RowStore, to_csv
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 from tests.tiny import tiny_resnet, trained_network
 

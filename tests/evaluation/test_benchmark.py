@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.evaluation.baselines import BASELINES, Contender, l3rs_contender
 from hf_l3rs.evaluation.benchmark import (
     best_rates,
@@ -15,7 +16,6 @@ from hf_l3rs.evaluation.benchmark import (
 )
 from hf_l3rs.evaluation.store import RowStore, Run, read_rows
 from hf_l3rs.meta.evolution import rollout
-from hf_l3rs.meta.meta_trainer import make_accelerator
 from tests.evaluation.rows import row
 from tests.meta.problems import make_model, make_network, make_tasks
 

@@ -9,18 +9,16 @@ import sys
 from pathlib import Path
 
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.evolution import ESConfig
-from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.meta.meta_trainer import MetaTrainer
+from hf_l3rs.meta.outer import OuterConfig
 from tests.meta.problems import make_mixture, make_model, make_network, make_role_network, make_tasks
 
 
 def make_trainer(
     output_dir: str,
     generations: int = 6,
-    es: dict | None = None,
-    gradient: GradientConfig | None = None,
+    outer: dict | None = None,
     mixture: bool = False,
     **changes,
 ) -> MetaTrainer:
@@ -30,9 +28,8 @@ def make_trainer(
     return MetaTrainer(
         make_role_network() if mixture else make_network(),
         draw_from(),
-        ESConfig(num_generations=generations, **{"num_pairs": 3, **(es or {})}),
+        OuterConfig(num_generations=generations, **{"num_pairs": 3, **(outer or {})}),
         args,
-        gradient=gradient,
         validation_tasks=[validation.draw(0, 0, index) for index in range(3)],
     )
 
@@ -50,7 +47,7 @@ def whole_and_resumed(folder: Path, generations: int, stop: int, **options) -> t
 
 if __name__ == "__main__":
     folder, count, options = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
-    several = {"mixture": True, "gradient": GradientConfig(num_tasks=3)} if "mixture" in options else {}
+    several = {"mixture": True, "outer": {"estimator": "gradient", "num_tasks": 3}} if "mixture" in options else {}
     trainer = make_trainer(folder, count, resume_from_checkpoint="last" if "last" in options else None, **several)
     network = trainer.train()
     if trainer.accelerator.is_main_process:

@@ -168,7 +168,7 @@ def test_several_models_are_known_by_their_commits():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"hidden_sizes": [32, 0]}, {"adam_betas": [0.9, 1.0]}, {"estimator": "windows"}, {"num_threads": 10**9}],
+    [{"hidden_sizes": [32, 0]}, {"adam_betas": [0.9, 1.0]}, {"keep_checkpoints": 0}, {"num_threads": 10**9}],
     ids=str,
 )
 def test_values_of_the_wrong_type_or_range_are_named_with_what_is_allowed(changes):

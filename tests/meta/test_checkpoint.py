@@ -34,7 +34,7 @@ from hf_l3rs.meta.checkpoint import (
 from hf_l3rs.meta.outer import OuterConfig, OuterState
 
 
-SETTINGS = {"es": {"sigma": 0.1}, "seed": 0}
+SETTINGS = {"outer": {"sigma": 0.1}, "seed": 0}
 
 
 def progress_at(generation, **changes):
@@ -79,9 +79,9 @@ def test_a_failed_write_keeps_the_earlier_checkpoint_and_leaves_nothing_behind(t
 def test_other_settings_are_refused_by_name_and_are_no_damage(tmp_path):
     """Or else an older checkpoint of other settings would be looked for."""
     folder = save_checkpoint(tmp_path, progress_at(1), keep=1)
-    other = {"es": {"sigma": 0.2}, "seed": 1}
+    other = {"outer": {"sigma": 0.2}, "seed": 1}
     for load_or_find, place in ((load_checkpoint, folder), (find_newest_intact, tmp_path)):
-        with pytest.raises(CheckpointError, match="es, seed"):
+        with pytest.raises(CheckpointError, match="outer, seed"):
             load_or_find(place, other)
 
 

@@ -9,11 +9,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from hf_l3rs.meta.checkpoint import TENSORS_NAME
-from hf_l3rs.meta.gradient import GradientConfig
 from hf_l3rs.meta.meta_trainer import MetaTrainer
-from hf_l3rs.meta.segments import SegmentConfig
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import TinyClassifier
+
+
+SEGMENTS = {"estimator": "segments", "num_tasks": 3, "segment_steps": 2}
 
 
 def train(folder, generations=2, **changes):
@@ -33,7 +34,7 @@ def score(folder, precision, **changes):
     first = make_trainer(folder, validation_interval=0, **changes)
     AcceleratorState._reset_state(True)  # each process has one, which keeps its first precision
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    trainer = MetaTrainer(first.network, first.tasks, first.es, first.args, accelerator=accelerator)
+    trainer = MetaTrainer(first.network, first.tasks, first.outer, first.args, accelerator=accelerator)
     dtypes = set()
     trainer.tasks.models[0].encoder.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
     pairs = [trainer.estimator.score_pair(trainer.progress.state, pair) for pair in range(3)]
@@ -64,10 +65,10 @@ def train_in_process(folder, changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"es": {"num_pairs": 1}},  # nothing to do for the second process
-        {"gradient": GradientConfig(num_tasks=3)},
-        {"gradient": SegmentConfig(num_tasks=3, segment_steps=2)},
-        {"gradient": SegmentConfig(num_tasks=3, num_whole_runs=1, segment_steps=2), "mixture": True},
+        {"outer": {"num_pairs": 1}},  # nothing to do for the second process
+        {"outer": {"estimator": "gradient", "num_tasks": 3}},
+        {"outer": SEGMENTS},
+        {"outer": {**SEGMENTS, "num_whole_runs": 1}, "mixture": True},
     ],
     ids=["one pair", "gradient", "segments", "segments of several models"],
 )
@@ -82,7 +83,7 @@ def test_uneven_shares_of_two_processes_give_the_bytes_of_one(tmp_path, changes)
 @pytest.mark.distributed
 def test_segments_go_on_in_another_number_of_processes(tmp_path):
     """Invariant 6: runs that are carried over by two processes are taken up by one, and the other way round."""
-    changes = {"gradient": SegmentConfig(num_tasks=3, segment_steps=1), "checkpoint_interval": 1}
+    changes = {"outer": {**SEGMENTS, "segment_steps": 1}, "checkpoint_interval": 1}
     whole = train(tmp_path / "whole", 5, **changes)
     for folder, order in (("two first", (2, 1)), ("one first", (1, 2))):
         for count, resume in zip(order, (None, "last")):
@@ -114,13 +115,9 @@ def train_part_in_process(folder, changes, generation):
     trainer.train()
 
 
-@pytest.mark.parametrize(
-    "gradient",
-    [None, GradientConfig(num_tasks=3), SegmentConfig(num_tasks=3, segment_steps=2)],
-    ids=["evolution", "gradient", "segments"],
-)
-def test_every_estimator_trains_every_model(tmp_path, gradient):
-    trainer = make_trainer(str(tmp_path), 2, mixture=True, gradient=gradient)
+@pytest.mark.parametrize("estimator", ["evolution", "gradient", "segments"])
+def test_every_estimator_trains_every_model(tmp_path, estimator):
+    trainer = make_trainer(str(tmp_path), 2, mixture=True, outer={**SEGMENTS, "estimator": estimator})
     before = trainer.network.to_vector()
     called = {model: 0 for model in trainer.tasks.models}
     for model in called:

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from hf_l3rs.meta.evolution import rollout
-from hf_l3rs.meta.gradient import EXPLODED, GradientConfig, MetaGradient, TaskGradient, evaluation_points
-from hf_l3rs.meta.outer import OuterState
+from hf_l3rs.meta.gradient import EXPLODED, MetaGradient, TaskGradient, evaluation_points
+from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.tasks.distribution import Horizon
 from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
 from tests.meta.problems import make_network, make_tasks
 
 
 def make_gradient(tmp_path, steps=6, **config):
-    trainer = make_trainer(str(tmp_path), gradient=GradientConfig(**config))
+    trainer = make_trainer(str(tmp_path), outer={"estimator": "gradient", **config})
     estimator = trainer.estimator
     estimator.tasks = make_tasks(horizon=Horizon(steps, steps))
     return estimator
@@ -99,7 +99,7 @@ def test_a_bad_task_is_counted_and_changes_no_other(tmp_path, bad, monkeypatch):
 @pytest.mark.parametrize("num_bad", [2, 3])
 def test_where_most_tasks_fail_the_weights_go_back(tmp_path, num_bad, monkeypatch):
     """The few that are left cannot speak for weights that have gone too far: none of 3 would come back by itself."""
-    trainer = make_trainer(str(tmp_path), 3, {"averaging": 0.5}, GradientConfig(num_tasks=3))
+    trainer = make_trainer(str(tmp_path), 3, {"estimator": "gradient", "averaging": 0.5, "num_tasks": 3})
     of_task, states = MetaGradient.of_task, []
 
     def sabotaged(self, mean, task):
@@ -107,7 +107,7 @@ def test_where_most_tasks_fail_the_weights_go_back(tmp_path, num_bad, monkeypatc
         failed = TaskGradient(torch.zeros_like(mean), math.inf, 0.0, 6)
         return failed if task.seed in bad else of_task(self, mean, task)
 
-    bad = {trainer.tasks.draw(trainer.es.seed, 2, index).seed for index in range(num_bad)}
+    bad = {trainer.tasks.draw(trainer.outer.seed, 2, index).seed for index in range(num_bad)}
     monkeypatch.setattr(MetaGradient, "of_task", sabotaged)
     trainer.train()
     before, after = states[-1], trainer.progress.state
@@ -118,19 +118,18 @@ def test_where_most_tasks_fail_the_weights_go_back(tmp_path, num_bad, monkeypatc
 
 def test_meta_training_learns_and_resumes(tmp_path):
     """Invariant 6: interrupted or not, the same bytes; and better than where it began."""
-    config = GradientConfig(num_tasks=2)
-    whole, resumed = whole_and_resumed(tmp_path, 6, 4, gradient=config)
+    whole, resumed = whole_and_resumed(tmp_path, 6, 4, outer={"estimator": "gradient", "num_tasks": 2})
     assert torch.equal(whole.network.to_vector(), resumed.network.to_vector())
     assert whole.progress.best_loss < whole.progress.untrained_loss
     summary = whole.summary()
-    assert summary["cost_in_plain_steps"] == pytest.approx(config.step_cost * summary["inner_steps"])
+    assert summary["cost_in_plain_steps"] == pytest.approx(whole.outer.step_cost * summary["inner_steps"])
     assert summary["num_tasks"] == 2 and summary["evaluations"] == 12
     assert summary["estimator"] == "gradient" and "sigma" not in summary
 
 
 def test_a_differentiated_step_costs_more_than_a_plain_one():
-    second, first = (GradientConfig(second_order=kind).step_cost for kind in (True, False))
-    assert 1 < first < second == GradientConfig(segment_steps=2).step_cost - 1
+    second, first = (OuterConfig(second_order=kind).step_cost for kind in (True, False))
+    assert 1 < first < second == OuterConfig(segment_steps=2).step_cost - 1
 
 
 def test_evaluations_lie_evenly_and_end_at_the_end():

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from hf_l3rs.errors import CheckpointError, ConfigError
-from hf_l3rs.meta.gradient import GradientConfig, differentiate
-from hf_l3rs.meta.outer import OuterState
-from hf_l3rs.meta.segments import SegmentConfig
+from hf_l3rs.meta.gradient import differentiate
+from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
@@ -16,11 +15,11 @@ from tests.meta.problems import make_mixture, make_model, make_network, make_tas
 
 
 def make_segments(tmp_path, steps=6, horizon=None, dropout=0.1, mixture=False, **config):
-    config = SegmentConfig(**{"num_tasks": 2, "segment_steps": 2, **config})
-    trainer = make_trainer(str(tmp_path), gradient=config, mixture=mixture)
+    config = {"estimator": "segments", "num_tasks": 2, "segment_steps": 2, **config}
+    trainer = make_trainer(str(tmp_path), outer=config, mixture=mixture)
     estimator, horizon = trainer.estimator, horizon or Horizon(steps, steps)
     tasks = make_mixture(horizon=horizon) if mixture else make_tasks(make_model(dropout=dropout), horizon=horizon)
-    return type(estimator)(config, 0, tasks, trainer.network, trainer.accelerator)
+    return type(estimator)(trainer.outer, tasks, trainer.network, trainer.accelerator)
 
 
 def state_at(generation=1):
@@ -114,8 +113,8 @@ def test_exploding_weights_are_seen_and_there_is_no_estimate(tmp_path):
 @pytest.mark.parametrize("mixture", [False, True])
 def test_meta_training_learns_and_resumes(tmp_path, mixture):
     """Invariant 6: interrupted or not, the same bytes, those of the runs on their way included."""
-    options = {"gradient": SegmentConfig(num_tasks=3, num_whole_runs=1, segment_steps=1), "mixture": mixture}
-    whole, resumed = whole_and_resumed(tmp_path, 8, 5, **options)
+    outer = {"estimator": "segments", "num_tasks": 3, "num_whole_runs": 1, "segment_steps": 1}
+    whole, resumed = whole_and_resumed(tmp_path, 8, 5, outer=outer, mixture=mixture)
     assert torch.equal(whole.network.to_vector(), resumed.network.to_vector())
     one, two = whole.estimator.state(), resumed.estimator.state()
     assert one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
@@ -140,9 +139,7 @@ def test_runs_of_other_models_are_refused(tmp_path):
 def test_bad_settings_are_refused(tmp_path):
     for changes in ({"lookahead_steps": -1}, {"num_whole_runs": 5}, {"segment_steps": -1}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
-            SegmentConfig(**changes)
+            OuterConfig(**changes)
     for changes in ({"segment_steps": 0}, {"num_evaluations": 2}):
         with pytest.raises(ConfigError, match="segment_steps of at least 1 and num_evaluations of 1"):
             make_segments(tmp_path, **changes)
-    config = SegmentConfig(num_tasks=7, second_order=False)
-    assert config.of_whole_runs() == GradientConfig(num_tasks=7, second_order=False)

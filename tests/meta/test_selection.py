@@ -8,13 +8,11 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import MetaTrainingError
 from hf_l3rs.meta.checkpoint import METRICS_NAME, Progress
-from hf_l3rs.meta.forecast import Forecast, StepCosts, forecast, mean_steps, measure_steps
-from hf_l3rs.meta.gradient import GradientConfig
-from hf_l3rs.meta.meta_trainer import make_accelerator
-from hf_l3rs.meta.outer import OuterState
-from hf_l3rs.meta.segments import SegmentConfig
+from hf_l3rs.meta.forecast import StepCosts, measure_steps
+from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.meta.selection import CURVE_NAME, Selection, draw_curve
 from hf_l3rs.tasks.task_arguments import TaskArguments
 from tests.meta.meta_train_tiny import make_trainer
@@ -23,26 +21,19 @@ from tests.meta.problems import make_network, make_tasks
 
 def make_selection(num_tasks=1, num_generations=100):
     tasks = [make_tasks().draw(0, 0, index) for index in range(num_tasks)]
-    how = {"interval": 2, "num_generations": num_generations, "patience": 2}
-    selection = Selection(tasks, make_network().config, Accelerator(cpu=True), **how)
+    selection = Selection(tasks, make_network().config, Accelerator(cpu=True), 2, num_generations)
     selection.mean_loss = lambda vector: float(vector[0]) if vector[0] == vector[0] else math.inf
     return selection
 
 
-def test_the_best_is_kept_until_patience_runs_out():
+def test_the_best_is_kept():
     selection, progress = make_selection(), Progress(OuterState.start(torch.zeros(3)), {})
     for generation, value in ((2, 5.0), (4, 3.0), (6, 4.0), (8, math.nan)):
         progress.state = OuterState.start(torch.full((3,), value), generation)
         metrics = selection.validate(progress)
         assert metrics["validation_loss"] == (value if value == value else math.inf)
-        assert selection.is_over(progress) == (generation == 8)
     assert (progress.best_loss, progress.best_generation) == (3.0, 4)
     assert torch.equal(progress.best_mean, torch.full((3,), 3.0))
-
-
-def test_without_tasks_nothing_is_validated_and_patience_is_endless():
-    selection = make_selection(num_tasks=0)
-    assert selection.interval == 0 and not selection.is_over(Progress(OuterState.start(torch.zeros(3), 100), {}))
 
 
 @pytest.mark.parametrize("cost", [{"num_diverged": 4}, {"num_diverged": 1}])
@@ -70,7 +61,9 @@ def test_what_is_no_number_is_not_drawn(losses, tmp_path):
 
 def test_steps_are_measured_and_the_graph_is_counted():
     narrow, again, wide = (
-        measure_steps(make_tasks(batch_size=size), make_network(), GradientConfig(), make_accelerator())
+        measure_steps(
+            make_tasks(batch_size=size), make_network(), OuterConfig(estimator="gradient"), make_accelerator()
+        )
         for size in (8, 8, 16)
     )
     assert narrow.differentiated > 0 and narrow.plain > 0 and narrow.evaluation >= 0
@@ -80,19 +73,18 @@ def test_steps_are_measured_and_the_graph_is_counted():
 def test_times_add_up():
     costs = StepCosts(differentiated=3.0, plain=1.0, evaluation=2.0, graph_bytes=100, step_bytes=10)
     task_args = TaskArguments(datasets=["images"], min_steps=10, num_validation_tasks=4)
-    expected = forecast(costs, task_args, num_tasks=2, validation_interval=10)
-    assert expected.generation_seconds == 2 * (10 * 3 + 2) and expected.validation_seconds == 4 * (10 + 2)
-    # the untrained L3RS, and five of a short run, or one every ten generations
-    assert [expected.seconds(count) for count in (5, 100)] == [6 * 48 + 5 * 64, 11 * 48 + 100 * 64]
-    assert Forecast(64.0, 48.0, 0).seconds(5) == 5 * 64
-    assert mean_steps(task_args) == 10
-    assert mean_steps(TaskArguments(datasets=["images"], min_steps=10, max_steps=30)) == pytest.approx(18.2, abs=0.01)
+    # a generation takes 2 * (10 * 3 + 2), a validation 4 * (10 + 2)
+    expected = {(5, 10): 5 * 64 + 6 * 48, (100, 10): 100 * 64 + 11 * 48, (5, 0): 5 * 64}
+    assert expected == {
+        (count, interval): costs.seconds(task_args, count, 2, interval) for count, interval in expected
+    }
+    mean = StepCosts(1.0, 0.0, 0.0, 0, 0).seconds(TaskArguments(["images"], min_steps=10, max_steps=30), 1, 1, 0)
+    assert mean == pytest.approx(18.2, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    "gradient", [None, GradientConfig(num_tasks=3), SegmentConfig(num_tasks=3, num_whole_runs=1, segment_steps=4)]
-)
-def test_the_cost_of_a_generation_is_what_it_was(gradient, tmp_path):
-    trainer = make_trainer(str(tmp_path), 1, gradient=gradient)
+@pytest.mark.parametrize("estimator", ["evolution", "gradient", "segments"])
+def test_the_cost_of_a_generation_is_what_it_was(estimator, tmp_path):
+    outer = {"estimator": estimator, "num_tasks": 3, "num_whole_runs": 1, "segment_steps": 4}
+    trainer = make_trainer(str(tmp_path), 1, outer)
     trainer.train()
     assert trainer.estimator.cost_of_generation(4) == pytest.approx(trainer.progress.cost["cost_in_plain_steps"])

@@ -125,7 +125,7 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path
     [
         ("--report_to=excel", "report_to must be"),
         ("--num_threads=0", "num_threads must be in"),
-        ("--final_sigma=0", "final_sigma must be in"),
+        ("--sigma=0", "sigma must be in"),
         ("--warmup_generations=-1", "warmup_generations must be in"),
         (f"--seed={2**70}", "seed must be in"),
         ("--output_dir=README.md", "README.md cannot be written"),
@@ -139,10 +139,10 @@ def test_bad_options_end_in_one_sentence(option, message):
 
 
 def test_an_error_is_one_line_and_a_failure_for_the_shell():
-    command = [sys.executable, "-m", "recipes.meta_train", "recipes/configs/vit_tiny_fashion.yaml", "--final_sigma=0"]
+    command = [sys.executable, "-m", "recipes.meta_train", "recipes/configs/vit_tiny_fashion.yaml", "--sigma=0"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert result.stderr.strip() == "error: ESConfig.final_sigma must be in (0, inf), got 0.0."
+    assert result.stderr.strip() == "error: OuterConfig.sigma must be in (0, inf), got 0.0."
 
 
 STAGES = """

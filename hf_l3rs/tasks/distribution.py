@@ -95,16 +95,8 @@ class TaskSource:
 
 class TaskDistribution:
     """
-    Draws tasks of one model: which data set, classes, θ0, batches, evaluation set and horizon.
-
-    Args:
-        sources (`Sequence[TaskSource]`): The data sets; each is drawn as often as the others.
-        initial_states ([`InitialStates`]): Where θ0 comes from.
-        num_classes (`int`): Classes of a task, the size of its head.
-        batch_size (`int` or `Sequence[int]`): Images of a training batch, or sizes to draw from for every task.
-        evaluation_size (`int`): Images of an evaluation set.
-        horizon ([`Horizon`]): Lengths of the tasks.
-        augmentations (`Sequence[str]`, *optional*): Which of AUGMENTATIONS widen the distribution.
+    Draws tasks of one model: which data set, classes, θ0, batches, evaluation set and horizon. Each data set is drawn
+    as often as the others, and the size of a batch is one of `batch_size` if they are several.
     """
 
     def __init__(

@@ -85,9 +85,9 @@ def open_image_pool(
         of_classes = "" if classes is None else f" of the classes {list(classes)}"
         raise DataError(f"Split {split!r} has no image{of_classes}; choose another split or other classes.")
     return StreamedImagePool(
-        dataset,
+        dataset.select_columns([image_column]),
         image_processor,
-        image_column=image_column,
+        image_column,
         labels=torch.from_numpy(labels[kept].astype(np.int64)),
         class_names=class_names,
         rows=torch.from_numpy(kept),
@@ -173,7 +173,7 @@ def _explain(error: Exception, path: str, name: str | None, split: str, revision
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
-    message, why = " ".join(str(error).split()), reason(error)
+    message, why = " ".join(str(error).replace("'", "").split()), reason(error)
     if isinstance(error, (DataFilesNotFoundError, EmptyDatasetError)):
         return (
             f"{path!r} holds no data: expected parquet files, or images in one folder a class, or a README.md whose "
@@ -187,9 +187,9 @@ def _explain(error: Exception, path: str, name: str | None, split: str, revision
     if isinstance(error, ConnectionError):
         return out_of_reach(path)
     if splits := re.search(r"Unknown split .*Should be one of \[(.*)\]", message):
-        return f"{path!r} has no split {split!r}; it has {splits[1].replace(chr(39), '')}."
+        return f"{path!r} has no split {split!r}; it has {splits[1]}."
     if configurations := re.search(r"(?:BuilderConfig|Config name is missing).*?\[(.*?)\]", message):
-        return f"{path!r} has no configuration {name!r}; name one of {configurations[1].replace(chr(39), '')}."
+        return f"{path!r} has no configuration {name!r}; name one of {configurations[1]}."
     if any(text in why for text in ("nstruction", "Split name", "Percent slice")):
         return f"{path!r} cannot give the split {split!r} ({why}); write it as train, train[:1000] or train[:10%]."
     return f"{path!r} cannot be read ({why}); repair the data set, or leave the damaged file out."
@@ -231,17 +231,12 @@ def _choose(
     if len(found) == 1:
         return found[0]
     if given is not None:
-        problem = f"no column {given!r}" if given not in features else f"no {kind}s in column {given!r}"
+        problem = f"no {kind}s in column {given!r}"
     else:
         problem = f"several {kind} columns ({', '.join(found)})" if found else f"no {kind} column"
-    columns = ", ".join(f"{column} ({_kind(feature)})" for column, feature in features.items())
+    # without the names of a thousand classes
+    columns = ", ".join(f"{column} ({type(feature).__name__})" for column, feature in features.items())
     raise DataError(f"The data set has {problem}; its columns are {columns}; name one with {kind}_column.")
-
-
-def _kind(feature: Any) -> str:
-    """What a column holds, without the names of a thousand classes."""
-    name = type(feature).__name__
-    return f"{name} of {feature.dtype}" if name == "Value" else name
 
 
 def read_labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]:

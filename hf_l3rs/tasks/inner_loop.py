@@ -112,12 +112,7 @@ class ModelLearner:
 
     def start(self, initial_state: State) -> None:
         """See [`Learner.start`]."""
-        own = self.model.state_dict()
-        if _shapes(own) == _shapes(initial_state):
-            with torch.no_grad():
-                torch._foreach_copy_(list(own.values()), [initial_state[name] for name in own])
-        else:  # slower, and names the tensors that differ
-            self.model.load_state_dict(dict(initial_state))
+        self.model.load_state_dict(dict(initial_state))
         self._forget_gradients()
         self.model.train()
 
@@ -155,10 +150,6 @@ class ModelLearner:
         """Of the whole model: the optimizer may train only a part of it."""
         for param in self._params:
             param.grad = None
-
-
-def _shapes(state: State) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _is_float16(device: torch.device, autocast: Autocast) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,25 +58,16 @@ class ImagePool(NamedTuple):
         return self.pixel_values[rows]
 
 
+@dataclass(eq=False)
 class StreamedImagePool:
-    """
-    Images that are decoded whenever they are asked for, to the same values as those of an [`ImagePool`]: the images in
-    `rows` of a data set, with their `labels`, each int64 of shape `(num_images,)`, and the names of all its classes.
-    """
+    """Images that are decoded whenever they are asked for, to the same values as those of an [`ImagePool`]."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        image_processor: BaseImageProcessor,
-        *,
-        image_column: str,
-        labels: torch.Tensor,
-        class_names: list[str],
-        rows: torch.Tensor,
-    ) -> None:
-        self.dataset = dataset.select_columns([image_column])
-        self.image_processor, self.image_column = image_processor, image_column
-        self.labels, self.class_names, self.rows = labels, class_names, rows
+    dataset: Dataset
+    image_processor: BaseImageProcessor  # it sees RGB images
+    image_column: str
+    labels: torch.Tensor  # int64, of shape (num_images,): the data set's own label ids
+    class_names: list[str]  # of every label id of the data set
+    rows: torch.Tensor  # int64, of shape (num_images,): the data set's rows of the pool's images
 
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
@@ -104,14 +96,7 @@ class StreamedImagePool:
 
     def select(self, rows: torch.Tensor) -> StreamedImagePool:
         """Returns a pool of the images of these rows, in this order. Nothing is decoded."""
-        return StreamedImagePool(
-            self.dataset,
-            self.image_processor,
-            image_column=self.image_column,
-            labels=self.labels[rows],
-            class_names=self.class_names,
-            rows=self.rows[rows],
-        )
+        return replace(self, labels=self.labels[rows], rows=self.rows[rows])
 
     def hold(self, max_memory: float | None = DEFAULT_MAX_MEMORY) -> Images:
         """Decodes all images now, if they fit this many bytes; returns them, or else the pool itself."""
@@ -134,7 +119,7 @@ class StreamedImagePool:
         except Exception as error:  # processors raise errors of every kind
             if len({image.size for image in images}) > 1:
                 problem = (
-                    "cannot make one tensor of images of several sizes; use one that resizes or crops to a fixed size"
+                    "makes no single tensor of images of several sizes; use one that resizes or crops to a fixed size"
                 )
             else:
                 problem = f"fails on the data set's images ({reason(error)}); use the one that the model comes with"

@@ -63,7 +63,7 @@ ROWS = [
     Row("data: slices that overlap", dataset(batches_split="train[:60%]", evaluation_split="train[50%:]"),
         "uses a split twice"),
     Row("data: unknown configuration", dataset(name="big"), "no configuration 'big'; name one of"),
-    Row("data: unknown image column", dataset(image_column="photo"), "no column 'photo'; its columns are"),
+    Row("data: unknown image column", dataset(image_column="photo"), "no images in column 'photo'; its columns are"),
     Row("data: labels as images", dataset(image_column="label"), "no images in column 'label'"),
     Row("data: no image column", dataset(OWN, parquet({"image": None})), "no image column.*name one"),
     Row("data: no label column", dataset(OWN, parquet({"label": None})), "no label column.*name one"),

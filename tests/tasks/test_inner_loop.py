@@ -5,10 +5,8 @@ import math
 import pytest
 import torch
 
-from hf_l3rs.optimizer.layers import named_trainable_parameters
-from hf_l3rs.optimizer.optimizer import L3RS
 from hf_l3rs.tasks.distribution import Horizon
-from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, run
+from hf_l3rs.tasks.inner_loop import CHECK_INTERVAL, ModelLearner, fine_tune, inner_optimizer, run
 from tests.meta.problems import make_model, make_network, make_tasks
 from tests.tiny import tiny_resnet
 
@@ -22,13 +20,7 @@ def adam(model):
 
 
 def learned(model, network, task, **options):
-    optimizer = L3RS(
-        named_trainable_parameters(model),
-        network=network,
-        num_training_steps=task.num_training_steps,
-        synchronize_loss=False,
-    )
-    return ModelLearner(model, optimizer, **options)
+    return ModelLearner(model, inner_optimizer(model, network, task.num_training_steps), **options)
 
 
 def test_a_head_only_run_changes_nothing_for_the_next():
@@ -75,10 +67,6 @@ def test_a_diverged_run_ends_early_and_changes_no_other():
     assert first == again and not first.diverged
     assert broken.diverged and broken.num_steps == CHECK_INTERVAL and not broken.evaluations
     assert broken.training_loss == math.inf
-
-
-def test_a_task_knows_its_number_of_classes():
-    assert draw().num_classes == 3
 
 
 def test_float16_gradients_do_not_vanish():

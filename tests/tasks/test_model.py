@@ -27,7 +27,7 @@ from hf_l3rs.tasks.model import (
 )
 from hf_l3rs.tasks.pools import ImagePool
 from hf_l3rs.tasks.unrolled import UnrolledLearner
-from tests.meta.problems import make_model, make_tasks
+from tests.meta.problems import make_tasks
 from tests.tiny import tiny_mobilenet, tiny_resnet, tiny_vit
 
 
@@ -99,24 +99,6 @@ def test_missing_weights_are_warned_of_and_a_missing_head_is_not(folder, caplog)
     assert f"random ones stand in for {STEM}" in record.getMessage()
 
 
-def test_transformers_speaks_again_afterwards(folder):
-    from transformers.utils import logging as transformers_logging
-
-    def state():
-        return transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-
-    before = state()
-    load_image_classifier(str(folder))
-    (folder / "model.safetensors").unlink()
-    refuse(folder, "cannot be loaded")
-    assert state() == before
-
-
-def test_heads():
-    assert head_modules(tiny_resnet()) == {"classifier.1"}
-    assert head_modules(tiny_vit()) == head_modules(make_model()) == {"classifier"}
-
-
 def test_a_model_without_a_head_has_none_to_renew():
     with pytest.raises(ConfigError, match="its head cannot be renewed"):
         InitialStates(torch.nn.Linear(2, 2))
@@ -124,12 +106,6 @@ def test_a_model_without_a_head_has_none_to_renew():
 
 def trained(model):
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
-def frozen_resnet(trainable):
-    model = tiny_resnet()
-    freeze(model, trainable)
-    return model
 
 
 def make_network(model):
@@ -196,7 +172,8 @@ def test_what_a_model_has_not_is_refused():
 
 @pytest.mark.parametrize("trainable", ["head", "last:1"])
 def test_no_graph_is_built_for_what_is_frozen_and_its_batch_norm_goes_on(trainable):
-    model = frozen_resnet(trainable)
+    model = tiny_resnet()
+    freeze(model, trainable)
     network, task = make_network(model), make_tasks(model).draw(0, 0, 0)
     learner = UnrolledLearner(model, network, network.to_vector().requires_grad_(), task.num_training_steps)
     seen = []
@@ -225,12 +202,7 @@ def test_no_graph_is_built_for_what_is_frozen_and_its_batch_norm_goes_on(trainab
 def test_other_layers_than_in_meta_training_are_told(record, trainable, warns, caplog):
     with caplog.at_level(logging.WARNING, logger="hf_l3rs"):
         compare_trainable(record, trainable)
-    assert bool(caplog.records) == warns
-    if warns:
-        own = record.get("trainable", "all")
-        assert f"meta-trained with trainable={own}, and is now used with trainable={trainable}; set it to {own}" in (
-            caplog.text
-        )
+    assert (f"meta-trained with trainable={record.get('trainable', 'all')}" in caplog.text) == warns
 
 
 def adapted(make=tiny_vit):
@@ -238,13 +210,6 @@ def adapted(make=tiny_vit):
     model = make()
     freeze(model, "lora:2")
     return model
-
-
-def adapted_network(model):
-    network = L3RSNetwork(L3RSConfig(layers=tuple(describe_trainable_layers(model)), base_step=5e-3))
-    noise = torch.randn(network.num_meta_parameters, generator=torch.Generator().manual_seed(1))
-    network.load_vector(network.to_vector() + 0.1 * noise)
-    return network
 
 
 def test_queries_and_values_or_else_dense_convolutions_are_adapted():
@@ -258,10 +223,9 @@ def test_queries_and_values_or_else_dense_convolutions_are_adapted():
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet, tiny_mobilenet])
 def test_adapters_and_head_are_trained_and_nothing_else(make):
-    model = adapted(make)
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert all(".lora_" in name or name.startswith("classifier") for name in trained)
-    assert len(trained) == 2 * len(adapted_modules(make())) + 2
+    names = trained(adapted(make))
+    assert all(".lora_" in name or name.startswith("classifier") for name in names)
+    assert len(names) == 2 * len(adapted_modules(make())) + 2
 
 
 def test_adapters_start_anew_for_each_seed_and_change_nothing_yet():
@@ -283,7 +247,7 @@ def test_a_run_is_the_same_differentiated_together_and_alone(make):
     images = torch.randn(60, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     pool = ImagePool(images, labels, ["one", "two", "three"])
     task = make_tasks(model, sources=[TaskSource("noise", pool, pool)]).draw(0, 0, 0)
-    network = adapted_network(model)
+    network = make_network(model)
     learner = UnrolledLearner(
         model, network, network.to_vector().requires_grad_(), task.num_training_steps, feature_gradient=True
     )

@@ -136,8 +136,3 @@ def test_it_is_torchs(max_norm):
     nn.utils.clip_grad_norm_(params, max_norm)
     torch.testing.assert_close([grad.detach() for grad in clipped], [param.grad for param in params])
     assert all(torch.isfinite(grad).all() for grad in torch.autograd.grad(sum(c.sum() for c in clipped), grads))
-
-
-def test_without_a_norm_nothing_is_done():
-    grads = [torch.ones(2)]
-    assert clip_to_norm(grads, None) is grads

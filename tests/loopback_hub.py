@@ -30,6 +30,11 @@ class Repository:
     is_gated: bool = False
     messages: list[str] = field(default_factory=list)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What is on the branch main."""
+        return self.trees[self.branches["main"]]
+
     def commit(self, branch: str, changes: dict[str, bytes | None], message: str) -> str:
         """Adds, replaces and (for None) deletes files. Returns the new commit."""
         parent = self.branches[branch]

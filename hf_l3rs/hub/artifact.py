@@ -14,7 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
 from hf_l3rs.errors import ArtifactError, ConfigError, StorageError
@@ -113,26 +113,14 @@ class L3RSArtifact:
             hf_hub_download(source, WEIGHTS_NAME, revision=folder.name, **options)
         return cls(load_network(folder, source), folder.name)
 
-    def save_pretrained(
-        self,
-        save_directory: PathLike,
-        *,
-        repo_id: str | None = None,
-        push_to_hub: bool = False,
-        **push_to_hub_kwargs: Any,
-    ) -> str | None:
+    def save_pretrained(self, save_directory: PathLike, *, repo_id: str | None = None) -> None:
         """
         Saves config, weights and card, so that `from_pretrained` gives the same meta-weights. In a card that is
         there already, what hf_l3rs generated is brought up to date and everything else is kept.
 
         Args:
             save_directory (`str` or `os.PathLike`): Made if absent.
-            repo_id (`str`, *optional*): Hub id for the card's examples and for `push_to_hub`.
-            push_to_hub (`bool`, *optional*, defaults to `False`): Whether to upload the folder afterwards.
-            push_to_hub_kwargs: Passed on to [`~hf_l3rs.hub.artifact.push`].
-
-        Returns:
-            `str` or `None`: URL of the commit if it was pushed.
+            repo_id (`str`, *optional*): Hub id for the card's examples.
 
         Raises:
             ArtifactError: If a meta-weight is not a number, or the card or results that are there cannot be read.
@@ -146,7 +134,6 @@ class L3RSArtifact:
         existing, picture = read_card(folder / README), picture_in(folder)
         card = generate_model_card(self.config, results, repo_id=repo_id, existing=existing, picture=picture)
         write_files(folder, {**files, README: str(card).encode()})
-        return push(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs) if push_to_hub else None
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Uploads config, weights and card in one commit; see [`~hf_l3rs.hub.artifact.push`], which takes a folder."""
@@ -162,15 +149,11 @@ def released_names() -> list[str]:
 
 def _released(name: str, revision: str | None) -> Path:
     """The folder of a released L3RS."""
-    if name not in released_names():
+    if name not in released_names() or revision is not None:
         raise ArtifactError(
-            f"There is no folder {short(name)}, and no L3RS of that name comes with hf_l3rs; pass a folder, a Hub id "
-            f'of the form "user/name", or one of {", ".join(released_names())}.'
-        )
-    if revision is not None:
-        raise ArtifactError(
-            f"{name} comes with hf_l3rs and has no revision {short(revision)}; leave out revision, or pass a Hub id "
-            'of the form "user/name".'
+            f"There is no folder {short(name)}, and with hf_l3rs come, each in one revision, "
+            f"{', '.join(released_names())}; pass one of these without revision, a folder, or a Hub id of the form "
+            '"user/name".'
         )
     return RELEASED / name
 
@@ -290,11 +273,13 @@ def push(
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         for _ in range(MAX_ATTEMPTS):
-            parent = api.repo_info(repo_id, revision=revision).sha
-            target: dict[str, Any] = {"revision": revision, "parent_commit": parent, "commit_message": commit_message}
-            operations = own.operations(repo_id, parent, token)
+            parent = api.model_info(repo_id, revision=revision)
+            names = {file.rfilename for file in parent.siblings or ()}.intersection((README, RESULTS_NAME))
+            there = {name: api.hf_hub_download(repo_id, name, revision=parent.sha) for name in names}
+            target: dict[str, Any] = {"revision": revision, "parent_commit": parent.sha}
+            operations = own.operations(repo_id, there)
             try:
-                return api.create_commit(repo_id, operations, **target).commit_url
+                return api.create_commit(repo_id, operations, commit_message=commit_message, **target).commit_url
             except HfHubHTTPError as error:
                 if error.response.status_code not in _CONFLICTS:
                     raise
@@ -317,17 +302,17 @@ class _Upload:
         names = (CONFIG_NAME, WEIGHTS_NAME, RESULTS_NAME if self.results else None, self.picture)
         self.files = {name: (folder / name).read_bytes() for name in names if name}
 
-    def operations(self, repo_id: str, parent: str | None, token: str | bool | None) -> list[Any]:
-        """Returns what turns the commit `parent` into one that holds this L3RS."""
-        card, results = (_download_optional(repo_id, name, parent, token) for name in (README, RESULTS_NAME))
+    def operations(self, repo_id: str, there: dict[str, str]) -> list[Any]:
+        """Returns what makes a commit hold this L3RS. `there` is where card and results of its parent lie."""
         try:
             # Results are kept with the meta-weights that they were measured with, and go when those are replaced.
-            kept = read_results_of(self.fingerprint, results) if results and not self.results else None
+            replaced = RESULTS_NAME in there and self.results is None
+            kept = read_results_of(self.fingerprint, there[RESULTS_NAME]) if replaced else None
             text = generate_model_card(
                 self.config,
                 self.results or kept,
                 repo_id=repo_id,
-                existing=combine_cards(self.card, read_card(card)),
+                existing=combine_cards(self.card, read_card(there.get(README))),
                 picture=self.picture,
                 license=self.license,
             )
@@ -335,18 +320,9 @@ class _Upload:
             raise ArtifactError(f"A file of {repo_id!r} on the Hub is in the way of a push: {error}") from error
         files = {**self.files, README: str(text).encode()}
         operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
-        if results is not None and not (self.results or kept):
+        if replaced and kept is None:
             operations.append(CommitOperationDelete(RESULTS_NAME))
         return operations
-
-
-def _download_optional(repo_id: str, filename: str, commit_hash: str | None, token: str | bool | None) -> Path | None:
-    try:
-        return Path(hf_hub_download(repo_id, filename, revision=commit_hash, token=token))
-    except LocalEntryNotFoundError:  # also an EntryNotFoundError, but means that the Hub did not answer
-        raise
-    except EntryNotFoundError:
-        return None
 
 
 def gather_release(folder: PathLike, more: Iterable[PathLike] = ()) -> Path:

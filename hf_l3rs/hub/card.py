@@ -35,9 +35,7 @@ MAX_ROWS = 7
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _MARKER = re.compile(r"<!-- hf_l3rs:(?P<kind>begin|end) (?P<name>[\w-]+) -->")
 _METRIC_NAME = re.compile(r"(?:accuracy|loss) after \d+ steps")  # of results that hf_l3rs put into the model index
-_PART = re.compile(
-    r"head|(?:last|lora):[1-9][0-9]{0,3}"
-)  # what may be trained in place of all; see tasks.model.freeze
+_PART = re.compile(r"head|(?:last|lora):[1-9][0-9]{0,3}")  # that is trained in place of all; see tasks.model.freeze
 
 
 def generate_model_card(
@@ -51,11 +49,10 @@ def generate_model_card(
     all_results: str = "results.json",
 ) -> ModelCard:
     """
-    Writes the card of an L3RS. The same arguments give the same bytes, and so does the own output as `existing`.
-
-    Of an `existing` card only what stands between the markers of hf_l3rs is replaced, and a section that was removed
-    stays removed. Additional metadata, tags, license and results are kept. `picture` is the name of a file beside the
-    card, `all_results` what the table links to.
+    Writes the card of an L3RS. The same arguments give the same bytes, and so does the own output as `existing`. Of an
+    `existing` card only what stands between the markers of hf_l3rs is replaced, and a section that was removed stays
+    removed. Additional metadata, tags, license and results are kept. `picture` is the name of a file beside the card,
+    `all_results` what the table links to.
     """
     if repo_id is not None and not is_repo_id(repo_id):
         raise ArtifactError(f'{short(repo_id)} is not a Hub id of the form "user/name"; check it for a typo.')
@@ -89,10 +86,10 @@ def read_card(file: PathLike | None) -> ModelCard | None:
     try:
         card = ModelCard(text if text.startswith("---") else f"---\n{{}}\n---\n{text}")
         ModelCard(str(card))  # what cannot be written again cannot be brought up to date
-        groups = [card.data.get(key) or [] for key in ("tags", "datasets", "metrics")]
-        groups.append([each.metric_type for each in card.data.get("eval_results") or []])
-        if not all(
-            isinstance(group, (str, list)) and all(isinstance(each, str) for each in group) for group in groups
+        groups = [card.data.get(key) for key in ("tags", "datasets", "metrics")]
+        groups.append([each.metric_type for each in card.data.get("eval_results") or ()])
+        if any(isinstance(each, dict) for each in groups) or not all(
+            isinstance(each, str) for each in _union(*groups)
         ):
             raise TypeError("tags, data sets and metrics are texts")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:

@@ -28,16 +28,7 @@ _SENTENCES: dict[type[Exception], str] = {  # a class before the class that it i
     "may read; check it for a typo, and if it is private run `hf auth login` or pass a token.",
     errors.RevisionNotFoundError: "{id} has no revision {revision}; pass an existing branch, tag or commit.",
     errors.OfflineModeIsEnabled: "The Hub is off because HF_HUB_OFFLINE is set; unset it to reach {place}.",
-    errors.LocalEntryNotFoundError: "{file} of {place} is not in the cache and downloads are off; load it once while "
-    "online.",
-    errors.EntryNotFoundError: "{place} on the Hub has no {file}, so it is not an L3RS; pass the id of one.",
-    errors.LocalTokenNotFoundError: "A token was asked for but none is stored; run `hf auth login`.",
-}
-_STATUS = {
-    401: "it needs a valid token; run `hf auth login`",
-    403: "your token may not do this; use one that has the right, such as a write token for a push",
-    404: "there is nothing of that name that you may read; check it for a typo",
-    429: "it was asked too often; wait some minutes, or run `hf auth login`",
+    errors.EntryNotFoundError: "{place} on the Hub has no {file}; pass the id of a repository that has.",
 }
 _MAX_NEIGHBOURS = 1000  # folders that are looked at for a similar name
 
@@ -78,23 +69,17 @@ def hub_errors(
 def _explain(
     error: Exception, repo_id: str, revision: str | None, filename: str | None, local_files_only: bool
 ) -> str:
-    place = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    is_off = local_files_only or constants.is_offline_mode()
-    if _is_unanswered(error) or (isinstance(error, errors.LocalEntryNotFoundError) and not is_off):
-        need, fix = (
-            ("a push needs it", "")
-            if filename is None
-            else (f"{place} is not in the cache", ", or pass a local folder")
-        )
-        return f"The Hub ({constants.ENDPOINT}) does not answer, and {need}; check the connection{fix}."
+    if _is_unanswered(error) or isinstance(error, errors.LocalEntryNotFoundError):
+        if filename is not None:
+            return out_of_reach(repo_id, revision, local_files_only)
+        return f"The Hub ({constants.ENDPOINT}) does not answer, and a push needs it; check the connection."
+    place, url = _at(repo_id, revision), f"{constants.ENDPOINT}/{repo_id}"
     for kind, sentence in _SENTENCES.items():
         if isinstance(error, kind):
-            url = f"{constants.ENDPOINT}/{repo_id}"
             return sentence.format(id=repr(repo_id), place=place, url=url, revision=repr(revision), file=filename)
     if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        default = "it has a fault of its own; try again later" if status >= 500 else "check what was passed"
-        return f"The Hub refused the request for {place} with HTTP {status}: {_STATUS.get(status, default)}."
+        why = f"{error.response.status_code} {one_line(error.server_message or '')}".strip()
+        return f"The Hub refused {place} (HTTP {why}); check name and token (`hf auth login`), or try again later."
     return (
         f"{place} cannot be exchanged with the Hub ({one_line(error) or type(error).__name__}); correct what was "
         "passed, or choose another cache_dir."
@@ -122,13 +107,18 @@ def hub_answers(repo_id: str, repo_type: str = "model") -> bool:
     return True
 
 
-def out_of_reach(name: str) -> str:
+def out_of_reach(name: str, revision: str | None = None, local_files_only: bool = False) -> str:
     """Returns the sentence about a name that is no folder and not in the cache, where the Hub does not help either."""
-    obstacle = "downloads are off" if constants.is_offline_mode() else f"{constants.ENDPOINT} does not answer"
+    is_off = local_files_only or constants.is_offline_mode()
+    obstacle = "downloads are off" if is_off else f"{constants.ENDPOINT} does not answer"
     return (
-        f"There is no folder {name!r}, and if it is on the Hub, it is not in the cache and {obstacle}; check the "
-        "spelling and the connection, or give a local folder."
+        f"There is no folder {_at(name, revision)}, and if it is on the Hub, it is not in the cache and {obstacle}; "
+        "check the spelling and the connection, or give a local folder."
     )
+
+
+def _at(name: str, revision: str | None) -> str:
+    return f"{name!r}" + (f" at revision {revision!r}" if revision else "")
 
 
 def refuse_missing_path(name: str) -> None:

@@ -163,9 +163,9 @@ class L3RS(torch.optim.Optimizer):
         optimizer.commit_hash = artifact.commit_hash
         return optimizer
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> str | None:
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Saves the meta-weights, not the state of the run; see [`~hf_l3rs.L3RSArtifact.save_pretrained`]."""
-        return self._artifact().save_pretrained(save_directory, **kwargs)
+        self._artifact().save_pretrained(save_directory, **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Uploads the meta-weights; see [`~hf_l3rs.L3RSArtifact.push_to_hub`]."""

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 
 from hf_l3rs.errors import ArtifactError, ConfigError, reason
-from hf_l3rs.hub.connection import hub_answers, hub_errors, out_of_reach, refuse_missing_path
+from hf_l3rs.hub.connection import hub_answers, hub_errors, refuse_missing_path
 from hf_l3rs.optimizer.layers import canonical_name, describe_layers
 from hf_l3rs.tasks.pools import derive_seed
 from hf_l3rs.validation import short
@@ -84,14 +83,7 @@ def _locate(name: str, revision: str | None) -> dict[str, Any]:
     refuse_missing_path(name)
     local_files_only = not hub_answers(name)
     with hub_errors(name, revision, _CONFIG_NAME):
-        try:
-            file = Path(hf_hub_download(name, _CONFIG_NAME, revision=revision, local_files_only=local_files_only))
-        except LocalEntryNotFoundError as error:
-            raise ArtifactError(out_of_reach(name)) from error
-        except EntryNotFoundError as error:
-            raise ArtifactError(
-                f"{name!r} on the Hub has no {_CONFIG_NAME}, so it is no model of transformers; give the id of one."
-            ) from error
+        file = Path(hf_hub_download(name, _CONFIG_NAME, revision=revision, local_files_only=local_files_only))
     _check_config(name, file)
     return {"revision": file.parent.name, "local_files_only": local_files_only}
 

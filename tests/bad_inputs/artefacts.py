@@ -70,7 +70,7 @@ FOLDERS = [
     Row("l3rs: an empty folder", load("<own>"), "has no config.json; pass the folder"),
     Row("l3rs: a transformers model", load("<model>"), "is not an L3RS, but perhaps a model"),
     Row("l3rs: a data set", load("<images>"), "has no config.json"),
-    Row("l3rs: on the Hub, offline", load("user/name"), "'user/name' is not in the cache and downloads are off"),
+    Row("l3rs: on the Hub, offline", load("user/name"), "'user/name', and .*cache and downloads are off"),
     Row("l3rs: no name that the Hub has", load("a/b/c"), "neither a local folder nor a Hub id.*a typo"),
     Row("l3rs: None", load(None), "folder or by its name or Hub id, got None"),
     Row("l3rs: a network in place of its name", python(lambda place: L3RS.from_pretrained(make_network())),

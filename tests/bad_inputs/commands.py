@@ -72,7 +72,7 @@ LOOKING_AND_SHARING = [
     Row("info: a model", command("info", "<model>"), "is not an L3RS, but perhaps a model"),
     Row("info: no such model", command("info", "<l3rs>", "--model", "./absent"), "'./absent' is neither a local"),
     Row("info: on the Hub, offline", command("info", "user/name"), "is not in the cache and downloads are off"),
-    Row("info: a revision, offline", command("info", "user/name", "--revision", "v1"), "at revision 'v1' is not in"),
+    Row("info: a revision, offline", command("info", "user/name", "--revision", "v1"), "at revision 'v1', and if"),
     Row("info: a name with commands to the terminal", command("info", f"./{HOSTILE}"), "neither a local folder nor"),
     Row("info: a newer format", command("info", "<own>/l3rs", prepare=damaged(
         lambda folder: change_config(folder, format_version=99))), "pip install -U hf_l3rs"),

@@ -19,6 +19,11 @@ def here(tmp_path, monkeypatch):
         (tmp_path / "cards" / name).mkdir(parents=True)
 
 
+@pytest.fixture
+def without_hub(monkeypatch):
+    monkeypatch.setattr(artifact, "hf_hub_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+
+
 @pytest.mark.parametrize(
     "name", ["", " ", "./absent", "../absent", "/absent", "~/absent", "a/b/c", "a/", "s3://a/b", "a b", "C:\\x", "x\n"]
 )
@@ -30,8 +35,7 @@ def test_what_is_no_hub_id_is_a_path(name):
 
 
 @pytest.mark.parametrize("name", ["cards/l3rs-resnet-tyni", "./cards/l3rs-resnet-tyni"])
-def test_similar_folders_are_named_and_the_hub_is_not_asked(name, monkeypatch):
-    monkeypatch.setattr(artifact, "hf_hub_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+def test_similar_folders_are_named_and_the_hub_is_not_asked(name, without_hub):
     for load in (L3RS.from_pretrained, load_image_classifier):
         with pytest.raises(ArtifactError, match=r"similar: 'cards/l3rs-resnet-tiny'") as error:
             load(name)
@@ -39,14 +43,12 @@ def test_similar_folders_are_named_and_the_hub_is_not_asked(name, monkeypatch):
         assert "else" not in str(error.value)
 
 
-def test_a_bare_name_is_a_released_one(monkeypatch):
-    monkeypatch.setattr(artifact, "hf_hub_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+def test_a_bare_name_is_a_released_one(without_hub):
     assert L3RS.from_pretrained("l3rs-resnet-tiny-fashion").network.fingerprint() == "89e35ee4db47f56c"
-    with pytest.raises(ArtifactError, match="l3rs-resnet-tiny-fashion, l3rs-") as error:
-        L3RS.from_pretrained("l3rs-resnet")
-    assert_one_sentence(error, "'l3rs-resnet'")
-    with pytest.raises(ArtifactError, match="has no revision 'v1'; leave out revision"):
-        L3RS.from_pretrained("l3rs-resnet-tiny-fashion", revision="v1")
+    for name, options in (("l3rs-resnet", {}), ("l3rs-resnet-tiny-fashion", {"revision": "v1"})):
+        with pytest.raises(ArtifactError, match="l3rs-resnet-tiny-fashion, l3rs-.* without revision") as error:
+            L3RS.from_pretrained(name, **options)
+        assert_one_sentence(error, f"'{name}'")
 
 
 def test_a_folder_comes_before_the_released_one_of_its_name(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import ArtifactError, StorageError
+from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME, gather_release, save_network
 from hf_l3rs.hub.results import UNTRAINED, Results, merge_results, read_results, read_results_of, write_results
 from tests.hub.examples import assert_one_sentence, make_network, make_results
@@ -30,20 +30,14 @@ def test_results_survive_their_file(tmp_path):
     "changes, words",
     [
         ({"loss": float("nan")}, "loss must be .*nan"),
-        ({"loss": None}, "loss must be"),
         ({"loss": -0.1}, "loss must be in"),
         ({"loss": True}, "loss must be a number"),
-        ({"loss": "0.1"}, "loss must be a number"),
         ({"loss_stderr": float("inf")}, "loss_stderr must be in"),
         ({"command": " "}, "command must be text"),
         ({"num_tasks": 1.5}, "num_tasks must be a whole number"),
-        ({"num_tasks": True}, "num_tasks must be a whole number"),
-        ({"accuracy": 92.3}, "accuracy must be in"),
         ({"baseline_accuracy": 1.5}, "baseline_accuracy must be in"),
         ({"wins": 13}, "at most num_tasks=12"),
-        ({"wins": -1}, "wins must be in"),
         ({"num_diverged": 13}, "at most num_tasks=12"),
-        ({"difference_low": float("nan")}, "difference_low must be"),
         ({"verdict": "better"}, "verdict must be"),
         ({"hub_id": "not an id"}, "hub_id must be an id"),
     ],
@@ -51,13 +45,16 @@ def test_results_survive_their_file(tmp_path):
 def test_invalid_result(changes, words):
     with pytest.raises(ArtifactError, match=words) as error:
         replace(RESULT, **changes)
-    assert str(error.value).isprintable() and str(error.value).endswith(".")
+    assert_one_sentence(error)
+
+
+def entry(**changes):
+    return lambda content: content["results"][0].update(changes)
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda content: content.update(format_version=2), "format_version is 2"),
         (lambda content: content.update(format_version=[1]), r"format_version is \[1\]"),
         (lambda content: content.update(more=1), "it needs"),
         (lambda content: content.pop("fingerprint"), "it needs"),
@@ -66,13 +63,10 @@ def test_invalid_result(changes, words):
         (lambda content: content.update(fingerprint=3), "fingerprint must be text"),
         (lambda content: content.update(fingerprint="\x1b[31m"), "16 hexadecimal digits"),
         (lambda content: content["results"][1].pop("loss"), "lacks 'loss'"),
-        (lambda content: content["results"][0].update(speed=1), "'speed'"),
-        (lambda content: content["results"][0].update({"a\n\x1b": 1}), "is unknown"),
-        (lambda content: content["results"].append(3), "3 is not an entry"),
         (lambda content: content["results"].append([["loss", 1]]), "not an entry"),
-        (lambda content: content["results"][0].update(loss="big"), "loss must be a number"),
-        (lambda content: content["results"][0].update(setting="infinity", wins="infinity"), "wins"),
-        (lambda content: content["results"][0].update(command=[1]), "command must be text"),
+        (entry(**{"a\n\x1b": 1}), "is unknown"),
+        (entry(loss="big"), "loss must be a number"),
+        (entry(setting="infinity", wins="infinity"), "wins"),
     ],
 )
 def test_invalid_results_file(tmp_path, change, words):
@@ -84,21 +78,14 @@ def test_invalid_results_file(tmp_path, change, words):
     with pytest.raises(ArtifactError, match=words) as error:
         read_results(file)
     assert_one_sentence(error, str(file), "measure again, or remove the file.")
-    assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"3"])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"[]", b"3"])
 def test_results_file_that_is_not_json_or_of_something_else(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
     with pytest.raises(ArtifactError) as error:
         read_results(tmp_path / "results.json")
     assert_one_sentence(error, "measure again, or remove the file")
-
-
-def test_results_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(StorageError):
-        write_results(RESULTS, tmp_path / "file" / "results.json")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_what_the_hub_refuses(hub):
     hub.create("org/gated", is_gated=True)
     refuse("org/missing", "neither a local folder 'org/missing' nor a Hub repository")
     refuse("org/gated", "is gated")
-    refuse("org/empty", "has no config.json, so it is no model of transformers")
+    refuse("org/empty", "has no config.json; pass the id")
     with pytest.raises(ArtifactError, match="'org/empty' has no revision 'v9'"):
         load_image_classifier("org/empty", revision="v9")
 

@@ -29,21 +29,14 @@ class Features(NamedTuple):
     measures: torch.Tensor
 
 
-def feature_names(config: L3RSConfig) -> list[str]:
-    """Returns the name of every column of [`stack_features`], in order."""
-    columns = {
-        "relative_time": [f"relative_time_{center:g}" for center in config.relative_times],
-        "absolute_time": [f"absolute_time_{scale:g}" for scale in config.absolute_times],
-        "direction_norms": [f"direction_norm_{name}" for name in config.directions],
-    }
-    for channel in EMA_CHANNELS[:3]:
-        columns[channel] = [f"{channel}_ema_{decay:g}" for decay in config.ema_decays]
-    return [column for group in config.features if group != STRUCTURE for column in columns[group]]
-
-
 def num_features(config: L3RSConfig) -> int:
     """Returns the number of columns of [`stack_features`]."""
-    return len(feature_names(config))
+    counts = {
+        "relative_time": len(config.relative_times),
+        "absolute_time": len(config.absolute_times),
+        "direction_norms": len(config.directions),
+    }
+    return sum(counts.get(group, len(config.ema_decays)) for group in config.features if group != STRUCTURE)
 
 
 def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: torch.Tensor) -> torch.Tensor:
@@ -67,10 +60,7 @@ def ema_inputs(measures: torch.Tensor) -> torch.Tensor:
 
 
 def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
-    """
-    Returns the network's input of shape `(num_layers, num_features)`, columns as [`feature_names`], each roughly
-    within ±4.
-    """
+    """Returns the network's input, group by group, of shape `(num_layers, num_features)`, each roughly within ±4."""
     averages = raw.ema[:, :3] / raw.ema[:, 3:].clamp_min(1e-30)  # 0 before anything was averaged
     slopes, offsets = raw.time_coefficients
     times = torch.tanh(offsets.add(slopes, alpha=raw.step)).expand(len(averages), -1)

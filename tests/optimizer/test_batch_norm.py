@@ -1,21 +1,13 @@
 import pytest
 import torch
-from torch import nn
 
 from hf_l3rs import L3RS
 from hf_l3rs.optimizer.batch_norm import batch_norms, temporary_momentum
-from hf_l3rs.optimizer.config import L3RSConfig
-from tests.tiny import tiny_resnet, tiny_vit, trained_network
+from tests.tiny import tiny_resnet, trained_network
 
 
 def momenta(model):
     return {norm.momentum for norm in batch_norms(model)}
-
-
-def test_layers_are_those_with_running_statistics():
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False), nn.LayerNorm(2))
-    assert batch_norms(model) == [model[0]]
-    assert not batch_norms(tiny_vit())
 
 
 def test_a_momentum_for_a_while_is_over_after_an_error_too():
@@ -50,11 +42,3 @@ def test_statistics_follow_faster():
         model(pixel_values=images)
         lags.append(float((norm.running_mean - before).detach().norm()))
     assert lags[1] == pytest.approx(lags[0] * 0.5 / 0.9, rel=1e-4)
-
-
-def test_it_is_part_of_the_fingerprint_only_where_it_is_set():
-    model = tiny_resnet()
-    first, second = (trained_network(model, batch_norm_momentum=momentum) for momentum in (None, 0.2))
-    assert first.fingerprint() != second.fingerprint()
-    assert "batch_norm_momentum" not in first.config.settings
-    assert L3RSConfig.from_dict(second.config.to_dict()) == second.config

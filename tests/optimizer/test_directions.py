@@ -107,15 +107,6 @@ def test_layers_are_apart(name):
         assert all(torch.equal(one[0], many[index]) for one, many in zip(alone, together))
 
 
-def test_each_layer_has_its_own_bias_correction():
-    ones = [torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
-    buffers = {key: [torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
-               for key in DIRECTIONS["adam"].buffers}  # fmt: skip
-    steps = torch.tensor([1.0, 1e6], dtype=torch.float64)  # a layer's first update, and one long after
-    (first, late), _ = DIRECTIONS["adam"].update(CONFIG, ones, buffers, steps, IN_PLACE)
-    torch.testing.assert_close(first, late, rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_square_roots_and_norms_have_derivatives_at_zero(dtype):
     """Of √(x²), as Adam's second moment has it, and of a norm."""
@@ -140,14 +131,6 @@ def test_what_is_no_matrix_stays_and_zero_stays_zero():
     others, (zeros, head) = [torch.ones(shape) for shape in shapes], (torch.zeros(4, 2), torch.ones(2, 16))
     *same, still, changed = orthogonalise([*others, zeros, head])
     assert all(map(operator.is_, same, others)) and torch.equal(still, zeros) and not torch.equal(changed, head)
-
-
-def test_shapes_do_not_mix():
-    """Matrices of one shape share the iteration, and a kernel may be of a matrix's."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(shape, generator=generator) for shape in ((4, 4), (2, 5), (4, 2, 2), (4, 4))]
-    for together, tensor in zip(orthogonalise(tensors), tensors):
-        torch.testing.assert_close(together, orthogonalise([tensor])[0])
 
 
 def test_gradients_go_through_zero_too():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hf_l3rs.optimizer.directions import DIRECTIONS, FUNCTIONAL, IN_PLACE
+from hf_l3rs.optimizer.features import Features, ema_inputs, log_measures, stack_features, time_coefficients
 from hf_l3rs.optimizer.layers import describe_layers, match_layers
 from hf_l3rs.optimizer.step import LayerStack
 from tests.tiny import trained_network
@@ -157,3 +158,13 @@ def test_a_loss_that_is_not_a_number_is_as_none(loss):
     for run, value in zip(runs, (loss, None)):
         run.step(1, make_gradients(run.params, 1), loss=value)
     assert all(torch.equal(one, two) for one, two in zip(runs[0].params, runs[1].params))
+
+
+@pytest.mark.parametrize("value", [0.0, torch.inf, torch.nan])
+def test_no_input_makes_a_feature_infinite(value):
+    config = trained_network(make_layers()[0]).config
+    measures = log_measures(torch.tensor(value), torch.full((4, 4), value), torch.ones(4))
+    ema = ema_inputs(measures)[:, :, None].expand(-1, -1, 3) * 0.1  # as after a first step
+    times = time_coefficients(config, NUM_STEPS, torch.zeros(()))
+    features = stack_features(config, Features(1, times, ema, measures))
+    assert torch.isfinite(features).all() and features.abs().max() < 10

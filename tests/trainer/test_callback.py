@@ -229,21 +229,6 @@ def test_auto_find_batch_size(tmp_path, seen_losses):
     assert trainer.args.max_grad_norm == 1.0
 
 
-def test_layers_frozen_after_the_trainer_was_built(tmp_path):
-    model = tiny_vit()
-    for param in model.vit.parameters():
-        param.requires_grad = False
-    trainer = stock_trainer(model, tmp_path)
-    assert len(trainer.optimizer.param_groups[0]["params"]) == 2
-    for param in model.vit.embeddings.parameters():
-        param.requires_grad = True
-    before = parameters(model)
-    trainer.train()
-    moved = {name for name, value in parameters(model).items() if not torch.equal(value, before[name])}
-    assert moved == set(raw(trainer).param_groups[0]["param_names"])
-    assert moved == {name for name, param in model.named_parameters() if param.requires_grad}
-
-
 @pytest.mark.parametrize("given", ["to the constructor", "by bind", "by the Trainer"])
 def test_layers_thawed_after_the_trainer_was_built(given, tmp_path):
     """Whoever gave the optimizer the model, what is trained is what is trainable when training begins."""
@@ -293,20 +278,6 @@ def test_optimizer_goes_on_to_another_model(tmp_path):
         trainer.train()
         assert raw(trainer) is optimizer
         assert all(not torch.equal(value, before[name]) for name, value in parameters(model).items())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_compiled_model(make, tmp_path, seen_losses):
-    runs = []
-    for compiled in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
-        model = make()
-        trainer = stock_trainer(model, tmp_path, gradient_accumulation_steps=2, max_steps=2, **compiled)
-        trainer.train()
-        runs.append((parameters(model), seen_losses[:]))
-        seen_losses.clear()
-    torch.testing.assert_close(runs[0], runs[1])
-    torch._dynamo.reset()
 
 
 def test_skipped_step_leaves_no_loss_behind(tmp_path):

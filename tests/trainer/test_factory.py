@@ -48,18 +48,6 @@ def test_equals_an_optimizer_that_is_passed(tmp_path):
     assert "l3rs/mixture_adam" in built.state.log_history[0]
 
 
-def test_each_model_of_model_init_gets_an_optimizer(tmp_path):
-    trainer = building_trainer(tmp_path, model_init=lambda: tiny_vit())
-    runs = []
-    for _ in range(2):
-        trainer.train()
-        own = unwrap_optimizer(trainer.optimizer)
-        assert own.param_groups[0]["params"][0] is next(trainer.model.parameters())
-        runs.append((own, parameters(trainer.model)))
-    assert runs[0][0] is not runs[1][0]
-    assert_same(runs[0][1], runs[1][1])
-
-
 def test_hyperparameter_search(tmp_path, monkeypatch):
     runs = search(building_trainer(tmp_path, model_init=lambda: tiny_vit()), monkeypatch)
     assert [run[1:] for run in runs] == [(2, 2), (3, 3)]

@@ -2,21 +2,17 @@
 
 import pytest
 import torch
-from transformers import Trainer
 
-from hf_l3rs import L3RS, L3RSFactory
+from hf_l3rs import L3RS
 from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.model import freeze
-from hf_l3rs.trainer.callback import unwrap_optimizer
 from tests.tiny import (
-    RandomImages,
     assert_same,
     parameters,
     tiny_resnet,
     tiny_vit,
     trained_network,
-    training_arguments,
 )
 from tests.trainer.stock import raw, stock_trainer
 
@@ -119,11 +115,6 @@ def test_what_is_trained_beside_the_adapters_is_known_by_name():
     assert known == {"name": 5, "unknown": 4}
 
 
-def test_magnitudes_of_dora_have_a_role():
-    roles = {layer.role for layer in describe_trainable_layers(adapted("vit", use_dora=True))}
-    assert "query.lora_magnitude_vector" in roles
-
-
 def test_adapters_are_saved_and_resumed(tmp_path):
     """The Trainer saves adapters, not the model, and loads them into a model that has them already."""
     network = adapted_network("vit")
@@ -138,14 +129,3 @@ def test_adapters_are_saved_and_resumed(tmp_path):
     parts.train(resume_from_checkpoint=str(checkpoint))
     assert_same(parameters(whole.model), parameters(parts.model))
     assert_same(raw(whole).state_dict(), raw(parts).state_dict())
-
-
-def test_the_factory_builds_one_for_the_adapters(tmp_path):
-    trainer = Trainer(
-        model_init=lambda: adapted("vit"),
-        args=training_arguments(tmp_path),
-        train_dataset=RandomImages(8),
-        optimizer_cls_and_kwargs=(L3RSFactory, {"l3rs": adapted_network("vit")}),
-    )
-    trainer.train()
-    assert unwrap_optimizer(trainer.optimizer).fit.is_full

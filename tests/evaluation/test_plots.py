@@ -1,3 +1,5 @@
+"""Pictures show means and errors of what can be drawn, and say what cannot."""
+
 import math
 
 import pytest
@@ -8,17 +10,12 @@ from hf_l3rs.evaluation.store import to_csv
 from tests.evaluation.rows import ROWS, row
 
 
-def test_curves_are_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    plot_learning_curves(ROWS, tmp_path / "curves.png", "title")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture
 def axes(tmp_path, monkeypatch):
     """Draws rows; returns the axes that can be seen."""
-    pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.setattr(pyplot, "close", lambda figure: None)
 
     def draw(rows):
@@ -34,17 +31,10 @@ def curve(name, steps, length):
     return [row(name, task, 1.0 + task, steps=length, step=step) for task in (0, 1) for step in steps]
 
 
-def test_a_curve_starts_where_it_was_first_measured(axes):
-    loss, accuracy = axes(curve("L3RS", [0, 5, 10], 10))
-    assert loss.lines[0].get_xdata().tolist() == [0, 5, 10] and loss.get_xlim()[0] == 0
-    (later, _) = axes(curve("L3RS", [5, 10], 10))
-    assert later.lines[0].get_xdata().tolist() == [5, 10] and later.get_xlim()[0] == 0
-
-
 def test_points_of_a_single_step_stand_side_by_side_with_their_errors(axes):
-    """The best comes first; losses bear names."""
+    """The best comes first; losses bear names; runs of many passes are not drawn."""
     worse = [row("Adam", task, 2.0 + task) for task in (0, 1)]
-    loss, accuracy = axes([*worse, *curve("L3RS", [10], 10)])
+    loss, accuracy = axes([*worse, *curve("L3RS", [10], 10), row("Data limit, 8 passes", 0, 0.1)])
     assert {text.get_text(): text.xy[0] for text in loss.texts if text.get_text()} == {"L3RS": 0, "Adam": 1}
     for axis in (loss, accuracy):
         assert sorted(float(points[0].get_xdata()[0]) for points in axis.containers) == [0.0, 1.0]
@@ -52,25 +42,27 @@ def test_points_of_a_single_step_stand_side_by_side_with_their_errors(axes):
 
 
 def test_no_more_than_a_handful_of_columns(axes):
-    rows = [each for length in range(2, 16, 2) for each in curve("L3RS", [1, length], length)]
-    visible = axes(rows)
+    """A curve starts where it was first measured, and its axis at 0."""
+    visible = axes([each for length in range(2, 16, 2) for each in curve("L3RS", [1, length], length)])
     assert len(visible) == 2 * 7
     grid = visible[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (6, plots.MAX_COLUMNS)
     assert {axis.get_title() for axis in visible} - {""} == {f"runs of {length} steps" for length in range(2, 16, 2)}
+    assert {axis.lines[0].get_xdata()[0] for axis in visible} == {1} and visible[0].get_xlim()[0] == 0
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.2, 30.0])
 @pytest.mark.parametrize("spread", [1.3, 4.0, 40.0])
-def test_ticks_are_a_few_plain_numbers(axes, scale, spread):
-    rows = [row("L3RS", 0, loss, steps=73, step=step) for step, loss in ((7, scale * spread), (73, scale))]
-    loss, _ = axes(rows)
-    low, high = loss.get_ylim()
-    shown = [tick for tick in loss.yaxis.get_majorticklocs() if low <= tick <= high]
-    labels = [loss.yaxis.get_major_formatter()(tick, 0) for tick in shown]
+def test_ticks_of_losses_are_a_few_plain_numbers(scale, spread):
+    figure, axis = pyplot.subplots()
+    axis.plot([7, 73], [scale * spread, scale])
+    plots.scale_loss(axis)
+    low, high = axis.get_ylim()
+    shown = [tick for tick in axis.yaxis.get_majorticklocs() if low <= tick <= high]
+    labels = [axis.yaxis.get_major_formatter()(tick, 0) for tick in shown]
     assert 2 <= len(shown) <= 12 and [float(label) for label in labels] == pytest.approx(shown, rel=1e-5)
-    assert loss.yaxis.get_minorticklocs().tolist() == []
-    assert all(step == int(step) for step in loss.get_xticks())
+    assert axis.yaxis.get_minorticklocs().tolist() == []
+    pyplot.close(figure)
 
 
 def test_a_diverged_run_is_said_where_it_cannot_be_drawn(axes, recwarn):
@@ -82,23 +74,17 @@ def test_a_diverged_run_is_said_where_it_cannot_be_drawn(axes, recwarn):
 
 
 def test_a_long_comparison_keeps_its_colours(axes):
-    names = [f"optimizer {number}" for number in range(9)]
-    loss, _ = axes([each for name in [*names, "L3RS"] for each in curve(name, [1, 2], 2)])
-    assert [line.get_color() for line in loss.lines] == [*plots.MUTED, *plots.MUTED[:3], plots.HIGHLIGHT]
-    assert [line.get_linestyle() for line in loss.lines] == [*["-"] * 6, *["--"] * 3, "-"]
-    loss, _ = axes([each for name in ("L3RS, untrained", "L3RS") for each in curve(name, [1, 2], 2)])
-    assert loss.lines[0].get_color() in plots.VARIANTS
-
-
-def test_runs_of_many_passes_are_not_drawn(axes):
-    loss, _ = axes([*curve("L3RS", [10], 10), row("Data limit, 8 passes", 0, 0.1)])
-    assert [text.get_text() for text in loss.texts if text.get_text()] == ["L3RS"]
+    names = [*(f"optimizer {number}" for number in range(9)), "L3RS", "L3RS, untrained"]
+    loss, _ = axes([each for name in names for each in curve(name, [1, 2], 2)])
+    colours = [*plots.MUTED, *plots.MUTED[:3], plots.HIGHLIGHT, plots.VARIANTS[0]]
+    assert [line.get_color() for line in loss.lines] == colours
+    assert [line.get_linestyle() for line in loss.lines] == [*["-"] * 6, *["--"] * 3, "-", "-"]
 
 
 def test_a_picture_knows_what_it_was_drawn_from(tmp_path):
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "curves.png"
     assert not plots.is_picture_of(picture, to_csv(ROWS).encode())
     plot_learning_curves(ROWS, picture, "title")
     assert plots.is_picture_of(picture, to_csv(ROWS).encode())
     assert not plots.is_picture_of(picture, to_csv(ROWS[1:]).encode())
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]

@@ -77,9 +77,8 @@ def test_the_trainers_default_is_what_the_trainer_does(tmp_path):
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     baseline = BASELINES["Trainer's default"]
     assert baseline.learning_rates == (args.learning_rate,) and baseline.schedule == args.lr_scheduler_type
-    identity = baseline.identity
-    assert identity["weight_decay"] == args.weight_decay and args.optim.value.startswith("adamw_torch")
-    assert identity["eps"] == args.adam_epsilon and identity["betas"] == (args.adam_beta1, args.adam_beta2)
+    same = {"weight_decay": args.weight_decay, "eps": args.adam_epsilon, "betas": (args.adam_beta1, args.adam_beta2)}
+    assert {name: baseline.identity[name] for name in same} == same and args.optim.value.startswith("adamw_torch")
     assert args.warmup_steps == 0 and baseline.at(5e-5).max_grad_norm == args.max_grad_norm
 
 
@@ -94,16 +93,15 @@ def test_identities_tell_optimizers_apart_and_draw_no_random_numbers():
     expected = torch.rand(1)
     torch.manual_seed(0)
     assert replace(BASELINES["Muon cosine"]).identity and torch.equal(torch.rand(1), expected)
+
+
+def test_l3rs_takes_part_as_it_ships():
     networks = [make_network(), make_network(trained=True), make_network(max_grad_norm=1.0)]
     contenders = [l3rs_contender(network) for network in networks]
     assert len({json.dumps(contender.identity) for contender in contenders}) == 3
     assert [contender.max_grad_norm for contender in contenders] == [None, None, 1.0]
-
-
-def test_l3rs_takes_part_as_it_ships():
-    network = make_network()
-    optimizer, scheduler = l3rs_contender(network).build(make_model(), 7)
-    assert optimizer.network is network and scheduler is None
+    optimizer, scheduler = contenders[0].build(make_model(), 7)
+    assert optimizer.network is networks[0] and scheduler is None
     assert optimizer.param_groups[0]["num_training_steps"] == 7
 
 
@@ -197,22 +195,11 @@ def test_muon_moves_hidden_matrices_and_adam_the_rest(make_any):
     assert of_muon > 2
 
 
-@pytest.mark.parametrize(
-    "shape, expected",
-    [
-        ((64, 128), True),
-        ((96, 3, 4, 4), True),
-        ((64,), False),
-        ((), False),
-        ((32, 1, 3, 3), False),  # depthwise
-        ((1, 196, 768), False),  # position embeddings
-        ((3, 64), False),
-        ((8, 1024), True),
-        ((8, 1025), False),
-    ],
-)
-def test_muon_takes_what_timm_gives_it(shape, expected):
-    assert is_matrix_for_muon(shape) is expected
+def test_muon_takes_what_timm_gives_it():
+    taken = [(64, 128), (96, 3, 4, 4), (8, 1024)]
+    # vectors, scalars, depthwise kernels, position embeddings, what is thin
+    left = [(64,), (), (32, 1, 3, 3), (1, 196, 768), (3, 64), (8, 1025)]
+    assert [shape for shape in (*taken, *left) if is_matrix_for_muon(shape)] == taken
 
 
 def test_muon_without_a_matrix_or_with_an_older_torch_is_refused(monkeypatch):
@@ -250,20 +237,16 @@ class Averaging(torch.optim.SGD):
         self.averages = [param.detach().clone() for param in self.params]
         self.training, self.num_steps = False, 0
 
-    def train(self):
-        assert not self.training
-        self._switch()
-
-    def eval(self):
-        assert self.training
-        self._switch()
-
-    def _switch(self):
-        self.training = not self.training
+    def train(self, mode=True):
+        assert self.training is not mode
+        self.training = mode
         for param, average in zip(self.params, self.averages if self.num_steps else ()):
             trained = param.detach().clone()
             param.data.copy_(average)
             average.copy_(trained)
+
+    def eval(self):
+        self.train(False)
 
     def step(self, closure=None):
         assert self.training, "a step in evaluation mode"
@@ -354,7 +337,7 @@ def test_a_probe_needs_one_linear_head():
         with_probe(model, task)
 
 
-def test_baselines_are_names_or_dotted_paths():
-    """Nothing is imported to check them: the machine that writes settings may not have what is named."""
+def test_settings_are_checked_without_an_import():
+    """The machine that writes them may not have what is named."""
     names = ["Schedule-free AdamW at 2.5e-3", "Linear probe", "absent_package.module.Kind"]
     assert EvaluationArguments("x", baselines=names).baselines == names

@@ -28,7 +28,7 @@ def sgd(rate, seen=None):
 
 
 def test_all_contenders_get_the_same_task():
-    """The same weights, also where an optimizer copies them when it is made, batches and order, whatever ran before."""
+    """The same weights, also where an optimizer copies them when it is made, and batches, whatever ran before."""
     tasks, model, seen = make_tasks(), make_model(seed=3), []
     first = run_one(model, tasks, 7, Run(sgd(0.1, seen), 2, 5), evaluate_every=2)
     run_one(model, tasks, 7, Run(l3rs_contender(make_network()), 1, 5))
@@ -46,7 +46,11 @@ def test_a_contender_sees_nothing_of_who_ran_before():
     def of_a_part(model, num_training_steps):
         return torch.optim.SGD(list(model.parameters())[-2:], lr=0.1), None
 
-    contenders = [Contender("a part", of_a_part), BASELINES["Adam cosine"].at(0.01), BASELINES["SGD constant"].at(0.01)]
+    contenders = [
+        Contender("a part", of_a_part),
+        BASELINES["Adam cosine"].at(0.01),
+        BASELINES["SGD constant"].at(0.01),
+    ]
     contenders.append(l3rs_contender(make_network(trained=True)))
     alone = {each.name: run_one(make_model(), make_tasks(), 7, Run(each, 0, 3), 1) for each in contenders}
     for order in (contenders, contenders[::-1], contenders[:1] * 2 + contenders[1:]):

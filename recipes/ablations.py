@@ -25,8 +25,8 @@ import pandas as pd
 from accelerate import Accelerator
 
 from hf_l3rs import L3RSArtifact
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.cli.meta_train import ARGUMENTS, train
-from hf_l3rs.cli.shell import run_script
 from hf_l3rs.distributed import make_accelerator, on_main_process
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender

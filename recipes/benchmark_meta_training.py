@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import MetaTrainingError
 from hf_l3rs.markdown import markdown_table
 from hf_l3rs.meta.checkpoint import METRICS_NAME

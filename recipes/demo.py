@@ -25,7 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from hf_l3rs import L3RS, L3RSArtifact
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import BASELINES
 from hf_l3rs.evaluation.benchmark import best_rates, draw_task

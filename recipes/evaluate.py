@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob

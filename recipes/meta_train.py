@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.cli.meta_train import ARGUMENTS, train
-from hf_l3rs.cli.shell import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.settings import parse_settings
 from recipes.evidence.experiment import read_experiment, split_path

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.plots import HIGHLIGHT, MUTED, is_picture_of, plot_learning_curves, pyplot, save_figure
 from hf_l3rs.evaluation.report import Paired, best_baseline, compare_paired, losses_by_task

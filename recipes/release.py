@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.files import write_files
 from hf_l3rs.hub.artifact import (

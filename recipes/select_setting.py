@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import l3rs_contender

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RS, L3RSArtifact, L3RSNetwork
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.evaluation.benchmark import draw_task

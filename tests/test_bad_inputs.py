@@ -36,7 +36,7 @@ def test_there_are_many_and_each_is_another():
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["-m", "hf_l3rs.cli.main", "info", "./absent"], "hf-l3rs: './absent' is neither a local folder nor a Hub id"),
+        (["-m", "hf_l3rs.cli", "info", "./absent"], "hf-l3rs: './absent' is neither a local folder nor a Hub id"),
         (["-m", "recipes.meta_train", "<own>/bad.yaml"], "error: TaskArguments.datasets must be a list"),
     ],
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hf_l3rs.cli.shell import Answer, add_json_option
+from hf_l3rs.cli.info import artifact_in
+from hf_l3rs.cli.init import survey_data
+from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
+from hf_l3rs.settings import OptionParser
+from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
 
 SEED = 1000
@@ -15,16 +20,15 @@ SEED = 1000
 TUNED = ("Adam constant", "Schedule-free AdamW")
 UNTUNED = ("Trainer's default", "Adam at 1e-3", "Schedule-free AdamW at 2.5e-3", "Linear probe")
 
+DESCRIPTION = """
+Fine-tunes MODEL on DATA with a learned optimizer, with Adam and schedule-free AdamW, tuned and untuned, with the
+Trainer's default and with a linear probe: for every seed the same new head, batches and test images. OUTPUT_DIR gets
+rows, table and curves; the same command goes on after an interruption.
+"""
 
-def add_to(commands: Any) -> None:
-    """Adds the command to the parser's."""
-    parser = commands.add_parser(
-        "compare",
-        help="a learned optimizer and its rivals on your model and your data, paired, in a few minutes",
-        description="Fine-tunes MODEL on DATA with a learned optimizer, with Adam and schedule-free AdamW, tuned and "
-        "untuned, with the Trainer's default and with a linear probe: for every seed the same new head, batches and "
-        "test images. OUTPUT_DIR gets rows, table and curves; the same command goes on after an interruption.",
-    )
+
+def _parser() -> OptionParser:
+    parser = OptionParser(prog="hf-l3rs compare", description=DESCRIPTION)
     parser.add_argument("source", metavar="SOURCE", help="name of a released learned optimizer, folder, or Hub id")
     parser.add_argument("--model", required=True, help="folder or Hub id of an image classifier")
     parser.add_argument("--data", required=True, help="Hub id, imagefolder or parquet file")
@@ -36,18 +40,12 @@ def add_to(commands: Any) -> None:
                         help="runs at each rate of a search; 0 leaves it out (default: %(default)s)")  # fmt: skip
     parser.add_argument("--batch_size", "--batch-size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--output_dir", "--output-dir", default="outputs/compare", help="default: %(default)s")
-    add_json_option(parser)
-    parser.set_defaults(run=_run)
+    return parser
 
 
-def _run(arguments: argparse.Namespace) -> Answer:
-    from hf_l3rs.cli.info import artifact_in
-    from hf_l3rs.cli.survey import survey_data
-    from hf_l3rs.distributed import make_accelerator
-    from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
-    from hf_l3rs.hub.results import read_results
-    from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
-
+def run(argv: Sequence[str]) -> str:
+    """Runs the command with what follows its name."""
+    arguments = _parser().parse_args(argv)
     if arguments.search_seeds < 0:
         raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 searches no rate.")
     args = EvaluationArguments(
@@ -62,9 +60,8 @@ def _run(arguments: argparse.Namespace) -> Answer:
         output_dir=arguments.output_dir,
         title=f"{Path(arguments.model).name} on {Path(arguments.data).name}: {arguments.seeds} seeds",
     )
-    data = survey_data(
-        arguments.data, arguments.model, name=arguments.name, split=arguments.split, test_split=arguments.split
-    )
+    splits = {"name": arguments.name, "split": arguments.split, "test_split": arguments.split}
+    data = survey_data(arguments.data, arguments.model, **splits)
     images = data.training if arguments.split or data.unseen is None else data.unseen
     task_args = TaskArguments(
         datasets=[DatasetArguments(**images)],
@@ -73,7 +70,5 @@ def _run(arguments: argparse.Namespace) -> Answer:
         evaluation_size=data.evaluation_size,
     )
     job = EvaluationJob(ModelArguments(base_model=arguments.model), task_args, args, make_accelerator())
-    summary = job.run(arguments.line)
-    entries = read_results(job.output_dir / "results.json").entries
-    text = f"\n{summary}\n\nTable and curves are in {job.output_dir}."
-    return Answer(text, {"output_dir": str(job.output_dir), "results": [vars(entry) for entry in entries]})
+    summary = job.run(shlex.join(["hf-l3rs", "compare", *argv]))
+    return f"\n{summary}\n\nTable and curves are in {job.output_dir}."

@@ -6,7 +6,6 @@ import logging
 import shlex
 from collections.abc import Sequence
 
-from hf_l3rs.cli.shell import Answer
 from hf_l3rs.distributed import make_accelerator, on_main_process
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
 from hf_l3rs.hub.artifact import L3RS_NAME, gather_release, save_network
@@ -23,7 +22,7 @@ them, which `hf-l3rs push OUTPUT_DIR user/name` publishes.
 """
 
 
-def run(argv: Sequence[str]) -> Answer:
+def run(argv: Sequence[str]) -> str:
     """Runs the command with what follows its name."""
     model_args, task_args, args = parse_arguments(
         (ModelArguments, TaskArguments, EvaluationArguments), argv, description=DESCRIPTION, prog="hf-l3rs evaluate"
@@ -32,8 +31,9 @@ def run(argv: Sequence[str]) -> Answer:
     job = EvaluationJob(model_args, task_args, args, make_accelerator())
     table = job.run(f"hf-l3rs evaluate {shlex.join(argv)}")
     on_main_process(job.accelerator, lambda: _release(job))
-    text = f"\n{table}\n\nTables and curves are in {job.output_dir}; `hf-l3rs push` shares them."
-    return Answer(text if job.accelerator.is_main_process else "", {"output_dir": str(job.output_dir)})
+    if not job.accelerator.is_main_process:
+        return ""
+    return f"\n{table}\n\nTables and curves are in {job.output_dir}; `hf-l3rs push` shares them."
 
 
 def _release(job: EvaluationJob) -> None:

@@ -2,73 +2,58 @@
 
 from __future__ import annotations
 
-import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hf_l3rs.cli.shell import Answer, add_json_option, columns
+from hf_l3rs.cli.main import columns
 from hf_l3rs.errors import ConfigError
+from hf_l3rs.hub.artifact import CONFIG_NAME, L3RS_NAME, RELEASED, RESULTS_NAME, L3RSArtifact, released_names
+from hf_l3rs.hub.card import base_of, describe_gain, trained_part
+from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, read_results_of
+from hf_l3rs.markdown import duration, listed, mean_with_stderr, one_line
+from hf_l3rs.meta.checkpoint import plain_json
+from hf_l3rs.optimizer.config import L3RSConfig
+from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
+from hf_l3rs.optimizer.layers import describe_trainable_layers
+from hf_l3rs.settings import OptionParser
+from hf_l3rs.tasks.model import load_image_classifier
 
 
-if TYPE_CHECKING:
-    from hf_l3rs.hub.artifact import L3RSArtifact
-    from hf_l3rs.hub.results import Result
-    from hf_l3rs.optimizer.config import L3RSConfig
-
+DESCRIPTION = """
+Without SOURCE, lists the learned optimizers that come with the package. With it, describes one; with --model, too,
+says which layers of a model it knows.
+"""
 _HEADERS = ("name", "model", "trainable", "steps", "beside the best tuned rival")
 _RESULTS = ("setting", "steps", "L3RS", "best rival", "which", "wins", "stands")
 
 
-def add_to(commands: Any) -> None:
-    """Adds the command to the parser's."""
-    parser = commands.add_parser(
-        "info",
-        help="list the released learned optimizers, or describe one",
-        description="Without SOURCE, lists the learned optimizers that come with the package. With it, describes one; "
-        "with --model, too, says which layers of a model it knows.",
-    )
-    parser.add_argument(
-        "source", nargs="?", metavar="SOURCE", help="name of a released one, folder, or Hub id such as user/name"
-    )
+def run(argv: Sequence[str]) -> str:
+    """Runs the command with what follows its name."""
+    parser = OptionParser(prog="hf-l3rs info", description=DESCRIPTION)
+    parser.add_argument("source", nargs="?", metavar="SOURCE",
+                        help="name of a released one, folder, or Hub id such as user/name")  # fmt: skip
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     parser.add_argument("--model", help="folder or Hub id of an image classifier")
-    add_json_option(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> Answer:
-    if arguments.source is None:
-        if arguments.model or arguments.revision:
-            raise ConfigError("--model and --revision are of one learned optimizer; name it, or leave them out.")
-        return _released()
-    from hf_l3rs.hub.artifact import L3RSArtifact
-
-    source = artifact_in(arguments.source)
-    artifact = L3RSArtifact.from_pretrained(source, revision=arguments.revision)
-    rows, entries = _describe(artifact), _results(artifact, source)
-    text = columns(rows.items())
-    if entries:
-        text += f"\n\n{columns([_RESULTS, *map(_result, entries)])}"
-    data: dict[str, Any] = {**rows, "config": artifact.config.to_dict(), "results": [vars(each) for each in entries]}
-    if arguments.model is not None:
-        data["layers"], sentence = _fit(arguments.model, arguments.source, artifact.config, bool(entries))
-        text += f"\n\n{sentence}"
-    return Answer(text, data)
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for a script")
+    arguments = parser.parse_args(argv)
+    is_one = arguments.source is not None
+    if not is_one and (arguments.model or arguments.revision):
+        raise ConfigError("--model and --revision are of one learned optimizer; name it, or leave them out.")
+    text, data = _one(arguments.source, arguments.revision, arguments.model) if is_one else _released()
+    return json.dumps(plain_json(data), indent=2) if arguments.json else text
 
 
 def artifact_in(source: str) -> str:
     """Returns the folder of the learned optimizer in the output folder of a run, or the source as it is."""
-    from hf_l3rs.hub.artifact import CONFIG_NAME, L3RS_NAME
-
     inner = Path(source, L3RS_NAME)
     is_run = source and not Path(source, CONFIG_NAME).exists() and (inner / CONFIG_NAME).is_file()
     return str(inner) if is_run else source
 
 
-def _released() -> Answer:
-    from hf_l3rs.hub.artifact import L3RSArtifact, released_names
-    from hf_l3rs.hub.card import base_of, describe_gain
-
+def _released() -> tuple[str, list[dict[str, Any]]]:
+    """The list of all, as text and as data."""
     lines = []
     for name in released_names():
         artifact = L3RSArtifact.from_pretrained(name)
@@ -77,14 +62,26 @@ def _released() -> Answer:
         trainable = artifact.config.meta_training.get("trainable", "all")
         lines.append((name, base, trainable, _describe(artifact)["steps"], gain))
     text = f"{columns([_HEADERS, *lines])}\n\n`hf-l3rs info NAME` says more of one."
-    return Answer(text, [dict(zip(_HEADERS, line)) for line in lines])
+    return text, [dict(zip(_HEADERS, line)) for line in lines]
+
+
+def _one(name: str, revision: str | None, model: str | None) -> tuple[str, dict[str, Any]]:
+    """What there is to say of one, as text and as data."""
+    source = artifact_in(name)
+    artifact = L3RSArtifact.from_pretrained(source, revision=revision)
+    rows, entries = _describe(artifact), _results(artifact, source)
+    text = columns(rows.items())
+    if entries:
+        text += f"\n\n{columns([_RESULTS, *map(_result, entries)])}"
+    data: dict[str, Any] = {**rows, "config": artifact.config.to_dict(), "results": [vars(each) for each in entries]}
+    if model is not None:
+        data["layers"], sentence = _fit(model, name, artifact.config, bool(entries))
+        text += f"\n\n{sentence}"
+    return text, data
 
 
 def _describe(artifact: L3RSArtifact) -> dict[str, Any]:
     """What a person wants to know first, a row each."""
-    from hf_l3rs.hub.card import base_of, trained_part
-    from hf_l3rs.markdown import duration
-
     network, config, made = artifact.network, artifact.config, artifact.config.meta_training
     shortest, longest = made.get("min_steps"), config.num_training_steps
     data, seconds = made.get("datasets"), made.get("seconds")
@@ -104,9 +101,6 @@ def _describe(artifact: L3RSArtifact) -> dict[str, Any]:
 
 def _results(artifact: L3RSArtifact, source: str) -> list[Result]:
     """What is stored beside it: of a folder or a released one."""
-    from hf_l3rs.hub.artifact import RELEASED, RESULTS_NAME, released_names
-    from hf_l3rs.hub.results import OPTIMIZER_NAME, read_results_of
-
     folder = RELEASED / source if source in released_names() else Path(source)
     results = read_results_of(artifact.network.fingerprint(), folder / RESULTS_NAME)
     entries = results.entries if results is not None and artifact.commit_hash is None else ()
@@ -114,8 +108,6 @@ def _results(artifact: L3RSArtifact, source: str) -> list[Result]:
 
 
 def _result(entry: Result) -> tuple[Any, ...]:
-    from hf_l3rs.markdown import mean_with_stderr
-
     loss = mean_with_stderr(entry.loss, entry.loss_stderr)
     rival = wins = None
     if entry.baseline_loss is not None:
@@ -124,13 +116,7 @@ def _result(entry: Result) -> tuple[Any, ...]:
 
 
 def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[dict[str, int], str]:
-    """Returns how many layers of a model are known in which way, and what that says of training it."""
-    from hf_l3rs.hub.card import base_of
-    from hf_l3rs.markdown import listed, one_line
-    from hf_l3rs.optimizer.fit import MINIMUM_FIT, measure_fit
-    from hf_l3rs.optimizer.layers import describe_trainable_layers
-    from hf_l3rs.tasks.model import load_image_classifier
-
+    """How many layers of a model are known in which way, and what that says of training it."""
     fit, model_name = measure_fit(describe_trainable_layers(load_image_classifier(model)), config), one_line(model)
     known = [f"{count} by {kind}" for kind, count in fit.counts.items() if kind != "unknown"]
     text = f"Of the {len(fit.layers)} layers of {model_name} it knows {listed(known) if known else 'none'}"

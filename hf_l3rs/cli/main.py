@@ -1,68 +1,61 @@
 """
 The command `hf-l3rs`: makes, measures, looks at and shares learned optimizers.
 
-```bash
-hf-l3rs init --model org/model --data org/images
-hf-l3rs meta-train my_l3rs.yaml
-hf-l3rs evaluate my_l3rs_evaluate.yaml
-hf-l3rs push outputs/my_l3rs user/name --private
-```
-
-In several processes: `accelerate launch --module hf_l3rs.cli.main meta-train my_l3rs.yaml`, or `torchrun -m` alike.
+In several processes: `accelerate launch --module hf_l3rs.cli meta-train my_l3rs.yaml`, or `torchrun -m` alike.
 """
 
 from __future__ import annotations
 
-import shlex
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from typing import Any, TextIO
 
-from hf_l3rs.cli import compare, info, init, push
-from hf_l3rs.cli.shell import INTERRUPTED, READER_LEFT, Answer, write
 from hf_l3rs.errors import L3RSError
 from hf_l3rs.markdown import one_line
 from hf_l3rs.settings import OptionParser
 
 
-# Commands whose options are the fields of settings. Their modules take seconds to import, so they come when needed.
-WITH_SETTINGS = {
+# Each is a module with a function `run`. They take seconds to import, so only the one that is needed is.
+COMMANDS = {
+    "info": "list the released learned optimizers, or describe one",
+    "compare": "a learned optimizer and its rivals on your model and your data, paired, in a few minutes",
+    "init": "look at a model and a data set, and write the settings for meta-train and evaluate",
     "meta-train": "make a learned optimizer by a settings file",
     "evaluate": "measure one beside tuned optimizers by a settings file",
+    "push": "upload a learned optimizer, with what was measured, to the Hub in one commit",
 }
+# What a shell expects of a process that Ctrl-C, or the end of a reader such as `head`, has ended.
+INTERRUPTED, READER_LEFT = 130, 141
+# A cell may be any text; the next column stands where it does all the same.
+_MAX_WIDTH = 60
 
 
 def make_parser() -> OptionParser:
-    """Returns the parser of the command line; each subcommand's function is in `run`."""
+    """Returns the parser of the command's name; what follows it is parsed by the command."""
     parser = OptionParser(prog="hf-l3rs", description="Makes, measures and shares learned optimizers for fine-tuning.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    info.add_to(commands)
-    compare.add_to(commands)
-    init.add_to(commands)
-    for name, text in WITH_SETTINGS.items():
+    for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    push.add_to(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Runs the command line.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): Arguments; those of the process by default.
-
-    Returns:
-        `int`: The exit status: 0, 1 after one line on standard error that says what went wrong, 130 after Ctrl-C, or
-        141 if the reader of the answer left early.
+    Runs the command line, by default that of the process. Returns the exit status: 0, 1 after one line on standard
+    error that says what went wrong, 130 after Ctrl-C, or 141 if the reader of the answer left early.
     """
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            text = _answer(list(sys.argv[1:] if argv is None else argv))
+            command = make_parser().parse_args(argv[:1]).command
+            text = import_module(f"hf_l3rs.cli.{command.replace('-', '_')}").run(argv[1:])
         except SystemExit:  # of argparse, after --help or a usage error
-            write("", sys.stdout, end="")
+            write("", sys.stdout)
             raise
-        if text:
-            write(text, sys.stdout)
+        write(text, sys.stdout)
     except BrokenPipeError:
         return READER_LEFT
     except (L3RSError, OSError) as error:  # the latter from a folder that may not be read
@@ -73,17 +66,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _answer(argv: list[str]) -> str:
-    if argv and argv[0] in WITH_SETTINGS:
-        from hf_l3rs.cli import evaluate, meta_train
+def run_script(main: Callable[[], object]) -> None:
+    """Runs the `main` of a recipe; a user's mistake ends in a sentence and a status in place of a traceback."""
+    try:
+        main()
+        write("", sys.stdout)
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        sys.exit(READER_LEFT)
+    except L3RSError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
-        command = meta_train if argv[0] == "meta-train" else evaluate
-        return command.run(argv[1:]).text
-    arguments = make_parser().parse_args(argv)
-    arguments.line = shlex.join(["hf-l3rs", *argv])
-    answer: Answer = arguments.run(arguments)
-    return answer.show("json" in arguments and arguments.json)
+
+def columns(rows: Iterable[Sequence[Any]]) -> str:
+    """
+    Returns a line for each row, with columns as wide as their widest cell. What an artefact says may be any text: here
+    it is shown, and never reaches the terminal as a command.
+    """
+    lines = [[one_line(_text(cell)) for cell in row] for row in rows]
+    widths = [min(max(map(len, column)), _MAX_WIDTH) for column in zip(*lines)]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _text(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def write(text: str, stream: TextIO | None) -> None:
+    """
+    Writes a line, if there is text and the stream is open, and sends on what is buffered, so that an error comes here
+    and not when Python ends. Characters that the stream's encoding lacks become escapes.
+    """
+    if stream is None:
+        return
+    encoding, end = stream.encoding or "utf-8", "\n" if text else ""
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end, flush=True)
+    except OSError:
+        _discard(stream)
+        raise
+
+
+def _discard(stream: TextIO) -> None:
+    """Lets what is still buffered for a broken stream go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

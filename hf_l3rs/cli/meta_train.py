@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_l3rs.cli.shell import Answer
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.hub.artifact import L3RS_NAME, L3RSArtifact
 from hf_l3rs.meta.checkpoint import RunFolder
@@ -21,28 +20,22 @@ from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS = (
-    ModelArguments,
-    L3RSArguments,
-    TaskArguments,
-    OuterConfig,
-    MetaTrainingArguments,
-)
+ARGUMENTS = (ModelArguments, L3RSArguments, TaskArguments, OuterConfig, MetaTrainingArguments)
 
 DESCRIPTION = """
 Meta-trains an L3RS for a pretrained image-classification model. The first argument is a settings file in YAML, as
 `hf-l3rs init` writes it; options of the same names override it. In several processes:
-`accelerate launch --module hf_l3rs.cli.main meta-train my.yaml`, or `torchrun --nproc_per_node 2 -m` alike.
+`accelerate launch --module hf_l3rs.cli meta-train my.yaml`, or `torchrun --nproc_per_node 2 -m` alike.
 OUTPUT_DIR/l3rs is the finished artefact; `hf-l3rs push OUTPUT_DIR user/name` publishes it.
 """
 
 
-def run(argv: Sequence[str]) -> Answer:
+def run(argv: Sequence[str]) -> str:
     """Runs the command with what follows its name; the log has told everything by its end."""
     settings = parse_arguments(ARGUMENTS, argv, description=DESCRIPTION, prog="hf-l3rs meta-train")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    folder = train(*settings)
-    return Answer("", {"l3rs": None if folder is None else str(folder)})
+    train(*settings)
+    return ""
 
 
 def train(
@@ -52,15 +45,7 @@ def train(
     outer: OuterConfig,
     args: MetaTrainingArguments,
 ) -> Path | None:
-    """
-    Meta-trains as settings say, of the types of `ARGUMENTS`.
-
-    Returns:
-        `Path` or `None`: The folder of the finished artefact, or `None` if training was interrupted.
-
-    Raises:
-        L3RSError: Of whatever kind, if settings, model, data or the output folder do not allow the run.
-    """
+    """Meta-trains; returns the folder of the finished artefact, or `None` if training was interrupted."""
     accelerator = make_accelerator(args.report_to, args.output_dir)
     RunFolder(args.output_dir, args.keep_checkpoints, accelerator).check_free(args.resume_from_checkpoint)
     _, tasks, validation = build_tasks(model_args, task_args, outer.seed)

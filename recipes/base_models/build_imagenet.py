@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import ArtifactError, ConfigError, reason
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import OptionParser

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.settings import OptionParser
 from hf_l3rs.tasks.images import load_image_dataset

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import DataError
 from hf_l3rs.settings import OptionParser
 

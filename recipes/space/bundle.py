@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from hf_l3rs.cli.shell import run_script
+from hf_l3rs.cli.main import run_script
 from hf_l3rs.errors import StorageError
 from hf_l3rs.files import write_files
 from hf_l3rs.settings import OptionParser

@@ -1,11 +1,9 @@
 """Settings that are written for a model and data run as they stand."""
 
-import json
-
 import pytest
 import yaml
 
-from hf_l3rs.cli.init import START, Plan, choose_plan, evaluation_seconds
+from hf_l3rs.cli.init import START, Plan, choose_plan
 from hf_l3rs.cli.meta_train import ARGUMENTS
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import EvaluationArguments
@@ -45,10 +43,8 @@ def test_the_files_are_settings_and_run(init, run, tmp_path, monkeypatch):
 
 
 def test_nothing_is_measured_where_that_is_not_wanted(init, tmp_path):
-    status, out, _ = init("--no_estimate", "--output", tmp_path / "my.yaml", "--json")
-    data = json.loads(out)
-    assert status == 0 and data["num_generations"] == 40 and "meta-training" not in data
-    assert data["files"] == [str(tmp_path / "my.yaml"), str(tmp_path / "my_evaluate.yaml")]
+    status, out, _ = init("--no_estimate", "--output", tmp_path / "my.yaml")
+    assert status == 0 and "GB" not in out and f"{tmp_path}/my.yaml, {tmp_path}/my_evaluate.yaml" in out
     status, _, err = init("--no_estimate", "--output", tmp_path / "my.yaml")
     assert status == 1 and "exists" in err
     assert init("--no_estimate", "--output", tmp_path / "my.yaml", "--overwrite")[0] == 0
@@ -57,32 +53,20 @@ def test_nothing_is_measured_where_that_is_not_wanted(init, tmp_path):
 
 
 def test_a_plan_that_keeps_to_the_time_is_what_is_written(init, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_l3rs.meta.forecast.measure_steps", lambda *parts: COSTS)
-    status, out, _ = init("--steps", "10", "30", "--minutes", "1", "--output", tmp_path / "my.yaml", "--json")
-    plan, written = json.loads(out), yaml.safe_load((tmp_path / "my.yaml").read_text())
-    assert status == 0 and all(written[name] == plan[name] for name in Plan._fields)
-    assert plan["num_generations"] < 40 and plan["meta-training"] in (tmp_path / "my.yaml").read_text()
+    monkeypatch.setattr("hf_l3rs.cli.init.measure_steps", lambda *parts: COSTS)
+    status, out, _ = init("--steps", "10", "30", "--minutes", "1", "--output", tmp_path / "my.yaml")
+    written = yaml.safe_load((tmp_path / "my.yaml").read_text())
+    assert status == 0 and written["num_generations"] < 40 and f"for {written['num_generations']} generations" in out
+    assert f"for {written['num_generations']} generations" in (tmp_path / "my.yaml").read_text()
 
 
 def test_a_time_is_kept_or_refused():
     task_args = TaskArguments(datasets=[DatasetArguments("images")], min_steps=10, max_steps=30)
-    assert choose_plan(COSTS, task_args, None) == Plan()
     usual, short = choose_plan(COSTS, task_args, 1000), choose_plan(COSTS, task_args, 1)
     assert usual == Plan(num_generations=60) and short.num_generations < 10
     assert choose_plan(COSTS, task_args, 0.5).num_tasks == 4
     with pytest.raises(ConfigError, match="shortest meta-training takes .* got --minutes 0.1; give more"):
         choose_plan(COSTS, task_args, 0.1)
-
-
-def test_an_evaluation_is_estimated_by_its_settings(init, tmp_path):
-    assert init("--no_estimate", "--steps", "10", "30", "--output", tmp_path / "my.yaml")[0] == 0
-    text = (tmp_path / "my_evaluate.yaml").read_bytes().replace(b"  - Schedule-free AdamW\n", b"")
-    costs = StepCosts(differentiated=9.0, plain=1.0, evaluation=0.01, graph_bytes=0, step_bytes=0)
-    searched, compared = 2 * 11 * 8, (3 + 1 + 1) * 16
-    evaluations = (searched + compared * 2) + (searched + compared * 6)
-    assert evaluation_seconds(costs, text) == pytest.approx((searched + compared) * 40 + evaluations * 0.01)
-    fewer = text.replace(b"num_tasks: 16", b"num_tasks: 8")
-    assert evaluation_seconds(costs, fewer) < evaluation_seconds(costs, text)
 
 
 def test_what_is_missing_is_asked_for_at_a_terminal(run, inputs, tmp_path, monkeypatch):

@@ -1,16 +1,13 @@
 """The command `hf-l3rs` in a shell: answers, one line for what went wrong, and no traceback."""
 
 import io
-import json
-import math
 import os
 import subprocess
 import sys
 
 import pytest
 
-from hf_l3rs.cli.main import main
-from hf_l3rs.cli.shell import INTERRUPTED, READER_LEFT, Answer, columns, run_script
+from hf_l3rs.cli.main import INTERRUPTED, READER_LEFT, columns, main, run_script
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.artifact import load_network, save_network
 from tests.hub.examples import change_config
@@ -21,12 +18,6 @@ def own(inputs, tmp_path):
     """An L3RS in a folder of the test's own."""
     save_network(load_network(inputs / "l3rs"), tmp_path / "own")
     return tmp_path / "own"
-
-
-def test_a_person_and_a_script_get_the_same():
-    answer = Answer("two words", {"loss": math.inf, "layers": [1, 2]})
-    assert answer.show(as_json=False) == "two words"
-    assert json.loads(answer.show(as_json=True)) == {"loss": None, "layers": [1, 2]}
 
 
 def test_a_table_has_one_row_a_line_and_obeys_nobody():
@@ -60,14 +51,14 @@ def test_a_mistake_of_ours_is_one():
         ("$CLI info >&-", (0,)),
         ("$CLI info > /dev/full", (1,)),
         (
-            "python -c 'from hf_l3rs.cli.shell import run_script; run_script(lambda: print(1))' | true",
+            "python -c 'from hf_l3rs.cli.main import run_script; run_script(lambda: print(1))' | true",
             (0, READER_LEFT),
         ),
         ("$CLI init --data a < /dev/null", (1,)),
     ],
 )
 def test_an_answer_that_nobody_takes_is_no_traceback(line, codes):
-    environment = {**os.environ, "CLI": f"{sys.executable} -m hf_l3rs.cli.main"}
+    environment = {**os.environ, "CLI": f"{sys.executable} -m hf_l3rs.cli"}
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment["PATH"]])
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], env=environment, capture_output=True, text=True)
     assert done.returncode in codes and done.stdout == ""

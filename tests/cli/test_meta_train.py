@@ -69,7 +69,7 @@ def test_two_processes_of_a_launcher_make_the_same(inputs, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     alone = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--module"]
     for name, launch in (("two", [*launcher, "-m"]), ("one", alone)):
-        command = [*launch, "hf_l3rs.cli.main", "meta-train", str(settings), "--output_dir", str(tmp_path / name)]
+        command = [*launch, "hf_l3rs.cli", "meta-train", str(settings), "--output_dir", str(tmp_path / name)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
     networks = [load_network(tmp_path / name / "l3rs") for name in ("one", "two")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
-from hf_l3rs.cli.survey import describe_model, survey_data
+from hf_l3rs.cli.init import describe_model, survey_data
 from hf_l3rs.errors import DataError
 from hf_l3rs.tasks.seen_data import check_unseen, describe_data
 from hf_l3rs.tasks.task_arguments import DatasetArguments, TaskArguments

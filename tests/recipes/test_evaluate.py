@@ -115,7 +115,7 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path):
     inputs = make_inputs(tmp_path / "inputs")
     output = tmp_path / "output"
     command = [
-        *(sys.executable, "-m", "hf_l3rs.cli.main", "evaluate", "--base_model", str(inputs / "base")),
+        *(sys.executable, "-m", "hf_l3rs.cli", "evaluate", "--base_model", str(inputs / "base")),
         *("--datasets", str(inputs / "images"), "--num_classes", "3", "--batch_size", "4", "--evaluation_size", "12"),
         *("--l3rs", str(inputs / "l3rs"), "--horizons", "5", "--num_tasks", "2", "--num_search_tasks", "8"),
         *("--output_dir", str(output)),

@@ -130,8 +130,8 @@ def headline_table() -> str:
         default = next((own.loss(DEFAULT) for own in beside if own is not None and DEFAULT in own.losses), "–")
         lines.append((title, default, f"{each.loss(each.rival)} ({each.rival})", each.own_loss, each.wins))
     headers = ("model", "AdamW, the Trainer's default", "best rival", "L3RS", "wins")
-    table = markdown_table(headers, lines, ("left", *["right"] * 4))
-    return table.replace(" ± ", "\u00a0±\u00a0").replace(" of 16", "\u00a0of\u00a016")  # a number is on one line
+    text = markdown_table(headers, lines, ("left", *["right"] * 4))
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(" of 16", "\u00a0of\u00a016")  # a number is on one line
 
 
 def rivals_table(rows: Sequence[Row], steps: int) -> str:

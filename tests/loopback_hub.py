@@ -54,16 +54,13 @@ class LoopbackHub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.repositories: dict[str, Repository] = {}
         self.delay = 0.0  # seconds before an answer
         self.status: int | None = None  # of a refusal of everything
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keeps the test's output clean of clients that did not wait for an answer."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def create(self, repo_id: str, **settings: Any) -> Repository:
         root = _sha1(repo_id)
@@ -91,10 +88,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
 
 
 class _Refusal(Exception):
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str = "", message: str = "Refused") -> None:
         super().__init__(message)
         self.status = status
-        self.code = code
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -105,25 +102,23 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         time.sleep(self.server.delay)
+        matches = ((re.fullmatch(pattern, path), answer) for pattern, answer in _ROUTES)
         try:
             if self.server.status is not None:
-                raise _Refusal(self.server.status, "", "Refused")
-            for pattern, answer in _ROUTES:
-                match = re.fullmatch(pattern, path)
+                raise _Refusal(self.server.status)
+            for match, answer in matches:
                 if match is not None:
-                    answer(self, *match.groups(), body)
-                    return
+                    return answer(self, *match.groups(), body)
             raise _Refusal(404, "NotImplemented", f"{self.command} {path}")
         except _Refusal as refusal:
-            headers = {"X-Error-Code": refusal.code, "X-Error-Message": str(refusal)}
-            self.respond(refusal.status, {"error": str(refusal)}, headers)
+            self.respond({"error": str(refusal)}, refusal.status, refusal.headers)
 
     do_HEAD = do_POST = do_GET
 
     def log_message(self, *args: Any) -> None:
         """Keeps the test's output clean."""
 
-    def respond(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+    def respond(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
@@ -132,82 +127,69 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def repository(self, repo_id: str) -> Repository:
+    def find(self, repo_id: str, revision: str = "main") -> tuple[Repository, str]:
+        """Returns a repository and the commit of a revision."""
         repository = self.server.repositories.get(repo_id)
         has_token = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if repository is None or (repository.is_private and not has_token):
             raise _Refusal(404 if has_token else 401, "RepoNotFound", "Repository not found")
         if repository.is_gated:
             raise _Refusal(403, "GatedRepo", "Access to this repository is restricted")
-        return repository
+        commit = repository.branches.get(revision, revision)
+        if commit not in repository.trees:
+            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return repository, commit
 
     def create_repository(self, body: bytes) -> None:
         wanted = json.loads(body)
         repo_id = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
-        url = f"{self.server.url}/{repo_id}"
+        answer = {"url": f"{self.server.url}/{repo_id}", "name": repo_id, "id": repo_id}
         if repo_id in self.server.repositories:
-            self.respond(409, {"error": "You already created this model repo", "url": url})
-            return
+            return self.respond({**answer, "error": "You already created this model repo"}, 409)
         self.server.create(repo_id, is_private=bool(wanted.get("private") or wanted.get("visibility") == "private"))
-        self.respond(200, {"url": url, "name": repo_id, "id": repo_id})
+        self.respond(answer)
 
     def accept_yaml(self, body: bytes) -> None:
-        self.respond(200, {"errors": [], "warnings": []})
+        self.respond({"errors": [], "warnings": []})
 
     def preupload(self, repo_id: str, revision: str, body: bytes) -> None:
-        files = [
-            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-            for file in json.loads(body)["files"]
-        ]
-        self.respond(200, {"files": files})
+        paths = [file["path"] for file in json.loads(body)["files"]]
+        self.respond({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
 
     def commit(self, repo_id: str, branch: str, body: bytes) -> None:
-        repository = self.repository(repo_id)
-        if branch not in repository.branches:
-            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {branch}")
+        repository, parent = self.find(repo_id, branch)
         changes: dict[str, bytes | None] = {}
         message = ""
         for operation in map(json.loads, body.splitlines()):
             value = operation["value"]
             if operation["key"] == "header":
                 message = value["summary"]
-                if value.get("parentCommit", repository.branches[branch]) != repository.branches[branch]:
+                if value.get("parentCommit", parent) != parent:
                     raise _Refusal(412, "", "A commit has happened since. Please refresh and try again.")
-            elif operation["key"] == "file":
-                changes[value["path"]] = base64.b64decode(value["content"])
-            elif operation["key"] == "deletedFile":
-                changes[value["path"]] = None
+            else:
+                changes[value["path"]] = base64.b64decode(value["content"]) if operation["key"] == "file" else None
         commit = repository.commit(branch, changes, message)
         url = f"{self.server.url}/{repo_id}/commit/{commit}"
-        self.respond(200, {"success": True, "commitOid": commit, "commitUrl": url, "pullRequestUrl": None})
+        self.respond({"success": True, "commitOid": commit, "commitUrl": url, "pullRequestUrl": None})
 
     def create_branch(self, repo_id: str, branch: str, body: bytes) -> None:
-        branches = self.repository(repo_id).branches
-        if branch in branches:
-            self.respond(409, {"error": "Reference already exists"})
-            return
-        branches[branch] = branches["main"]
-        self.respond(200, {})
+        repository, commit = self.find(repo_id)
+        if branch in repository.branches:
+            return self.respond({"error": "Reference already exists"}, 409)
+        repository.branches[branch] = commit
+        self.respond({})
 
     def describe(self, repo_id: str, revision: str | None, body: bytes) -> None:
-        repository = self.repository(repo_id)
-        commit = self.find_commit(repository, revision or "main")
+        repository, commit = self.find(repo_id, revision or "main")
         siblings = [{"rfilename": name} for name in repository.trees[commit]]
-        self.respond(200, {"_id": repo_id, "id": repo_id, "modelId": repo_id, "sha": commit, "siblings": siblings})
+        self.respond({"_id": repo_id, "id": repo_id, "modelId": repo_id, "sha": commit, "siblings": siblings})
 
     def resolve(self, repo_id: str, revision: str, name: str, body: bytes) -> None:
-        repository = self.repository(repo_id)
-        commit = self.find_commit(repository, revision)
+        repository, commit = self.find(repo_id, revision)
         data = repository.trees[commit].get(name)
         if data is None:
             raise _Refusal(404, "EntryNotFound", "Entry not found")
-        self.respond(200, data, {"ETag": f'"{_blob_id(data)}"', "X-Repo-Commit": commit})
-
-    def find_commit(self, repository: Repository, revision: str) -> str:
-        commit = repository.branches.get(revision, revision)
-        if commit not in repository.trees:
-            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return commit
+        self.respond(data, headers={"ETag": f'"{_blob_id(data)}"', "X-Repo-Commit": commit})
 
 
 _REPO_ID = "([^/]+/[^/]+)"

@@ -1,5 +1,11 @@
+"""The package is light to import, and its optimizer comes back in a process that has not seen it."""
+
+import pickle
 import subprocess
 import sys
+
+from hf_l3rs import L3RS
+from tests.tiny import tiny_resnet, trained_network
 
 
 SCRIPT = """
@@ -25,3 +31,15 @@ def test_every_public_name_is_there():
 
     for name in hf_l3rs.__all__:
         assert getattr(hf_l3rs, name).__name__ == name
+
+
+def test_an_unbound_optimizer_meets_the_trainer_also_in_a_fresh_process():
+    """A copy may be the first L3RS that a process sees."""
+    data = pickle.dumps(L3RS(network=trained_network(tiny_resnet())))
+    code = (
+        "import pickle, sys; optimizer = pickle.loads(sys.stdin.buffer.read());"
+        "import transformers.trainer as trainer;"
+        "print([callback.__name__ for callback in trainer.DEFAULT_CALLBACKS], optimizer.is_bound)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert b"L3RSCallback" in done.stdout and done.stdout.rstrip().endswith(b"False"), done.stderr

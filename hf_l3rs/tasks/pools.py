@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -195,6 +195,3 @@ class View(Sequence[Batch]):
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
         return Batch(self.transform(self.pool.fetch(rows)), self.label_map[self.pool.labels[rows]])
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (self[index] for index in range(len(self)))

@@ -64,10 +64,6 @@ class SeenData:
         """Returns the split that a role's images come from."""
         return self.splits[role] or self.splits["batches"]
 
-    def is_part(self, role: str) -> bool:
-        """Returns whether a role has only a part of its split."""
-        return self.division_seed is not None and (role == "batches" or self.splits[role] is None)
-
 
 def describe_data(task_args: TaskArguments, seed: int) -> list[dict[str, Any]]:
     """
@@ -126,7 +122,6 @@ def _check(seen: SeenData, drawn: SeenData) -> None:
         (own_role, seen_role)
         for own_role, seen_role in product(drawn.seen_roles, seen.seen_roles)
         if splits_overlap(drawn.split(own_role), seen.split(seen_role))
-        and not _are_different_parts(seen, seen_role, drawn, own_role)
     ]
     if shared and (seen.name == drawn.name or None in (seen.name, drawn.name)):
         own_role, seen_role = shared[0]
@@ -159,14 +154,6 @@ def _has_no_common_class(one: SeenData, other: SeenData) -> bool:
     if one.classes is None or other.classes is None:
         return False
     return len({type(name) for name in one.classes + other.classes}) == 1 and not set(one.classes) & set(other.classes)
-
-
-def _are_different_parts(one: SeenData, role: str, other: SeenData, other_role: str) -> bool:
-    """Whether two roles have different parts of one division."""
-    if role == other_role or not (one.is_part(role) and other.is_part(other_role)):
-        return False
-    same = ("division_seed", "splits", "classes", "max_images", "name", "revision")
-    return all(getattr(one, name) == getattr(other, name) for name in same)
 
 
 def splits_overlap(one: str, other: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from hf_l3rs import L3RS, L3RSArtifact
-from tests.bad_inputs.doors import Row, damage_tensors, python, recipe
+from tests.bad_inputs.doors import Row, damage_tensors, file, python, recipe
 from tests.hub.examples import change_config, make_network
 
 
@@ -66,10 +66,8 @@ FOLDERS = [
     Row("l3rs: no such folder", load("./absent"), "'./absent'.*neither a local folder|'./absent'"),
     Row("l3rs: a path that does not exist", python(lambda place: L3RS.from_pretrained(Path("absent"))),
         "absent is not a folder that can be read; pass"),
-    Row("l3rs: a file", load("<file>.parquet"), "is not a folder that can be read"),
     Row("l3rs: an empty folder", load("<own>"), "has no config.json; pass the folder"),
     Row("l3rs: a transformers model", load("<model>"), "is not an L3RS, but perhaps a model"),
-    Row("l3rs: a data set", load("<images>"), "has no config.json"),
     Row("l3rs: on the Hub, offline", load("user/name"), "'user/name', and .*cache and downloads are off"),
     Row("l3rs: no name that the Hub has", load("a/b/c"), "neither a local folder nor a Hub id.*a typo"),
     Row("l3rs: None", load(None), "folder or by its name or Hub id, got None"),
@@ -84,8 +82,6 @@ FOLDERS = [
 
 DAMAGES = [
     Row("config.json: absent", damaged(lambda folder: (folder / "config.json").unlink()), "has no config.json"),
-    Row("config.json: a folder", damaged(lambda folder: (folder / "config.json").unlink() or
-        (folder / "config.json").mkdir()), "has no config.json"),
     Row("config.json: no JSON", content("config.json", b"{"), "is not JSON"),
     Row("config.json: not UTF-8", content("config.json", b"\xff"), "is not JSON"),
     Row("config.json: endless", content("config.json", b" " * (2**23 + 1)), "more than 8,388,608 bytes"),
@@ -94,16 +90,13 @@ DAMAGES = [
     Row("config.json: without format_version", without("format_version"), "no format_version"),
     Row("config.json: without layers", without("layers"), "no field 'layers'"),
     Row("config.json: of a newer format", config(format_version=99), "format_version 99.*pip install -U hf_l3rs"),
-    Row("config.json: a format that is text", config(format_version="1"), "format_version must be .*got '1'"),
     Row("config.json: an unknown field", config(colour="red"), "Unknown fields in the L3RS config: colour"),
     Row("config.json: no layer", config(layers=[]), "layers must have a length in"),
-    Row("config.json: layers of text", config(layers="all"), "layers must be a list"),
     Row("config.json: a layer that is none", config(layers=[3]), "needs exactly the fields name, shape, role"),
     Row("config.json: a layer of negative size", layer(shape=[-3]), "shape must be in .*got -3"),
     Row("config.json: a layer of infinite size", layer(shape=[float("inf")]), "shape must be a list .*whole number"),
     Row("config.json: the same layer twice", config(layers=[dict(name="w", shape=[3], role="r", block="")] * 2),
         "layers must hold each value only once, got 'w' twice"),
-    Row("config.json: hidden_sizes of 10^9", config(hidden_sizes=[10**9]), "hidden_sizes must be in"),
     Row("config.json: 100,000 hidden layers", config(hidden_sizes=[1] * 100_000), "must have a length in .*100000"),
     Row("config.json: a base_step of 1e300", config(base_step=1e300), r"base_step must be in .*got 1e\+300"),
     Row("config.json: an unknown direction", config(directions=["adan"]), "directions must be one of.*got 'adan'"),
@@ -111,7 +104,6 @@ DAMAGES = [
     Row("config.json: meta_training with NaN", config(meta_training={"loss": float("nan")}), "without NaN"),
     Row("model.safetensors: absent", damaged(lambda folder: (folder / "model.safetensors").unlink()),
         "has no intact model.safetensors .*save or download"),
-    Row("model.safetensors: a pickle", content("model.safetensors", b"\x80\x04K\x01."), "no intact model"),
     Row("model.safetensors: a header without end", content("model.safetensors", b"\xff" * 64), "no intact model"),
     Row("model.safetensors: truncated", damaged(lambda folder: (folder / "model.safetensors").write_bytes(
         (folder / "model.safetensors").read_bytes()[:-8])), "no intact model"),
@@ -131,14 +123,6 @@ def save(prepare, folder="<own>/out", artifact=None, **options):
         (artifact or L3RSArtifact(make_network())).save_pretrained(place.fill(folder), **options)
 
     return python(call)
-
-
-def file(name, data=b""):
-    def prepare(place):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(data)
-
-    return prepare
 
 
 def folder(name):
@@ -166,7 +150,6 @@ SAVING = [
     Row("save: a name with a null byte", save(folder("x"), "<own>/a\0b"), "cannot be written"),
     Row("save: None", save(folder("x"), None), "got None"),
     Row("save: weights of NaN", save(folder("x"), artifact=network_of_nan()), "not finite numbers throughout"),
-    Row("save: a repo_id that is none", save(folder("x"), repo_id="a b"), "a b"),
     Row("save: a card that is not UTF-8", save(file("out/README.md", b"\xff")), "README.md is not text in UTF-8"),
     Row("save: a card whose metadata are no YAML", save(file("out/README.md", b"---\na: [\n---\n")), "README.md"),
     Row("save: a card with half a marker", save(file("out/README.md", b"<!-- hf_l3rs:begin results -->\n")),
@@ -184,10 +167,7 @@ SAVING = [
 ]  # fmt: skip
 
 RELEASE = [
-    Row("release: absent", recipe("release", "x", "--l3rs", "./absent"), "'./absent' is neither a local folder"),
     Row("release: no name", recipe("release", "--l3rs", "<l3rs>"), "need the name of the release"),
-    Row("release: results absent", recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<own>/absent.json"),
-        "absent.json cannot be read .No such"),
     Row("release: results of other meta-weights",
         recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<own>/out/results.json",
                prepare=results(fingerprint="0123456789abcdef")), "measured with meta-weights 0123456789abcdef"),

@@ -3,7 +3,6 @@
 from hf_l3rs import L3RS, L3RSTrainer
 from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.tasks.images import load_image_dataset, load_image_pool
-from hf_l3rs.tasks.model import load_image_classifier
 from hf_l3rs.tasks.task_arguments import DatasetArguments, TaskArguments
 from tests.bad_inputs.doors import Row, python
 from tests.hub.examples import make_network
@@ -29,10 +28,6 @@ def pool(**options):
 TRAINER = [
     Row("L3RSTrainer: no L3RS", trainer(), "got no learned optimizer; pass l3rs="),
     Row("L3RSTrainer: a number", trainer(l3rs=3), "l3rs must be .*got int"),
-    Row("L3RSTrainer: no such folder", trainer(l3rs="./absent"), "'./absent' is neither"),
-    Row("L3RSTrainer: on the Hub, offline", trainer(l3rs="user/name"), "not in the cache and downloads are off"),
-    Row("L3RSTrainer: the model for the L3RS", trainer(l3rs=lambda place: place.shared / "model"),
-        "is not an L3RS, but perhaps a model"),
     Row("L3RSTrainer: two optimizers", trainer(l3rs=unbound, optimizers=lambda place: (unbound(place), None)),
         "both l3rs and another optimizer; leave out"),
     Row("L3RSTrainer: options for what is loaded", trainer(l3rs=unbound, l3rs_kwargs={"revision": "v1"}),
@@ -41,9 +36,6 @@ TRAINER = [
 
 IMAGES = [
     Row("load_image_dataset: no such folder", python(lambda place: load_image_dataset("./absent")), "'./absent'"),
-    Row("load_image_dataset: an empty name", python(lambda place: load_image_dataset("")), "no folder ''"),
-    Row("load_image_classifier: no such folder", python(lambda place: load_image_classifier("./absent")),
-        "'./absent'"),
     Row("load_image_pool: no image", pool(max_images=0), "max_images is 0, but must be"),
     Row("load_image_pool: negative memory", pool(max_memory=-1), "max_memory is -1, but must be"),
     Row("load_image_pool: no class", pool(classes=[]), "no image of the classes .*; choose"),

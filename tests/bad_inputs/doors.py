@@ -62,6 +62,20 @@ class Place:
         return shutil.copytree(self.shared / name, self.own / name)
 
 
+Door = Callable[[Place, pytest.CaptureFixture, pytest.MonkeyPatch], str]
+Prepare = Callable[[Place], Any]
+
+
+def file(name: str, data: bytes | str = b"") -> Prepare:
+    """Prepares a file of the row's own."""
+
+    def prepare(place: Place) -> None:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+    return prepare
+
+
 def furnish(shared: Path) -> None:
     """Makes what the rows share."""
     L3RSArtifact(make_network()).save_pretrained(shared / "l3rs")
@@ -80,10 +94,6 @@ def furnish(shared: Path) -> None:
     run = Place(shared, shared).fill({**_SETTINGS, "output_dir": str(shared / "run"), "checkpoint_interval": 1})
     (shared / "run.yaml").write_text(yaml.safe_dump(run))
     meta_train_recipe.main([str(shared / "run.yaml")])
-
-
-Door = Callable[[Place, pytest.CaptureFixture, pytest.MonkeyPatch], str]
-Prepare = Callable[[Place], Any]
 
 
 class Row(NamedTuple):
@@ -193,10 +203,7 @@ def meta_evaluate(prepare: Prepare = lambda place: None, **changes: Any) -> Door
 
 def text_settings(text: str | bytes) -> Door:
     """`hf-l3rs meta-train` with a settings file of this content."""
-    content = text if isinstance(text, bytes) else text.encode()
-    return command(
-        "meta-train", "<own>/settings.yaml", prepare=lambda place: (place / "settings.yaml").write_bytes(content)
-    )
+    return command("meta-train", "<own>/settings.yaml", prepare=file("settings.yaml", text))
 
 
 def check_sentence(said: str, pattern: str) -> None:

@@ -134,7 +134,6 @@ TWICE = [("weight", nn.Parameter(torch.ones(3))), ("weight", nn.Parameter(torch.
 BUILDING = [
     Row("L3RS: parameters without names", build(list(make_model().parameters())),
         "names of the parameters, got .*; pass"),
-    Row("L3RS: a generator of parameters", build(make_model().parameters()), "names of the parameters, got .*; pass"),
     Row("L3RS: the name of a model", build("resnet"), "names of the parameters, got str"),
     Row("L3RS: groups without names", build([{"params": list(make_model().parameters())}]), "names of the parameters"),
     Row("L3RS: a group without params", build([{"lr": 1.0}]), "params"),
@@ -145,12 +144,9 @@ BUILDING = [
     Row("L3RS: two parameters of one name", build(TWICE), "named 'weight'|'weight'"),
     Row("L3RS: neither parameters nor network", build(), "neither meta-weights nor parameters.*load it"),
     Row("L3RS: lr of -1", build(make_model(), lr=-1), r"lr is a multiplier .*\[0, inf\), got -1"),
-    Row("L3RS: lr of NaN", build(make_model(), lr=float("nan")), "lr is a multiplier .*got nan"),
     Row("L3RS: lr in words", build(make_model(), lr="auto"), "lr is a multiplier .*got 'auto'"),
     Row("L3RS: no step", build(make_model(), num_training_steps=0), "num_training_steps must be .*got 0"),
-    Row("L3RS: steps in words", build(make_model(), num_training_steps="all"), "num_training_steps must be .*'all'"),
-    *(Row(f"L3RS: {name} in words", build(make_model(), **{name: "no"}), f"{name} must be True or False, got 'no'")
-      for name in ("float32_copy",)),
+    Row("L3RS: float32_copy in words", build(make_model(), float32_copy="no"), "float32_copy must be True or False"),
     *(Row(f"L3RS: minimum_fit of {value!r}", build(make_model(), minimum_fit=value),
           rf"minimum_fit is a share .*\[0, 1\], got {value!r}")
       for value in (-0.1, 1.1, float("nan"), "auto", None, True)),
@@ -170,19 +166,9 @@ BUILDING = [
 BINDING = [
     Row("bind: None", bind(None), "bound to a model or its named parameters, got no groups"),
     Row("bind: groups", bind([{"params": [pair]} for pair in make_model().named_parameters()]), "got 4 groups; pass"),
-    Row("bind: a frozen model", bind(frozen()), "is frozen, so there is nothing to train; unfreeze"),
-    Row("bind: parameters without names", bind(make_model().parameters()), "names of the parameters, got .*; pass"),
-    Row("bind: two parameters of one name", bind(TWICE), "Two parameters are named 'weight'"),
     Row("bind: a sparse embedding", bind(nn.Sequential(nn.Embedding(4, 3, sparse=True))), "sparse=False"),
-    Row("bind: another model", bind(nn.Sequential(nn.Conv2d(3, 9, 3))), "fits 0 of 2 layers .*minimum_fit=0 to go on"),
-    Row("bind: a plan of NaN", bind(make_model(), num_training_steps=float("nan")), "num_training_steps .*got nan"),
-    Row("add_param_group: without names", on_optimizer(
-        lambda optimizer: optimizer.add_param_group({"params": list(make_model().parameters())})),
-        "names of the param"),
     Row("add_param_group: the same names again", on_optimizer(
         lambda optimizer: optimizer.add_param_group({"params": list(make_model().named_parameters())})), "'0.weight'"),
-    Row("add_param_group: a negative lr", on_optimizer(
-        lambda optimizer: optimizer.add_param_group({"params": TWICE[:1], "lr": -1})), "lr is a multiplier"),
     Row("add_param_group: no mapping", on_optimizer(lambda optimizer: optimizer.add_param_group(TWICE[:1])), "group"),
 ]  # fmt: skip
 
@@ -201,10 +187,7 @@ SAYS = "The training loss must be one real number.*got (an object of type|a tens
 
 STEPS = [
     *(Row(f"step: {name}", step(loss), SAYS) for name, loss in LOSSES.items()),
-    *(Row(f"step: a closure that returns {name}", step(lambda loss=loss: loss), SAYS) for name, loss in LOSSES.items()
-      if name in ("text", "several numbers")),
-    *(Row(f"observe_loss: {name}", observe(loss), SAYS) for name, loss in LOSSES.items()),
-    Row("observe_loss: None", observe(None), "The training loss must be one real number"),
+    Row("observe_loss: text", observe("x"), SAYS),
     Row("step: before bind", python(unbound_step), "has no parameters yet; call optimizer.bind"),
     Row("step: without a plan", python(unplanned_step), "how many steps the run will have; call optimizer.bind"),
     Row("step: a sparse gradient", python(sparse_gradient), "sparse gradients, got one; build"),
@@ -234,13 +217,8 @@ STATES = [
 ]  # fmt: skip
 
 CONFIGS = [
-    Row("L3RSConfig: no layer", python(lambda place: L3RSConfig(layers=())), "layers must have a length"),
     Row("L3RSConfig: names for layers", python(lambda place: L3RSConfig(layers=["weight"])),
         "needs exactly the fields"),
-    Row("L3RSConfig: one name for directions",
-        python(lambda place: make_network().config.replace(directions="adam")), "directions must be a list.*'adam'"),
-    Row("L3RSConfig: an unknown field of a file",
-        python(lambda place: L3RSConfig.from_dict({**make_network().config.to_dict(), "x": 1})), "Unknown fields"),
     Row("L3RSConfig: a file's content that is no mapping", python(lambda place: L3RSConfig.from_dict([1])), "mapping"),
     Row("L3RSConfig: a negative exponent",
         python(lambda place: make_network().config.replace(size_exponent=-1)), r"size_exponent must be .*got -1"),

@@ -6,17 +6,9 @@ import shutil
 import torch
 from filelock import FileLock
 
-from tests.bad_inputs.doors import Row, damage_tensors, recipe
+from tests.bad_inputs.doors import Row, damage_tensors, file, recipe
 from tests.bad_inputs.doors import meta_evaluate as evaluate
 from tests.bad_inputs.doors import meta_train as train
-
-
-def file(name, data=b""):
-    def prepare(place):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(data)
-
-    return prepare
 
 
 def continued(change=lambda folder: None, **changes):
@@ -67,7 +59,6 @@ ROWS = [
     Row("output_dir: of a run", continued(resume_from_checkpoint=None), "already holds checkpoint-1; resume with"),
     Row("output_dir: of a run that goes on", train(prepare=in_use), "Another run is using .*; wait until it ends"),
     Row("resume: no such checkpoint", train(resume_from_checkpoint="<own>/absent"), UNREADABLE),
-    Row("resume: a file", train(resume_from_checkpoint="<file>.parquet"), UNREADABLE),
     Row("resume: an L3RS", train(resume_from_checkpoint="<l3rs>"), UNREADABLE),
     Row("resume: the run's folder", train(resume_from_checkpoint="<run>"), UNREADABLE),
     Row("resume: another seed", continued(seed=1), "differ from this run's in .*; restore them, or start anew"),
@@ -82,20 +73,15 @@ ROWS = [
     Row("evaluation's output_dir: a file", evaluate(prepare=file("out")), "out.* cannot be written"),
     Row("evaluation's search_dir: a file", evaluate(search_dir="<own>/file", prepare=file("file")),
         "file.* cannot be"),
-    Row("evaluation's l3rs: absent", evaluate(l3rs="./absent"), "'./absent' is neither a local folder nor"),
     Row("pretrain's output_dir: a file", recipe("pretrain", "--output_dir", "<own>/out", "--smoke", "--use_cpu",
         prepare=file("out")), "out cannot be written"),
-    Row("demo: no such L3RS", recipe("demo", "--output_dir", "<own>", "--l3rs", "./absent"), "'./absent' is neither"),
     Row("demo: onto a file", recipe("demo", "--output_dir", "<own>/out", prepare=file("out")),
         "out cannot be written"),
     Row("demo: an unknown model", recipe("demo", "--model", "bert"), "model must be one of resnet, vit, got 'bert'"),
-    Row("demo: no task", recipe("demo", "--num_tasks", "0"), "num_tasks must be in .*got 0"),
     Row("demo: an accuracy in percent", recipe("demo", "--target_accuracy", "93"),
         "target_accuracy must be in .*got 93"),
     Row("demo: a horizon that nobody searched", recipe("demo", "--horizons", "7"), "must be some of 10, 20.*got 7"),
     Row("select_setting: no step", recipe("select_setting", "recipes/configs/resnet_tiny_fashion.yaml", "--lengths",
         "0"), "lengths must be in .*got 0"),
-    Row("select_setting: no such L3RS", recipe("select_setting", "recipes/configs/resnet_tiny_fashion.yaml", "--l3rs",
-        "./absent"), "absent"),
     Row("build_digits: onto a file", recipe("data/build_digits", "<own>/out", prepare=file("out")), "out cannot be"),
 ]  # fmt: skip

@@ -100,17 +100,6 @@ def test_other_images_are_welcome(seen, drawn, caplog):
     assert not caplog.records
 
 
-def test_parts_of_one_division_are_told_apart():
-    (seen,) = record({}, seed=3)
-    own = tasks({})
-    check_unseen([{**seen, "seen_roles": ["validation_batches"]}], own, seed=3)
-    for changes in ({"seen_roles": ["batches"]}, {"seen_roles": ["validation_batches"], "max_images": 10}):
-        with pytest.raises(DataError, match="would draw"):
-            check_unseen([{**seen, **changes}], own, seed=3)
-    with pytest.raises(DataError, match="would draw"):
-        check_unseen([{**seen, "seen_roles": ["validation_batches"]}], own, seed=4)
-
-
 def test_validation_images_count_only_where_there_are_validation_tasks():
     drawn = tasks({"batches_split": "valid_a"})
     check_unseen(record(NAMED, num_validation_tasks=0), drawn, seed=0)

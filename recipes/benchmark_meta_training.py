@@ -125,7 +125,7 @@ def bare_loop(
 def differentiated(model: nn.Module, network: L3RSNetwork, task: Task, **options: Any) -> None:
     vector = network.to_vector().requires_grad_()
     learner = UnrolledLearner(model, network, vector, task.num_training_steps, **options)
-    differentiate(learner, task, [task.num_training_steps], 0)
+    differentiate(learner, task)
 
 
 def benchmark_gradient(arguments: argparse.Namespace) -> list[Row]:

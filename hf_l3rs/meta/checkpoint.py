@@ -100,9 +100,12 @@ class RunFolder:
             def prepare() -> Path | None:
                 stack.enter_context(sole_use(self.path))
                 self._refuse_another_run(resume)
-                source = find_newest_intact(self.path, fresh.settings) if resume == LAST else resume and Path(resume)
-                drop_after(self.path, load_checkpoint(source, fresh.settings).state.generation if source else 0)
-                return source or None
+                source = None if resume is None else Path(resume)
+                if resume == LAST:
+                    source = find_newest_intact(self.path, fresh.settings)
+                done = 0 if source is None else load_checkpoint(source, fresh.settings).state.generation
+                drop_after(self.path, done)
+                return source
 
             source = on_main_process(self._accelerator, prepare)
             loaded = [fresh]
@@ -193,7 +196,12 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> Progress:
         data = (folder / TENSORS_NAME).read_bytes()
         if values.pop("sha256") != _checksum(values, data):
             raise ValueError("it does not have the checksum that it was written with")
-        _check_settings(folder, values["settings"], plain_json(settings))
+        own, saved = plain_json(settings), values["settings"]
+        if changed := sorted(name for name in {*saved, *own} if saved.get(name) != own.get(name)):
+            raise CheckpointError(
+                f"The settings of {folder} differ from this run's in {', '.join(changed)}; restore them, or start "
+                "anew in another output_dir."
+            )
         tensors = safetensors.torch.load(data)
         return Progress(
             state=OuterState(**{name: tensors[name] for name in _STATE_TENSORS}, generation=values["generation"]),
@@ -261,15 +269,6 @@ class _DamagedError(CheckpointError):
 
 def _checksum(values: dict[str, Any], data: bytes) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode() + data).hexdigest()
-
-
-def _check_settings(folder: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
-    changed = sorted(name for name in {*saved, *own} if saved.get(name) != own.get(name))
-    if changed:
-        raise CheckpointError(
-            f"The settings of {folder} differ from this run's in {', '.join(changed)}; restore them, or start anew in "
-            "another output_dir."
-        )
 
 
 def _generation_of(line: bytes) -> float:

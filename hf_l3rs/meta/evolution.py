@@ -63,10 +63,6 @@ class Evolution(Estimator):
             metrics={"meta_loss": float(losses[finite].mean()), "accuracy": float(accuracies[finite].mean())},
         )
 
-    def cost_of_generation(self, num_steps: float) -> float:
-        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
-        return 2 * self.config.num_pairs * num_steps
-
     def score_pair(self, state: OuterState, pair: int) -> list[Rollout]:
         """Returns the results of both candidates of a pair, on one task."""
         task, network = self.tasks.draw(self.config.seed, state.generation, pair), L3RSNetwork(self.network.config)

@@ -12,7 +12,7 @@ import torch
 from hf_l3rs.distributed import share_out
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterState
 from hf_l3rs.tasks.distribution import Task
-from hf_l3rs.tasks.inner_loop import Evaluation, Trajectory, run
+from hf_l3rs.tasks.inner_loop import Evaluation, run
 from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
@@ -27,8 +27,8 @@ MAX_TASK_GRADIENT = 1.0
 
 class TaskGradient(NamedTuple):
     """
-    What one task gives: the mean of the evaluation losses along the run, its gradient of shape
-    `(num_meta_parameters,)`, and the final accuracy; infinite, zero and 0 if the run diverged.
+    What one task gives: the final evaluation loss, its gradient of shape `(num_meta_parameters,)`, and the final
+    accuracy; infinite, zero and 0 if the run diverged.
     """
 
     gradient: torch.Tensor
@@ -60,18 +60,13 @@ class MetaGradient(Estimator):
             metrics={name: float(values[usable].mean()) for name, values in means.items()},
         )
 
-    def cost_of_generation(self, num_steps: float) -> float:
-        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
-        return self.config.num_tasks * num_steps * self.config.step_cost
-
     def sample(self, state: OuterState, index: int) -> TaskGradient:
         """Returns what one task of a generation gives, on one process."""
         return self.of_task(state.mean, self.tasks.draw(self.config.seed, state.generation, index))
 
     def of_task(self, mean: torch.Tensor, task: Task) -> TaskGradient:
         """Differentiates a task's meta-loss at ψ, of shape `(num_meta_parameters,)`."""
-        points = evaluation_points(task.num_training_steps, self.config.num_evaluations)
-        return differentiate(self.learner(task, mean), task, points, self.config.segment_steps)
+        return differentiate(self.learner(task, mean), task, self.config.segment_steps)
 
     def learner(self, task: Task, mean: torch.Tensor, begin: Snapshot | None = None) -> UnrolledLearner:
         """Returns what a run trains at ψ, taken up at a snapshot or, by default, at θ0."""
@@ -89,35 +84,21 @@ class MetaGradient(Estimator):
         )
 
 
-def evaluation_points(num_training_steps: int, count: int) -> list[int]:
-    """Returns the steps after which to evaluate, evenly along the run, the last included; fewer in a short run."""
-    return sorted({math.ceil(num_training_steps * (index + 1) / count) for index in range(count)})
-
-
-def differentiate(learner: UnrolledLearner, task: Task, points: Sequence[int], segment_steps: int = 0) -> TaskGradient:
+def differentiate(learner: UnrolledLearner, task: Task, segment_steps: int = 0) -> TaskGradient:
     """
-    Runs a task, or a part of one, and differentiates the mean of its evaluation losses after the steps `points`, the
-    last included. The learner's vector requires a gradient. `segment_steps` are the steps whose graph is held at a
-    time; 0 for all.
+    Runs a task, or a part of one, and differentiates its final evaluation loss. The learner's vector requires a
+    gradient. `segment_steps` are the steps whose graph is held at a time; 0 for all.
     """
     recorder = _Recorder(learner, segment_steps) if segment_steps else None
-    trajectory = run(recorder or learner, task, evaluate_at=points)
-    meta_loss, accuracy = _judged(trajectory)
-    if math.isinf(meta_loss):
-        gradient = torch.zeros_like(learner.vector, requires_grad=False)
-    elif recorder is not None:
-        gradient = _recomputed(learner, task, recorder.snapshots, points)
+    trajectory = run(recorder or learner, task)
+    final = trajectory.evaluations.get(task.num_training_steps)
+    if trajectory.diverged or final is None or not math.isfinite(final.loss):
+        return TaskGradient(torch.zeros(len(learner.vector)), math.inf, 0.0, trajectory.num_steps)
+    if recorder is not None:
+        gradient = _recomputed(learner, task, recorder.snapshots)
     else:
-        (gradient,) = torch.autograd.grad(torch.stack(learner.evaluation_losses).mean(), learner.vector)
-    return TaskGradient(gradient.cpu(), meta_loss, accuracy, trajectory.num_steps)
-
-
-def _judged(trajectory: Trajectory) -> tuple[float, float]:
-    """Meta-loss and final accuracy; infinite and 0 where the run diverged, or has a loss that is not a number."""
-    losses = [evaluation.loss for evaluation in trajectory.evaluations.values()]
-    if trajectory.diverged or not math.isfinite(sum(losses)):
-        return math.inf, 0.0
-    return sum(losses) / len(losses), trajectory.evaluations[trajectory.num_steps].accuracy
+        (gradient,) = torch.autograd.grad(learner.evaluation_losses[-1], learner.vector)
+    return TaskGradient(gradient.cpu(), *final, trajectory.num_steps)
 
 
 class _Recorder:
@@ -142,9 +123,7 @@ class _Recorder:
         return self.learner.evaluate(evaluation)
 
 
-def _recomputed(
-    learner: UnrolledLearner, task: Task, snapshots: list[Snapshot], points: Sequence[int]
-) -> torch.Tensor:
+def _recomputed(learner: UnrolledLearner, task: Task, snapshots: list[Snapshot]) -> torch.Tensor:
     """Runs the segments again, the last first, and hands the gradient from each to the one before."""
     learner.keep_graph = True
     total = torch.zeros_like(learner.vector)
@@ -157,14 +136,11 @@ def _recomputed(
             beginning = learner.carried()
             for index in range(start, end):
                 learner.step(task.batches[index])
-                if index + 1 in points:
-                    learner.evaluate(task.evaluation)
-            outputs: list[torch.Tensor] = [loss / len(points) for loss in learner.evaluation_losses]
-            weights = [torch.ones_like(loss) for loss in outputs]
-            if cotangents is not None:
-                outputs, weights = [*outputs, *learner.carried()], [*weights, *cotangents]
+            if cotangents is None:
+                learner.evaluate(task.evaluation)
+            outputs = learner.evaluation_losses if cotangents is None else learner.carried()
             gradient, *cotangents = torch.autograd.grad(
-                outputs, [learner.vector, *beginning], weights, materialize_grads=True
+                outputs, [learner.vector, *beginning], cotangents, materialize_grads=True
             )
             total += gradient
     return total

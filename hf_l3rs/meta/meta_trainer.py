@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -21,14 +21,13 @@ from hf_l3rs.distributed import (
     threads,
 )
 from hf_l3rs.errors import MetaTrainingError
-from hf_l3rs.markdown import duration
 from hf_l3rs.meta.checkpoint import Progress, RunFolder, plain_json, with_earlier_cost
 from hf_l3rs.meta.evolution import Evolution
 from hf_l3rs.meta.gradient import MetaGradient
 from hf_l3rs.meta.meta_arguments import MetaTrainingArguments
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterConfig, OuterState
 from hf_l3rs.meta.segments import SegmentedGradient
-from hf_l3rs.meta.selection import Selection, draw_curve, run_seconds
+from hf_l3rs.meta.selection import Selection, draw_curve
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import Task, Tasks
 
@@ -43,6 +42,16 @@ _ESTIMATORS: dict[str, type[Estimator]] = {
 
 # Runs report under this name.
 _PROJECT = "l3rs-meta-training"
+
+# What matters while waiting, under short names.
+_SHOWN = {
+    "meta_loss": "meta-loss",
+    "accuracy": "acc",
+    "best_validation_loss": "best val",
+    "validation_loss_untrained": "untrained",
+    "num_diverged": "div",
+    "inner_steps_per_second": "steps/s",
+}
 
 
 class MetaTrainer:
@@ -101,11 +110,6 @@ class MetaTrainer:
         self._barren = False
 
     @property
-    def validation_tasks(self) -> list[Task]:
-        """The fixed tasks that choose the best weights."""
-        return self.selection.tasks
-
-    @property
     def was_interrupted(self) -> bool:
         """Whether a signal ended training early; the last checkpoint resumes it."""
         return self._interruption.requested and not self._is_over()
@@ -119,8 +123,7 @@ class MetaTrainer:
 
         Raises:
             CheckpointError: If `output_dir` is in use, or the checkpoint to resume from does not fit or is damaged.
-            StorageError: If `output_dir` cannot be written.
-            NothingToKeepError: If the run ends without anything usable: every candidate or validation diverged.
+            NothingToKeepError: If every candidate or every validation diverged.
         """
         with (
             threads(self.args.num_threads),
@@ -164,32 +167,13 @@ class MetaTrainer:
         return plain_json({name: value for name, value in summary.items() if value is not None})
 
     def _begin(self) -> None:
-        """Takes up the estimator where the run stands, or measures an untrained L3RS and says what the run costs."""
+        """Takes up the estimator where the run stands, or measures an untrained L3RS."""
         start_trackers(self.accelerator, _PROJECT, self.progress.settings)
         if self.progress.state.generation:
             self.estimator.load_state(self.progress.carried)
             self.progress.carried = {}  # would otherwise be held twice
         elif self.selection.interval:
-            start = time.perf_counter()
             self.selection.measure_untrained(self.progress)
-            self._foresee(time.perf_counter() - start)
-
-    def _foresee(self, validation_seconds: float) -> None:
-        """Says what the run will cost, by the time of the first validation."""
-        if not self.accelerator.is_main_process:
-            return
-        num_generations, num_steps = self.outer.num_generations, [t.num_training_steps for t in self.validation_tasks]
-        pace = validation_seconds / sum(num_steps)
-        generation_seconds = pace * self.estimator.cost_of_generation(sum(num_steps) / len(num_steps))
-        interval = self.selection.interval
-        expected = run_seconds(generation_seconds, validation_seconds, num_generations, interval)
-        logger.info(
-            "%d generations cost about %s plain inner steps, validations included: about %s at the pace of an "
-            "untrained L3RS here.",
-            num_generations,
-            f"{expected / pace:,.0f}",
-            duration(expected),
-        )
 
     def _run_generations(self) -> None:
         bar = tqdm(
@@ -202,7 +186,8 @@ class MetaTrainer:
         shown: dict[str, str] = {}
         with bar, self._interruption.on_signals():
             while not self._is_over():
-                shown |= bar_figures(self._generation())
+                metrics = self._generation()
+                shown |= {label: f"{metrics[name]:.4g}" for name, label in _SHOWN.items() if name in metrics}
                 bar.set_postfix(shown)
                 bar.update()
                 if self._all_agree_to_stop():
@@ -275,16 +260,3 @@ class MetaTrainer:
                 "The processes' meta-weights differ, so they do not run the same program on the same data; use the "
                 "same versions and settings on every machine."
             )
-
-
-def bar_figures(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Returns the figures that matter while waiting, under short names."""
-    names = {
-        "meta_loss": "meta-loss",
-        "accuracy": "acc",
-        "best_validation_loss": "best val",
-        "validation_loss_untrained": "untrained",
-        "num_diverged": "div",
-    }
-    shown = {label: f"{metrics[name]:.4g}" for name, label in names.items() if name in metrics}
-    return shown | {"steps/s": f"{metrics['inner_steps_per_second']:.0f}"}

@@ -19,7 +19,7 @@ from hf_l3rs.validation import MAX_SEED, Range, check_fields
 
 
 # What each estimator reads, beside the settings that all of them do.
-_OF_GRADIENTS = ("num_tasks", "second_order", "feature_gradient", "num_evaluations", "segment_steps")
+_OF_GRADIENTS = ("num_tasks", "second_order", "feature_gradient", "segment_steps")
 ESTIMATORS = {
     "evolution": ("num_pairs", "sigma"),
     "gradient": _OF_GRADIENTS,
@@ -63,9 +63,6 @@ class OuterConfig:
     feature_gradient: bool = field(
         default=False, metadata={"help": "Differentiate what the network sees, too, beside what it decides."}
     )
-    num_evaluations: int = field(
-        default=1, metadata={"help": "Gradient: evaluations, evenly along the run, whose mean is the meta-loss."}
-    )
     segment_steps: int = field(
         default=0,
         metadata={"help": "Gradient: inner steps whose graph is held at a time; 0: all, which is fastest; the root of "
@@ -80,18 +77,16 @@ class OuterConfig:
     )
 
     def __post_init__(self) -> None:
-        counts = ("num_generations", "num_pairs", "num_tasks", "num_evaluations")
-        rules: dict[str, Any] = {name: Range(low=1) for name in counts}
+        rules: dict[str, Any] = {name: Range(low=1) for name in ("num_generations", "num_pairs", "num_tasks")}
         rules |= {name: Range(low=0) for name in ("warmup_generations", "segment_steps", "lookahead_steps")}
         rules |= {name: Range(above=0) for name in ("learning_rate", "sigma")}
         rules |= {"final_learning_rate": Range(low=0, high=1), "averaging": Range(low=0, below=1)}
         rules |= {"estimator": tuple(ESTIMATORS), "seed": Range(low=0, high=MAX_SEED)}
         check_fields(self, rules)
         check_fields(self, {"num_whole_runs": Range(low=0, high=self.num_tasks)})
-        if self.estimator == "segments" and (self.segment_steps < 1 or self.num_evaluations != 1):
+        if self.estimator == "segments" and not self.segment_steps:
             raise ConfigError(
-                "The estimator segments needs segment_steps of at least 1 and num_evaluations of 1, got "
-                f"{self.segment_steps} and {self.num_evaluations}; set them, such as segment_steps to 20, or "
+                "The estimator segments needs segment_steps of at least 1, got 0; set it, such as to 20, or set "
                 "estimator to gradient."
             )
 
@@ -182,10 +177,6 @@ class Estimator(ABC):
     @abstractmethod
     def estimate(self, state: OuterState) -> Estimate:
         """Returns the estimate at `state.mean` for the generation `state.generation`, the same on every process."""
-
-    @abstractmethod
-    def cost_of_generation(self, num_steps: float) -> float:
-        """Returns what a generation costs where runs have `num_steps` steps, in steps that are not differentiated."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Returns, on every process, what the next generation needs beside ψ, by name; every process must call it."""

@@ -64,14 +64,6 @@ class SegmentedGradient(MetaGradient):
         self._short = tasks.with_horizon(replace(tasks.horizon, minimum=low, maximum=high))
         self._runs: dict[int, Run] = {}  # of this process's own slots
 
-    def cost_of_generation(self, num_steps: float) -> float:
-        """See [`~hf_l3rs.meta.outer.Estimator.cost_of_generation`]."""
-        config = self.config
-        whole = min(num_steps, config.segment_steps)
-        slot = min(num_steps, config.segment_steps + config.lookahead_steps)
-        num_slots = config.num_tasks - config.num_whole_runs
-        return (config.num_whole_runs * whole + num_slots * slot) * config.step_cost
-
     def sample(self, state: OuterState, index: int) -> TaskGradient:
         """Returns what a whole run, or the next segment of a slot's run, gives."""
         if index < self.config.num_whole_runs:
@@ -136,9 +128,8 @@ class SegmentedGradient(MetaGradient):
         with torch.random.fork_rng(devices=[]):
             learner.start(run.task.initial_state)
         own, structure = pytree.tree_flatten(learner.snapshot())
-        saved = [tensors[name] for name in map(str, range(len(own))) if name in tensors]
-        sizes = [[torch.as_tensor(leaf).shape for leaf in leaves] for leaves in (own, saved)]
-        if len(tensors) != len(own) or sizes[0] != sizes[1]:
+        saved = [tensors[name] for name in sorted(tensors, key=int)]
+        if [torch.as_tensor(leaf).shape for leaf in own] != [tensor.shape for tensor in saved]:
             raise CheckpointError(
                 "The runs that the checkpoint carries over are not those of these models; name another checkpoint, or "
                 "start anew in another output_dir."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 
@@ -34,12 +34,7 @@ class Selection:
     """
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        config: L3RSConfig,
-        accelerator: Accelerator,
-        interval: int,
-        num_generations: int,
+        self, tasks: Sequence[Task], config: L3RSConfig, accelerator: Accelerator, interval: int, num_generations: int
     ) -> None:
         self.tasks = list(tasks)
         self.interval = capped_interval(interval, num_generations) if self.tasks else 0
@@ -66,12 +61,8 @@ class Selection:
         """Returns the mean final evaluation loss over the tasks, in nats; infinite if one of them diverged."""
         network = L3RSNetwork(self._config)
         network.load_vector(vector)
-        device, autocast = self._accelerator.device, self._accelerator.autocast
-
-        def score(task: Task) -> float:
-            return rollout(task.model, network, task, device=device, autocast=autocast).loss
-
-        losses = share_out(self._accelerator, self.tasks, score)
+        how = {"device": self._accelerator.device, "autocast": self._accelerator.autocast}
+        losses = share_out(self._accelerator, self.tasks, lambda task: rollout(task.model, network, task, **how).loss)
         return float(torch.tensor(losses, dtype=torch.float64).mean())
 
     def check_outcome(self, progress: Progress) -> None:
@@ -94,29 +85,20 @@ def capped_interval(interval: int, num_generations: int) -> int:
     return min(interval, math.ceil(num_generations / MIN_VALIDATIONS))
 
 
-def run_seconds(generation: float, validation: float, num_generations: int, interval: int) -> float:
-    """Returns the time of a run by those of a generation and of a validation, the one before the first included."""
-    capped = capped_interval(interval, num_generations)
-    num_validations = 1 + math.ceil(num_generations / capped) if capped else 0
-    return num_generations * generation + num_validations * validation
-
-
 def draw_curve(folder: Path) -> bool:
     """Draws a run's validation loss over generations from its metrics. Returns whether there was anything to draw."""
-    lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
-    validated = [line for line in lines if line.get("validation_loss") is not None]
-    if not validated:
-        return False
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    columns = ["generation", "validation_loss", "validation_loss_untrained"]
+    metrics = pd.read_json(folder / METRICS_NAME, lines=True).reindex(columns=columns).dropna(subset="validation_loss")
+    if metrics.empty:
+        return False
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
-    losses = [line["validation_loss"] for line in validated]
-    axis.plot([line["generation"] for line in validated], losses, "o-", label="L3RS")
-    untrained = validated[-1].get("validation_loss_untrained")
-    if untrained is not None:
-        axis.axhline(untrained, color="gray", linewidth=1.3, label="untrained L3RS")
+    axis.plot(metrics.generation, metrics.validation_loss, "o-", label="L3RS")
+    if metrics.validation_loss_untrained.notna().any():
+        axis.axhline(metrics.validation_loss_untrained.iloc[0], color="gray", linewidth=1.3, label="untrained L3RS")
     axis.set(xlabel="generation", ylabel="loss on the validation tasks", xlim=(0, None))
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axis.grid(alpha=0.25)

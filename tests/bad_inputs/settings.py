@@ -69,7 +69,6 @@ BAD_VALUES = {
     "averaging": [1.0],
     "seed": [2**70, -1, "x"],
     "second_order": ["yes"],
-    "num_evaluations": [0],
     "segment_steps": [-1],
     "lookahead_steps": [-1, 2.5],
     "num_whole_runs": [-1, 9],

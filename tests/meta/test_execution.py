@@ -132,4 +132,4 @@ def test_models_of_all_tasks_are_on_the_device(tmp_path, monkeypatch):
     monkeypatch.setattr(TinyClassifier, "to", lambda model, device: moved.append(model))
     trainer = make_trainer(str(tmp_path), mixture=True)
     assert len(moved) == 6  # those of the validation tasks are others
-    assert {*trainer.tasks.models, *(task.model for task in trainer.validation_tasks)} == set(moved)
+    assert {*trainer.tasks.models, *(task.model for task in trainer.selection.tasks)} == set(moved)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_l3rs.meta.evolution import rollout
-from hf_l3rs.meta.gradient import EXPLODED, MetaGradient, TaskGradient, evaluation_points
+from hf_l3rs.meta.gradient import EXPLODED, MetaGradient, TaskGradient
 from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.tasks.distribution import Horizon
 from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
@@ -46,12 +46,10 @@ def test_a_step_against_the_gradient_lowers_the_meta_loss(tmp_path):
     assert (ends[0] - ends[1]) / (2 * length) == pytest.approx(slope, rel=0.02)
 
 
-@pytest.mark.parametrize("num_evaluations", [1, 3])
 @pytest.mark.parametrize("segment_steps", [1, 2, 4, 100])
-def test_recomputed_segments_give_the_same_gradient(tmp_path, segment_steps, num_evaluations):
-    options = {"num_evaluations": num_evaluations, "feature_gradient": True}
-    whole = make_gradient(tmp_path / "whole", steps=7, **options)
-    parts = make_gradient(tmp_path / "parts", steps=7, segment_steps=segment_steps, **options)
+def test_recomputed_segments_give_the_same_gradient(tmp_path, segment_steps):
+    whole = make_gradient(tmp_path / "whole", steps=7, feature_gradient=True)
+    parts = make_gradient(tmp_path / "parts", steps=7, segment_steps=segment_steps, feature_gradient=True)
     task = whole.tasks.draw(0, 0, 0)
     one, two = whole.of_task(psi(whole), task), parts.of_task(psi(parts), task)
     torch.testing.assert_close(one.gradient, two.gradient, rtol=1e-4, atol=1e-6)
@@ -130,12 +128,6 @@ def test_meta_training_learns_and_resumes(tmp_path):
 def test_a_differentiated_step_costs_more_than_a_plain_one():
     second, first = (OuterConfig(second_order=kind).step_cost for kind in (True, False))
     assert 1 < first < second == OuterConfig(segment_steps=2).step_cost - 1
-
-
-def test_evaluations_lie_evenly_and_end_at_the_end():
-    assert evaluation_points(10, 1) == [10]
-    assert evaluation_points(10, 3) == [4, 7, 10]
-    assert evaluation_points(2, 5) == [1, 2]
 
 
 def test_a_large_gradient_drowns_no_other(tmp_path, monkeypatch):

@@ -80,11 +80,3 @@ def test_times_add_up():
     }
     mean = StepCosts(1.0, 0.0, 0.0, 0, 0).seconds(TaskArguments(["images"], min_steps=10, max_steps=30), 1, 1, 0)
     assert mean == pytest.approx(18.2, abs=0.01)
-
-
-@pytest.mark.parametrize("estimator", ["evolution", "gradient", "segments"])
-def test_the_cost_of_a_generation_is_what_it_was(estimator, tmp_path):
-    outer = {"estimator": estimator, "num_tasks": 3, "num_whole_runs": 1, "segment_steps": 4}
-    trainer = make_trainer(str(tmp_path), 1, outer)
-    trainer.train()
-    assert trainer.estimator.cost_of_generation(4) == pytest.approx(trainer.progress.cost["cost_in_plain_steps"])

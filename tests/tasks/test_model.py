@@ -178,7 +178,7 @@ def test_no_graph_is_built_for_what_is_frozen_and_its_batch_norm_goes_on(trainab
     learner = UnrolledLearner(model, network, network.to_vector().requires_grad_(), task.num_training_steps)
     seen = []
     model.resnet.encoder.stages[0].register_forward_hook(lambda *call: seen.append(call[2].requires_grad))
-    gradient, meta_loss, _, _ = differentiate(learner, task, [task.num_training_steps])
+    gradient, meta_loss, _, _ = differentiate(learner, task)
     end = learner.snapshot()
     assert set(seen) == {False} and gradient.norm() > 0
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
@@ -251,7 +251,7 @@ def test_a_run_is_the_same_differentiated_together_and_alone(make):
     learner = UnrolledLearner(
         model, network, network.to_vector().requires_grad_(), task.num_training_steps, feature_gradient=True
     )
-    gradient, meta_loss, _, _ = differentiate(learner, task, [task.num_training_steps])
+    gradient, meta_loss, _, _ = differentiate(learner, task)
     assert torch.isfinite(gradient).all() and gradient.norm() > 0  # at first A has no gradient, as B is zero
     assert meta_loss == pytest.approx(rollout(model, network, task).loss, rel=1e-5)
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,7 @@ from hf_l3rs import L3RSNetwork
 from hf_l3rs.errors import ArtifactError, BindingError, CheckpointError, ConfigError, DataError
 from hf_l3rs.evaluation import benchmark
 from hf_l3rs.evaluation import job as job_module
-from hf_l3rs.evaluation.store import Row, read_rows
+from hf_l3rs.evaluation.store import MANIFEST_NAME, read_rows
 from hf_l3rs.hub.artifact import load_network, save_network
 from hf_l3rs.hub.results import read_results
 from tests.evaluation.evaluate_tiny import make_inputs, make_job
@@ -56,7 +55,7 @@ def launch(*arguments, processes=1):
     )
 
 
-def test_a_finished_job(finished):
+def test_a_finished_job(finished, inputs):
     assert {path.name for path in finished.iterdir()} == {*RESULTS, "curves.png"}
     names = ["SGD constant", "Adam cosine", "L3RS", "L3RS, untrained"]
     expected = [(name, task, k, step) for k in (2, 3) for name in names for task in (0, 1) for step in range(k + 1)]
@@ -69,26 +68,26 @@ def test_a_finished_job(finished):
     assert all(entry.verdict in ("ahead", "level", "behind") for entry in entries)
     summary = (finished / "summary.md").read_text()
     assert "| L3RS, untrained |" in summary and "After 2 steps L3RS is " in summary
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["search.csv"]["optimizers"]["Adam cosine"]["betas"] == [0.9, 0.999]
+    assert manifest["rows.csv"]["optimizers"]["L3RS"]["fingerprint"] == load_network(inputs / "l3rs").fingerprint()
+    settings = manifest["rows.csv"]["settings"]
+    assert settings["versions"]["torch"] == torch.__version__ and settings["base_model"] == str(inputs / "base")
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_threads_are_as_they_were(inputs, tmp_path, monkeypatch, fails):
+def test_runs_are_on_one_thread(inputs, tmp_path, monkeypatch):
     before, seen = torch.get_num_threads(), []
 
     def spying(*args):
         seen.append(torch.get_num_threads())
-        if fails:
-            raise DataError("no")
-        return [Row(*args[3].key, args[3].num_training_steps, 1.0, 0.5)]
+        raise DataError("no")
 
+    monkeypatch.setattr(benchmark, "run_one", spying)
     torch.set_num_threads(2)
     try:
-        job = make_job(inputs, tmp_path, evaluate_every=None)
-        assert torch.get_num_threads() == 2
-        monkeypatch.setattr(benchmark, "run_one", spying)
-        with pytest.raises(DataError) if fails else nullcontext():
-            job.run()
-        assert torch.get_num_threads() == 2 and set(seen) == {1}
+        with pytest.raises(DataError):
+            make_job(inputs, tmp_path).run()
+        assert torch.get_num_threads() == 2 and seen == [1]
     finally:
         torch.set_num_threads(before)
 
@@ -103,29 +102,12 @@ def test_the_probe_and_ones_own_take_part(inputs, tmp_path):
 
 
 def test_what_meta_training_cost_is_told_and_checked_at_once(inputs, tmp_path, finished):
-    network = load_network(inputs / "l3rs")
-    for cost in (4321.4, "much"):
-        network.config = network.config.replace(meta_training={"inner_steps": 10, "cost_in_plain_steps": cost})
-        save_network(network, tmp_path / "l3rs")
-        if cost == "much":
-            with pytest.raises(ArtifactError, match="meta-training cost"):
-                make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
-        else:
-            job = make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
-            assert job.meta_training_cost == cost
-            better = {"L3RS": 0.01, "L3RS, untrained": 9.0}
-            rows = [replace(row, loss=better.get(row.optimizer, row.loss)) for row in read_rows(finished / "rows.csv")]
-            assert "meta-training, worth 4,321 plain steps, is paid back after" in job.report(rows)
-
-
-def test_the_manifest_says_what_was_measured(finished, inputs):
-    manifest = json.loads((finished / "manifest.json").read_text())
-    search, rows = manifest["search.csv"], manifest["rows.csv"]
-    assert search["optimizers"]["Adam cosine"]["betas"] == [0.9, 0.999]
-    assert rows["optimizers"]["L3RS"]["fingerprint"] == load_network(inputs / "l3rs").fingerprint()
-    settings = rows["settings"]
-    assert settings["versions"]["torch"] == torch.__version__ and settings["base_model"] == str(inputs / "base")
-    assert (settings["num_classes"], settings["batch_size"], settings["seed"]) == (3, 4, 1000)
+    job = make_job(inputs, tmp_path / "out", l3rs=with_record(inputs, tmp_path, cost_in_plain_steps=4321.4))
+    better = {"L3RS": 0.01, "L3RS, untrained": 9.0}
+    rows = [replace(row, loss=better.get(row.optimizer, row.loss)) for row in read_rows(finished / "rows.csv")]
+    assert "worth 4,321 plain steps, is paid back after" in job.report(rows)
+    with pytest.raises(ArtifactError, match="meta-training cost"):
+        make_job(inputs, tmp_path / "out", l3rs=with_record(inputs, tmp_path, cost_in_plain_steps="much"))
 
 
 @pytest.mark.distributed
@@ -143,12 +125,13 @@ def test_rows_do_not_depend_on_processes_or_kills(inputs, finished, tmp_path):
 
 
 def test_a_finished_job_measures_nothing_again(copy, inputs, monkeypatch):
-    before = contents(copy)
-    times = [(copy / name).stat().st_mtime_ns for name in ("rows.csv", "search.csv", "manifest.json")]
+    def state():
+        return contents(copy), [(copy / name).stat().st_mtime_ns for name in ("rows.csv", "search.csv", MANIFEST_NAME)]
+
+    before = state()
     monkeypatch.setattr(benchmark, "run_one", None)
     make_job(inputs, copy).run("measure it")
-    assert contents(copy) == before
-    assert [(copy / name).stat().st_mtime_ns for name in ("rows.csv", "search.csv", "manifest.json")] == times
+    assert state() == before
 
 
 @pytest.mark.parametrize(
@@ -216,25 +199,27 @@ def test_more_tasks_measure_only_what_is_missing(copy, inputs, tmp_path, monkeyp
 
 
 def test_rows_that_nobody_knows_about_are_refused(copy, inputs):
-    (copy / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="rows.csv has no entry in a manifest.json beside it"):
+    (copy / MANIFEST_NAME).unlink()
+    with pytest.raises(CheckpointError, match="rows.csv has no entry"):
         make_job(inputs, copy).run()
 
 
-def test_images_that_meta_training_saw_are_refused(inputs, tmp_path, monkeypatch):
-    asked = []
+def with_record(inputs, folder, **meta_training):
+    """Saves the L3RS with another record of its meta-training."""
+    network = load_network(inputs / "l3rs")
+    network.config = network.config.replace(meta_training=meta_training)
+    save_network(network, folder / "l3rs")
+    return str(folder / "l3rs")
 
+
+def test_images_that_meta_training_saw_are_refused(inputs, tmp_path, monkeypatch):
     def refuse(seen, task_args, seed):
-        asked.append((seen, task_args.num_classes, seed))
+        assert (seen, task_args.num_classes, seed) == ([{"path": "x"}], 3, 1000)
         raise DataError("meta-training saw them")
 
-    network = load_network(inputs / "l3rs")
-    network.config = network.config.replace(meta_training={"data": [{"path": "x"}]})
-    save_network(network, tmp_path / "l3rs")
     monkeypatch.setattr(job_module, "check_unseen", refuse)
     with pytest.raises(DataError, match="meta-training saw them"):
-        make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
-    assert asked == [([{"path": "x"}], 3, 1000)]
+        make_job(inputs, tmp_path / "out", l3rs=with_record(inputs, tmp_path, data=[{"path": "x"}]))
 
 
 def test_a_search_that_others_share_grows_and_loses_nothing(copy, inputs, tmp_path):

@@ -202,15 +202,13 @@ def check_baseline_name(name: str) -> None:
 def select_baselines(names: Sequence[str]) -> list[Baseline]:
     """
     Returns baselines by name: keys of BASELINES, or dotted paths, of a [`Baseline`] or of a class or function that is
-    called as `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's.
-
-    Raises:
-        ConfigError: If a name is unknown, cannot be imported, or the package of a baseline is not installed.
+    called as `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's. Raises ConfigError where
+    a name is unknown or cannot be imported, or the package of a baseline is not installed.
     """
     baselines = [find_baseline(name) for name in names]
-    twice = [name for name, count in Counter(each.name for each in baselines).items() if count > 1]
-    if twice:
-        raise ConfigError(f"Two baselines have the name {twice[0]!r}; give one of them another name.")
+    for name, count in Counter(each.name for each in baselines).items():
+        if count > 1:
+            raise ConfigError(f"Two baselines have the name {name!r}; give one of them another name.")
     for baseline in baselines:
         _ = baseline.identity  # what is not installed is found out now
     return baselines

@@ -151,16 +151,10 @@ def run_all(
     evaluate_every: int | None = None,
 ) -> list[Row]:
     """
-    Carries out runs, shared out over processes, with a progress bar of this title. Rows are on disk as soon as their
-    run is finished: after an interruption of any kind the same call goes on from there, to the same rows.
-
-    Args:
-        accelerator (`Accelerator`): Its device is where the model is.
-        model (`nn.Module`): Its state is overwritten.
-        evaluate_every (`int`, *optional*): Steps between evaluations; at the end only by default.
-
-    Returns:
-        `list[Row]`: All of them, on every process, in the order of the runs.
+    Carries out runs, shared out over processes, with a progress bar of this title, on a model that is on the
+    accelerator's device and whose state is overwritten. Rows are on disk as soon as their run is finished: after an
+    interruption of any kind the same call goes on from there, to the same rows. Returns them on every process, in the
+    order of the runs.
     """
     by_run: dict[RunKey, list[Row]] = {}
     for row in on_main_process(accelerator, lambda: store.open(runs)):

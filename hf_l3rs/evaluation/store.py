@@ -113,15 +113,8 @@ def write_rows(rows: Iterable[Row], path: PathLike) -> None:
 
 def read_rows(path: PathLike, whole: bool = True) -> list[Row]:
     """
-    Reads what [`write_rows`] wrote. Further columns are ignored.
-
-    Args:
-        path (`str` or `os.PathLike`): The file.
-        whole (`bool`, *optional*, defaults to `True`):
-            Whether the file was written at once; false drops half a last line, as a killed process leaves it.
-
-    Raises:
-        DataError: If the file cannot be read, or holds something else.
+    Reads what [`write_rows`] wrote; further columns are ignored. Of a file that was not written at once, `whole=False`
+    drops half a last line, as a killed process leaves it. Raises DataError if the file holds something else.
     """
     try:
         data = Path(path).read_bytes()
@@ -172,10 +165,7 @@ class RowStore:
     def check(self, identities: Mapping[str, Any]) -> dict[str, Any]:
         """
         Checks that rows that are there already were measured with these settings and optimizers, whose identities are
-        given by name. Returns the identities of the rows that are there.
-
-        Raises:
-            CheckpointError: If the rows were measured with something else, or if that is unknown.
+        given by name. Returns the identities of the rows that are there; raises CheckpointError otherwise.
         """
         if not (self.file.exists() or self.parts.exists()):
             return {}

@@ -49,24 +49,6 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return f"{action.option_strings[0]} VALUE{' ...' if action.nargs == '+' else ''}"
 
 
-def settings_parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
-    """Returns the parser of settings. Each dataclass is a group of options under the first words of its docstring."""
-    from transformers import HfArgumentParser
-
-    class SettingsParser(OptionParser, HfArgumentParser):
-        """Takes whole names alone, and groups them."""
-
-        def _add_dataclass_arguments(self, dtype: Any) -> None:
-            group: Any = self.add_argument_group(re.split(r"[.,;:]\s", dtype.__doc__.strip())[0])
-            hints = get_type_hints(dtype)
-            for spec in dataclasses.fields(dtype):
-                spec.type = hints[spec.name]
-                self._parse_dataclass_field(group, spec)
-
-    defaults = {"formatter_class": _HelpFormatter, "usage": "%(prog)s [--OPTION VALUE ...]"}
-    return SettingsParser(list(dataclass_types), **{**defaults, **kwargs})
-
-
 def parse_arguments(dataclass_types: Sequence[type], args: Sequence[str] | None = None, **kwargs: Any) -> tuple:
     """
     Reads settings from an optional YAML file, the first argument, and from options, which win.
@@ -106,7 +88,7 @@ def parse_settings(
             f"Unknown settings in the YAML file: {one_line(', '.join(unknown))[:100]}; known are "
             f"{', '.join([*close, 'others'])}, which --help lists; correct or remove it."
         )
-    parser = settings_parser(dataclass_types, **{"usage": "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]", **kwargs})
+    parser = _parser(dataclass_types, **kwargs)
     parser.add_argument("settings", nargs="?", metavar="SETTINGS.yaml", help="a file of `name: value`; options win")
     for action in parser._actions:
         action.required = action.required and action.dest not in values
@@ -115,6 +97,22 @@ def parse_settings(
     if (late := vars(namespace).pop("settings")) is not None:
         parser.error(f"the settings file must be the first argument, got {late!r} later; move or remove it")
     return parser.parse_dict(vars(namespace))
+
+
+def _parser(dataclass_types: Sequence[type], **kwargs: Any) -> HfArgumentParser:
+    """Each dataclass is a group of options under the first words of its docstring."""
+    from transformers import HfArgumentParser
+
+    class SettingsParser(OptionParser, HfArgumentParser):
+        def _add_dataclass_arguments(self, dtype: Any) -> None:
+            group: Any = self.add_argument_group(re.split(r"[.,;:]\s", dtype.__doc__.strip())[0])
+            hints = get_type_hints(dtype)
+            for spec in dataclasses.fields(dtype):
+                spec.type = hints[spec.name]
+                self._parse_dataclass_field(group, spec)
+
+    usage = "%(prog)s [SETTINGS.yaml] [--OPTION VALUE ...]"
+    return SettingsParser(list(dataclass_types), **{"formatter_class": _HelpFormatter, "usage": usage, **kwargs})
 
 
 class _Loader(yaml.SafeLoader):

@@ -117,13 +117,10 @@ class StreamedImagePool:
         try:
             pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"].to(torch.float32)
         except Exception as error:  # processors raise errors of every kind
-            if len({image.size for image in images}) > 1:
-                problem = (
-                    "makes no single tensor of images of several sizes; use one that resizes or crops to a fixed size"
-                )
-            else:
-                problem = f"fails on the data set's images ({reason(error)}); use the one that the model comes with"
-            raise DataError(f"The image processor {problem}.") from error
+            raise DataError(
+                f"The image processor fails on the data set's images ({reason(error)}); use the one that the model "
+                "comes with, or one that resizes or crops to a fixed size."
+            ) from error
         if not torch.isfinite(pixel_values).all():
             raise DataError("The image processor gives values that are not numbers; see that its image_std is not 0.")
         return pixel_values

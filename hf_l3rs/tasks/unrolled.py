@@ -43,10 +43,6 @@ class UnrolledLearner:
         feature_gradient: Whether the gradient flows through what the network sees, or only through what it decides.
         begin ([`Snapshot`], *optional*): Where the run is taken up; by default it starts at θ0.
         keep_graph: Without it, the same run takes less time and the memory of one step.
-
-    Attributes:
-        losses (`list[torch.Tensor]`): Training losses, each before its step, with their graph.
-        evaluation_losses (`list[torch.Tensor]`): Of the evaluations so far, with their graph.
     """
 
     def __init__(
@@ -75,8 +71,8 @@ class UnrolledLearner:
         self.k: int
         self.random_state: torch.Tensor
         self.decider: LayersNetwork
-        self.losses: list[torch.Tensor] = []
-        self.evaluation_losses: list[torch.Tensor] = []
+        self.losses: list[torch.Tensor] = []  # of training, each before its step, with their graph
+        self.evaluation_losses: list[torch.Tensor] = []  # so far, with their graph
 
     def start(self, initial_state: State) -> None:
         """See [`~hf_l3rs.tasks.inner_loop.Learner.start`]."""

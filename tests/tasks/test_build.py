@@ -7,7 +7,6 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from hf_l3rs.errors import CheckpointError, ConfigError
-from hf_l3rs.hub.artifact import save_network
 from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.meta_arguments import L3RSArguments
@@ -135,28 +134,6 @@ def test_model_and_image_processor_are_of_one_revision(hub, images, tmp_path, is
     assert torch.equal(setup.tasks.sources[0].batches.pixel_values, plain) == (not is_old)
     network = build_network(setup.model, L3RSArguments(), model_args, task_args, seed=0)
     assert (network.config.base_model, network.config.base_model_revision) == ("org/base", commits[not is_old])
-
-
-def test_a_folder_has_no_revision(images, base_model):
-    model_args, task_args = make_arguments(images, base_model)
-    network = build_network(
-        build_tasks(model_args, task_args, seed=0).model, L3RSArguments(), model_args, task_args, seed=0
-    )
-    assert network.config.base_model_revision is None
-
-
-def test_meta_training_goes_on_from_an_l3rs(images, base_model, tmp_path):
-    model_args, task_args = make_arguments(images, base_model, {"max_steps": 9})
-    setup = build_tasks(model_args, task_args, seed=1)
-    start = build_network(setup.model, L3RSArguments(hidden_sizes=[8]), model_args, task_args, seed=0)
-    start.load_vector(start.to_vector() + 0.1)
-    save_network(start, tmp_path / "l3rs")
-    again = L3RSArguments(initial_l3rs=str(tmp_path / "l3rs"))
-    network = build_network(setup.model, again, model_args, task_args, seed=1)
-    assert torch.equal(network.to_vector(), start.to_vector())
-    assert tuple(network.config.hidden_sizes) == (8,)
-    assert network.config.num_training_steps == 9
-    assert rollout(setup.model, network, setup.tasks.draw(0, 0, 0)).num_steps >= 2
 
 
 @pytest.mark.parametrize(

@@ -84,17 +84,6 @@ def test_the_limit_is_kept_and_the_choice_is_logged(image_processor, limit, kind
     assert ("decoded whenever needed" in caplog.text) == (kind is StreamedImagePool)
 
 
-def test_a_streamed_pool_holds_no_pixels(pools):
-    _, streamed = pools
-    for _ in range(2):
-        streamed.fetch(torch.arange(60))
-    held = [value for value in vars(streamed).values() if isinstance(value, torch.Tensor)]
-    assert sum(tensor.numel() for tensor in held) == 2 * 60  # labels and rows
-    assert not any(tensor.is_floating_point() for tensor in held)
-    assert streamed.num_bytes == 60 * IMAGE_BYTES
-    assert streamed.select(torch.tensor([1, 2])).num_bytes == 2 * IMAGE_BYTES
-
-
 def test_opening_decodes_nothing(image_processor, monkeypatch):
     monkeypatch.setattr(StreamedImagePool, "_decode", lambda self, rows: pytest.fail(f"decoded {rows}"))
     pool = open_image_pool(make_dataset(), image_processor, classes=["bee"], max_images=9)

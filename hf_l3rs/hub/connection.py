@@ -54,10 +54,7 @@ def check_request(revision: str | None, token: str | bool | None) -> None:
 def hub_errors(
     repo_id: str, revision: str | None, filename: str | None = None, local_files_only: bool = False
 ) -> Iterator[None]:
-    """
-    Turns every error that `huggingface_hub` raises inside into an `ArtifactError`. `filename` is the file that was
-    wanted, `None` for an upload.
-    """
+    """Turns every error of `huggingface_hub` into an `ArtifactError`. Without `filename` it is that of a push."""
     try:
         yield
     except ArtifactError:  # which is an OSError, too, but says already what is wrong
@@ -94,9 +91,8 @@ def _is_unanswered(error: Exception) -> bool:
 
 def hub_answers(repo_id: str, repo_type: str = "model") -> bool:
     """
-    Returns whether downloads are on and the Hub answers a request for a repository, if only that there is none. Where
-    it does not, the libraries that download can be told to use their caches: they ask again and again for half a
-    minute. The Hub has as much time as `HF_HUB_ETAG_TIMEOUT` says, 10 seconds by default.
+    Returns whether downloads are on and the Hub answers, if only that there is no such repository. Where it does not,
+    the libraries that download can be told to use their caches: they ask again and again for half a minute.
     """
     if constants.is_offline_mode():
         return False
@@ -123,7 +119,7 @@ def _at(name: str, revision: str | None) -> str:
 
 def refuse_missing_path(name: str) -> None:
     """
-    Refuses the name of a folder that is not there: what is no Hub id, or is in a folder that is there, if the Hub
+    Refuses the name of a folder that is not there: what is no Hub id, or is in a folder that is there while the Hub
     does not answer.
     """
     if not is_repo_id(name):

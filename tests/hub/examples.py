@@ -2,11 +2,10 @@
 
 import json
 
-import safetensors.torch
 import torch
 
 from hf_l3rs import L3RSArtifact, L3RSConfig, L3RSNetwork, describe_layers
-from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME
+from hf_l3rs.hub.artifact import CONFIG_NAME
 from hf_l3rs.hub.results import Result, Results
 
 
@@ -54,12 +53,6 @@ def contents(folder):
 def change_config(folder, **changes):
     file = folder / CONFIG_NAME
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-def change_tensors(folder, change):
-    tensors = safetensors.torch.load_file(folder / WEIGHTS_NAME)
-    change(tensors)
-    safetensors.torch.save_file(tensors, folder / WEIGHTS_NAME)
 
 
 def assert_one_sentence(error, *words):

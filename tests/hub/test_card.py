@@ -15,7 +15,6 @@ from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.card import MAX_ROWS, combine_cards, describe_gain, generate_model_card, read_card
 from hf_l3rs.hub.results import UNTRAINED, Result, Results
-from hf_l3rs.optimizer.layers import role_layers
 
 
 RESULT = Result(
@@ -142,11 +141,6 @@ def test_a_single_task_has_no_standard_error_and_diverged_runs_are_shown(config)
     assert [each.metric_type for each in card.data.eval_results] == ["accuracy"]
 
 
-def test_note_on_clipping(config):
-    for norm, words in ((None, "did not clip"), (1.5, "gradient norm to 1.5")):
-        assert words in generate_model_card(config.replace(max_grad_norm=norm)).text
-
-
 def test_only_what_is_certainly_on_the_hub_is_linked(config):
     """`outputs/digits` has the form of a Hub id, and so has `org/resnet-tiny`: neither is one by its looks."""
     local = config.replace(base_model_revision=None, meta_training={"data": [{"path": "outputs/digits"}]})
@@ -266,23 +260,12 @@ def test_combined_cards(config):
     assert "Their text." not in combine_cards(ModelCard(str(generated) + "\nOur text.\n"), edited).text
 
 
-def test_an_l3rs_that_knows_roles_is_for_any_architecture(config):
-    roles = config.replace(layers=role_layers(config.layers), base_model=None)
-    assert "fine-tunes any image classifier." in generate_model_card(roles).text
-    assert "knows layers by role" not in generate_model_card(config).text
-
-
-@pytest.mark.parametrize(
-    ("trainable", "words"),
-    [
-        ("head", "the head alone of"),
+def test_what_is_fine_tuned_of_the_model(config):
+    for trainable, words in (
         ("last:1", "the last block and the head of"),
         ("last:2", "the last 2 blocks and the head of"),
-        ("lora:8", "LoRA adapters of rank 8 and the head of"),
-    ],
-)
-def test_what_is_fine_tuned_of_the_model(config, trainable, words):
-    text = generate_model_card(config.replace(meta_training={"trainable": trainable})).text
-    assert f"fine-tunes {words} " in text and f'freeze(model, "{trainable}")' in text
+    ):
+        text = generate_model_card(config.replace(meta_training={"trainable": trainable})).text
+        assert f"fine-tunes {words} " in text and f'freeze(model, "{trainable}")' in text
     for value in ("all", 'head")\n```', ["head"], None):
         assert "freeze" not in generate_model_card(config.replace(meta_training={"trainable": value})).text

@@ -44,8 +44,7 @@ def config(tmp_path):
 
 def test_one_command_makes_scores_and_compares_all_and_goes_on(config, tmp_path, capsys):
     out = tmp_path / "out"
-    first = ablations.main([str(config), "--only", "base"])
-    assert [line.split(" | ")[0] for line in first.splitlines()[2:]] == ["| base"]
+    ablations.main([str(config), "--only", "base"])
     made = {path: path.read_bytes() for path in out.glob("base/**/*") if path.suffix in (".csv", ".safetensors")}
     table = ablations.main([str(config)])
     assert len(made) >= 2 and all(path.read_bytes() == data for path, data in made.items())
@@ -58,8 +57,7 @@ def test_one_command_makes_scores_and_compares_all_and_goes_on(config, tmp_path,
     configs = {name: load_network(out / name / "l3rs").config for name in ("base", "Adam_alone", "one_mixture")}
     assert configs["Adam_alone"].directions == ("adam",) and configs["base"].directions != ("adam",)
     assert (configs["one_mixture"].embedding_size, configs["one_mixture"].features) == (0, ("loss",))
-    with_seed = [each.meta_training["seed"] for each in configs.values()]
-    assert with_seed == [0, 0, 0]
+    assert {each.meta_training["seed"] for each in configs.values()} == {0}
 
 
 @pytest.mark.parametrize(
@@ -67,9 +65,8 @@ def test_one_command_makes_scores_and_compares_all_and_goes_on(config, tmp_path,
     [
         ("variations:", "variation:", "under variations"),
         ("base: {}", "../base: {}", "under variations"),
-        ("base: {}", "base: []", "under variations"),
         ("base: {}", "base: {horizons: [3]}", "'base' would be scored otherwise"),
-        ("base: {}", "base: {output_dir: x}", "'base' would be scored otherwise"),
+        ("base_model:", "only: [less]\nbase_model:", "less; known are base, Adam alone, one mixture"),
         ("directions: [adam]", "directions: [adan]", "'adan'"),
         ("num_scoring_tasks: 3", "num_scoring_tasks: 0", "num_scoring_tasks"),
     ],
@@ -81,11 +78,6 @@ def test_mistakes_are_told_before_anything_is_trained(config, tmp_path, old, new
     with pytest.raises(ConfigError, match=message):
         ablations.main([str(config)])
     assert not (tmp_path / "out").exists()
-
-
-def test_an_unknown_variation_is_told_with_those_there_are(config):
-    with pytest.raises(ConfigError, match="Unknown variations less; known are base, Adam alone, one mixture"):
-        ablations.main([str(config), "--only", "less"])
 
 
 def test_the_config_in_the_repository_is_readable():

@@ -37,40 +37,10 @@ def test_every_public_name_is_in_the_reference():
 
 
 def test_docstrings_become_markdown():
-    text = to_markdown(
-        """
-        Does. See [`~hf_l3rs.L3RS`].
-
-        Args:
-            a, b (`int` or `(x, y)`, *optional*): First
-                and on [`L3RS.bind`].
-            kwargs: The rest.
-
-        Returns:
-            `int`: What
-            comes out.
-
-        Raises:
-            ConfigError: If not.
-
-        Example:
-
-        ```python
-        f()
-        ```
-        """
-    )
-    assert text.split("\n\n") == [
-        "Does. See `L3RS`.",
-        "**Arguments**",
-        "- **`a`**, **`b`** (`int` or `(x, y)`, *optional*): First and on `L3RS.bind`.\n- **`kwargs`**: The rest.",
-        "**Returns**",
-        "`int`: What\ncomes out.",
-        "**Raises**",
-        "- **`ConfigError`**: If not.",
-        "**Example**",
-        "```python\nf()\n```",
-    ]
+    lines = ("Does. See [`~hf_l3rs.L3RS`].", "", "Args:", "    a, b (`int`, *optional*): First", "        and on.", "")
+    text = to_markdown("\n".join([*lines, "Returns:", "    `int`: What."]))
+    entry = "- **`a`**, **`b`** (`int`, *optional*): First and on."
+    assert text.split("\n\n") == ["Does. See `L3RS`.", "**Arguments**", entry, "**Returns**", "`int`: What."]
 
 
 @pytest.mark.slow
@@ -82,13 +52,8 @@ def test_the_quickstart_runs(tmp_path):
     )
     code = f"{trainer}\n{batches}\n{loop}".replace("outputs/quickstart", str(tmp_path))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert result.returncode == 0, result.stderr
     accuracy = re.search(r"'eval_accuracy': '?([\d.]+)", result.stdout)
     assert float(accuracy[1]) > 0.85

@@ -19,16 +19,10 @@ from tests.evaluation.evaluate_tiny import make_inputs
 from tests.tiny import tiny_mobilenet
 
 
-SMALL = [
-    "--num_generations=2",
-    "--stages=1",
-    "--estimator=evolution",
-    "--num_pairs=1",
-    "--min_steps=2",
-    "--max_steps=3",
-    "--evaluation_size=50",
-    "--num_validation_tasks=1",
-]
+SMALL = "--num_generations=2 --stages=1 --estimator=evolution --num_pairs=1 --min_steps=2 --max_steps=3".split()
+SMALL += ["--evaluation_size=50", "--num_validation_tasks=1"]
+TINY = {"num_classes": 3, "batch_size": 4, "evaluation_size": 8, "num_tasks": 1, "num_generations": 1}
+TINY |= {"num_validation_tasks": 0, "min_steps": 1}
 
 
 @pytest.mark.parametrize(
@@ -59,20 +53,8 @@ def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, 
     model = tiny_mobilenet()
     model.save_pretrained(tmp_path / "base")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "base")
-    settings = {
-        "base_model": str(tmp_path / "base"),
-        "datasets": [str(tmp_path / "images")],
-        "trainable": trainable,
-        "num_classes": 3,
-        "batch_size": 4,
-        "evaluation_size": 8,
-        "min_steps": 2,
-        "max_steps": 2,
-        "num_tasks": 1,
-        "num_generations": 1,
-        "num_validation_tasks": 0,
-        "output_dir": str(tmp_path / "out"),
-    }
+    paths = {"base_model": str(tmp_path / "base"), "datasets": [str(tmp_path / "images")]}
+    settings = {**TINY, **paths, "trainable": trainable, "max_steps": 2, "output_dir": str(tmp_path / "out")}
     recipe = read_experiment("recipes/configs/mobilenet_v2_fashion.yaml").stages[0]
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, **settings}))
     network = load_network(meta_train.main([str(tmp_path / "my.yaml")]))
@@ -94,12 +76,7 @@ def test_a_run_that_gives_nothing_fails_and_saves_nothing_as_finished(tmp_path):
 
 
 def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path, monkeypatch):
-    arguments = [
-        "recipes/configs/vit_tiny_fashion.yaml",
-        *SMALL,
-        "--num_validation_tasks=0",
-        f"--output_dir={tmp_path}",
-    ]
+    arguments = ["recipes/configs/vit_tiny_fashion.yaml", *SMALL, f"--output_dir={tmp_path}"]
     write = files._write
 
     def full(file, data):
@@ -120,51 +97,19 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--report_to=excel", "report_to must be"),
-        ("--num_threads=0", "num_threads must be in"),
-        ("--sigma=0", "sigma must be in"),
-        ("--warmup_generations=-1", "warmup_generations must be in"),
-        (f"--seed={2**70}", "seed must be in"),
-        ("--output_dir=README.md", "README.md cannot be written"),
-    ],
-)
-def test_bad_options_end_in_one_sentence(option, message):
-    arguments = ["recipes/configs/vit_tiny_fashion.yaml", *SMALL, "--num_validation_tasks=0", option]
-    with pytest.raises(L3RSError, match=message) as error:
-        meta_train.main(arguments)
-    assert "\n" not in str(error.value)
-
-
 def test_an_error_is_one_line_and_a_failure_for_the_shell():
     command = [sys.executable, "-m", "recipes.meta_train", "recipes/configs/vit_tiny_fashion.yaml", "--sigma=0"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert result.stderr.strip() == "error: OuterConfig.sigma must be in (0, inf), got 0.0."
-
-
-STAGES = """
-base_model: {inputs}/base
-datasets: [{inputs}/images]
-num_classes: 3
-batch_size: 4
-evaluation_size: 8
-min_steps: 1
-estimator: gradient
-num_generations: 1
-num_tasks: 1
-num_validation_tasks: 0
-meta_training:
-  - {{max_steps: 1, output_dir: {out}/one}}
-  - {{max_steps: 1, output_dir: {out}/two, initial_l3rs: {out}/one/l3rs}}
-"""
+    assert result.returncode == 1 and result.stderr.count("
+") == 1 and "sigma" in result.stderr
 
 
 def test_a_stage_goes_on_from_the_one_before_and_is_not_made_again(tmp_path):
-    file = tmp_path / "my.yaml"
-    file.write_text(STAGES.format(inputs=make_inputs(tmp_path / "inputs"), out=tmp_path))
+    file, inputs = tmp_path / "my.yaml", make_inputs(tmp_path / "inputs")
+    common = {**TINY, "base_model": str(inputs / "base"), "datasets": [str(inputs / "images")], "max_steps": 1}
+    first = {"output_dir": str(tmp_path / "one")}
+    second = {"output_dir": str(tmp_path / "two"), "initial_l3rs": str(tmp_path / "one/l3rs")}
+    file.write_text(yaml.safe_dump({**common, "estimator": "gradient", "meta_training": [first, second]}))
     assert meta_train.main([str(file)]) == tmp_path / "two/l3rs"
     summary = load_network(tmp_path / "two/l3rs").config.meta_training
     assert summary["inner_steps"] == 2 and summary["started_from"]["inner_steps"] == 1
@@ -185,21 +130,3 @@ def test_the_stages_of_a_settings_file_are_how_the_release_was_made(name):
         assert len(told) > 8 and told == {key: summary[key] for key in told}
         summary = summary.get("started_from", {})
     assert not summary
-
-
-@pytest.mark.slow
-def test_handwritten_digits_from_the_template(tmp_path):
-    pytest.importorskip("sklearn")
-    images, output = tmp_path / "digits", tmp_path / "l3rs"
-    subprocess.run([sys.executable, "recipes/data/build_digits.py", str(images)], check=True)
-    command = [
-        *(sys.executable, "-m", "recipes.meta_train", "recipes/configs/template.yaml"),
-        *("--base_model", "recipes/base_models/resnet-tiny-fashion", "--datasets", str(images)),
-        *("--evaluation_size", "100", "--num_generations", "30", "--output_dir", str(output)),
-    ]
-    subprocess.run(command, check=True)
-    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    last = lines[-1]
-    assert len(lines) == 30
-    assert last["best_validation_loss"] < 0.8 * last["validation_loss_untrained"]
-    assert load_network(output / "l3rs").config.meta_training["best_generation"] > 0

@@ -8,7 +8,7 @@ import torch
 
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.evaluation.store import Row, read_rows
-from hf_l3rs.hub.artifact import PICTURE_NAME, load_network, save_network
+from hf_l3rs.hub.artifact import PICTURE_NAME, RELEASED, load_network, save_network
 from hf_l3rs.hub.results import Result, Results, read_results, write_results
 from recipes import benchmark_meta_training as benchmark
 from recipes import benchmark_step, demo, release, select_setting
@@ -102,10 +102,8 @@ def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monk
     losses = {}
     for row in read_rows(tmp_path / f"{setting}.csv"):
         losses.setdefault(row.optimizer, []).append(row.loss)
-    start, config = (
-        load_network("hf_l3rs/released/l3rs-resnet-tiny-fashion").config,
-        load_network(tmp_path / "l3rs").config,
-    )
+    folders = (RELEASED / "l3rs-resnet-tiny-fashion", tmp_path / "l3rs")
+    start, config = (load_network(folder).config for folder in folders)
     assert list(losses) == [str(value) for value in (*values, getattr(start, setting))]
     assert str(best) == min(losses, key=lambda name: sum(losses[name])) and getattr(config, setting) == best
     names = ("inner_steps", "cost_in_plain_steps")

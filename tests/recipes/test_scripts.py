@@ -11,7 +11,7 @@ from hf_l3rs.evaluation.store import Row, read_rows
 from hf_l3rs.hub.artifact import PICTURE_NAME, RELEASED, load_network, save_network
 from hf_l3rs.hub.results import Result, Results, read_results, write_results
 from recipes import benchmark_meta_training as benchmark
-from recipes import benchmark_step, demo, release, select_setting
+from recipes import benchmark_step, demo, release, select_setting, trajectories
 from recipes.evidence.stored import read_stored
 from tests.meta.problems import make_network
 
@@ -111,9 +111,10 @@ def test_the_value_with_the_lowest_loss_is_saved(setting, values, tmp_path, monk
     assert added == [12, 12]  # two values and its own, two runs each, of two steps
 
 
-def test_a_setting_is_chosen_on_one_model():
+@pytest.mark.parametrize("recipe", [select_setting, trajectories])
+def test_several_models_are_refused(recipe):
     with pytest.raises(ConfigError, match="more_base_models"):
-        select_setting.main([CONFIG, "--more_base_models", "other"])
+        recipe.main([CONFIG, "--more_base_models", "other"])
 
 
 def results(network, *names):

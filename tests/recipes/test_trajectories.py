@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_l3rs import L3RSArtifact
-from hf_l3rs.errors import ConfigError, DataError
+from hf_l3rs.errors import DataError
 from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.hub.results import read_results
 from recipes import release, trajectories
@@ -43,11 +43,6 @@ def test_what_was_seen_goes_onto_the_card(tmp_path, capsys):
     assert read_results(tmp_path / "release/results.json").entries == read_results(files[0]).entries
 
 
-def test_several_models_are_refused():
-    with pytest.raises(ConfigError, match="more_base_models"):
-        trajectories.main([CONFIG, "--more_base_models", "other"])
-
-
 def test_a_run_that_diverges_says_nothing():
     task = image_task(num_steps=12)
     network = trained_network(task.model)
@@ -60,17 +55,16 @@ STEPS = 20
 SIZES = {"head.weight": lambda t: 3.0 if t == 0.25 else 1.0 - 0.9 * t, "norm.bias": lambda t: 0.2}
 
 
-def table(sizes, shares, directions=("adam", "sgd")):
+def table(sizes, shares):
     """For each role a function of the share of the run, for sizes and for the share of the first direction."""
     decisions = [
-        LayerDecision(step, STEPS, f"{role}.{index}", role, index / 2, size(step / STEPS) * factor, mixture)
+        LayerDecision(step, STEPS, f"{role}.{index}", role, index / 2, size(step / STEPS) * factor, (share, 1 - share))
         for step in range(1, STEPS + 1)
         for role, size in sizes.items()
         for index, factor in enumerate((0.5, 2.0))
         for share in [shares[role](step / STEPS)]
-        for mixture in [(share, 1 - share) if len(directions) == 2 else (1.0,)]
     ]
-    return to_table(decisions, directions)
+    return to_table(decisions, ["adam", "sgd"])
 
 
 @pytest.mark.parametrize(
@@ -92,12 +86,6 @@ def test_two_sentences(head, norm, said):
         "to 0.1 times by the end; its smallest are in the norm biases, 0.2 times over the run. Over the run the share "
     )
     assert said in text
-
-
-def test_a_single_direction_or_role():
-    only, share = {"head.weight": SIZES["head.weight"]}, {"head.weight": lambda t: 1.0}
-    assert "a single direction, adam." in describe_behaviour(table(only, share, directions=("adam",)))
-    assert "from 100 % in the head weights" in describe_behaviour(table(only, share))
 
 
 @pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])

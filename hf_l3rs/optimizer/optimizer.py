@@ -150,10 +150,6 @@ class L3RS(torch.optim.Optimizer):
                 A folder, the name of a released L3RS, or the id of a Hub repository.
             **kwargs: Arguments of [`L3RS`], such as `params` or `lr`, and of
                 [`~hf_l3rs.L3RSArtifact.from_pretrained`], such as `revision`.
-
-        Raises:
-            ArtifactError: If it cannot be had, or is not a readable L3RS.
-            ConfigError: If its config is of a newer format or has an invalid value.
         """
         from hf_l3rs.hub.artifact import L3RSArtifact
 
@@ -194,7 +190,8 @@ class L3RS(torch.optim.Optimizer):
     @property
     def fit(self) -> Fit | None:
         """How well the meta-weights fit what is trained; `None` while the optimizer is not bound."""
-        return measure_fit(self._layers or self._current_layers(), self.config) if self.is_bound else None
+        layers = self._layers or self._layers_of(self._current_model(), self.param_groups)
+        return None if not self.is_bound else measure_fit(layers, self.config)
 
     def bind(self, model: nn.Module | NamedParameters, num_training_steps: int | None = None) -> L3RS:
         """
@@ -206,10 +203,6 @@ class L3RS(torch.optim.Optimizer):
         Args:
             model (`nn.Module` or an iterable of `(name, parameter)`): Frozen parameters are left out.
             num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps.
-
-        Raises:
-            BindingError: If there is nothing to train, names are missing, or the L3RS is another model's.
-            UnsupportedSetupError: Under DeepSpeed or FSDP, or if gradients will be sparse.
         """
         check_options(num_training_steps=num_training_steps)
         self._bind_parameters(model)
@@ -255,7 +248,7 @@ class L3RS(torch.optim.Optimizer):
         set_momentum(batch_norms(model), self.config.batch_norm_momentum)
 
     def _layers_of(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
-        """Describes the layers in the groups; what is frozen in `model`, if known, helps to tell their roles."""
+        """Describes the layers in the groups; what is frozen in `model`, if known, tells more of their roles."""
         trained = dict(all_named(groups))
         of_model = {} if model is None else {canonical_name(name): param for name, param in model.named_parameters()}
         layers = describe_layers({**of_model, **trained}.items())  # a group may be of something beside the model
@@ -269,9 +262,6 @@ class L3RS(torch.optim.Optimizer):
 
     def _current_model(self) -> nn.Module | None:
         return self._model() if self._model is not None else None
-
-    def _current_layers(self) -> tuple[LayerSpec, ...]:
-        return self._layers_of(self._current_model(), self.param_groups)
 
     def _take_layers(self, layers: tuple[LayerSpec, ...]) -> None:
         """Finds the embedding of every layer, because others are trained than before."""

@@ -43,14 +43,10 @@ def refuse_parameter(name: str, param: torch.Tensor) -> None:
         )
 
 
-def refuse_sharding(*active: str) -> None:
-    """
-    Refuses the `active` engines, of "DeepSpeed" and "FSDP", and those that Accelerate announces by environment
-    variables before anything is prepared.
-    """
-    for engine in ("DeepSpeed", "FSDP"):
-        announced = os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1")
-        if announced or engine in active:
+def refuse_sharding(deepspeed: bool = False, fsdp: bool = False) -> None:
+    """Refuses engines that are on, or that Accelerate announces by environment variables before it prepares any."""
+    for engine, is_on in (("DeepSpeed", deepspeed), ("FSDP", fsdp)):
+        if is_on or os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1"):
             raise UnsupportedSetupError(
                 f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
                 "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."

@@ -74,17 +74,9 @@ class L3RSCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self._has_user_scheduler = False
-        self._reads_loss = True
-        self._report_inflation: Callable[[], None] = _warn_of_inflation
+        self.reads_loss = True  # from the model's output; if not, the Trainer itself reports it to the optimizer
+        self.report_inflation: Callable[[], None] = _warn_of_inflation
         self._first_step: int | None = None
-
-    def leave_loss_to_trainer(self, report_inflation: Callable[[], None]) -> None:
-        """
-        Stops reading the loss from the model's output, because the Trainer itself reports it to the optimizer, and
-        calls `report_inflation` if the model ignores `num_items_in_batch`.
-        """
-        self._reads_loss = False
-        self._report_inflation = report_inflation
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._has_user_scheduler = kwargs.get("lr_scheduler") is not None
@@ -101,7 +93,7 @@ class L3RSCallback(TrainerCallback):
             return
         refuse_engines(args)
         _refuse_renamed_weights(args, model)
-        if self._reads_loss and _needs_loss(own):
+        if self.reads_loss and _needs_loss(own):
             _refuse_hidden_loss(args, model)
         _begin_run(own, model, state)
         self._first_step = state.global_step
@@ -134,11 +126,10 @@ class L3RSCallback(TrainerCallback):
         own, logs = unwrap_optimizer(kwargs["optimizer"]), kwargs["logs"]
         if own is None or logs is None or "loss" not in logs:
             return
-        statistics = own.statistics()
-        if not statistics:
+        values = {f"l3rs/{name}": value for name, value in own.statistics().items()}
+        if not values:
             return
-        values = {"learning_rate": statistics.pop("step_size")}
-        values.update((f"l3rs/{name}", value) for name, value in statistics.items())
+        values["learning_rate"] = values.pop("l3rs/step_size")
         logs.update(values)
         # the Trainer has copied the logs to its history, which trainer_state.json is written from, already
         if state.log_history and state.log_history[-1].get("step") == state.global_step:
@@ -156,10 +147,10 @@ class L3RSCallback(TrainerCallback):
         observer.clear()
         observer.unwatch()
         averages_items = args.average_tokens_across_devices and args.world_size > 1
-        if self._reads_loss:
+        if self.reads_loss:
             observer.watch(model, share_scale=float(args.world_size) if averages_items else 1.0)
         if args.gradient_accumulation_steps > 1 or averages_items:
-            observer.probe(model, self._report_inflation)
+            observer.probe(model, self.report_inflation)
 
 
 def _needs_loss(optimizer: L3RS) -> bool:
@@ -217,7 +208,7 @@ def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) ->
     What no `SchedulerType` makes is somebody's choice and left alone.
     """
     if isinstance(lr_scheduler, LambdaLR):
-        lr_scheduler.lr_lambdas = [_hold for _ in lr_scheduler.lr_lambdas]
+        lr_scheduler.lr_lambdas = [lambda step: 1.0] * len(lr_scheduler.lr_lambdas)
         lr_scheduler._last_lr = list(lr_scheduler.base_lrs)
         for group, lr in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs):
             group["lr"] = lr
@@ -236,14 +227,9 @@ def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) ->
     )
 
 
-def _hold(step: int) -> float:
-    return 1.0
-
-
 def refuse_engines(args: TrainingArguments) -> None:
     """Raises [`~hf_l3rs.errors.UnsupportedSetupError`] if `args` ask for DeepSpeed or FSDP."""
-    active = {"DeepSpeed": bool(args.deepspeed or args.deepspeed_plugin), "FSDP": bool(args.fsdp)}
-    refuse_sharding(*(engine for engine, is_active in active.items() if is_active))
+    refuse_sharding(deepspeed=bool(args.deepspeed or args.deepspeed_plugin), fsdp=bool(args.fsdp))
 
 
 def _refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:

@@ -49,15 +49,7 @@ class L3RSFactory:
     """
 
     def __call__(self, model: nn.Module, l3rs: Any = None, **kwargs: Any) -> L3RS:
-        """
-        Returns an L3RS that is bound to `model`; the Trainer tells it the rest.
-
-        Raises:
-            ConfigError: If `l3rs` is nothing of the kind, or has arguments that are not for it.
-            ArtifactError: If it cannot be had, or is not a readable L3RS.
-            BindingError: If it is another model's.
-            UnsupportedSetupError: Under DeepSpeed or FSDP.
-        """
+        """Returns an L3RS that is bound to `model`; the Trainer tells it the rest."""
         return _unbound_twin(_as_optimizer(l3rs, kwargs)).bind(model)
 
 
@@ -111,17 +103,10 @@ class L3RSTrainer(Trainer):
             Arguments of [`L3RS.from_pretrained`], such as `revision` or `lr`, where `l3rs` is to be loaded.
         **kwargs: Everything else that `Trainer` takes, by keyword.
 
-    Raises:
-        ConfigError: If there is no learned optimizer, or there are two.
-        UnsupportedSetupError: Under DeepSpeed or FSDP.
-
     Example:
 
-    ```python
-    args = TrainingArguments("out", max_steps=100, label_smoothing_factor=0.1)
-    trainer = L3RSTrainer(model, args, train_dataset=dataset, l3rs="l3rs-resnet-tiny-fashion")
-    trainer.train()
-    ```
+    ```python args = TrainingArguments("out", max_steps=100, label_smoothing_factor=0.1) trainer = L3RSTrainer(model,
+    args, train_dataset=dataset, l3rs="l3rs-resnet-tiny-fashion") trainer.train() ```
     """
 
     def __init__(
@@ -134,7 +119,10 @@ class L3RSTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         optimizer = kwargs.get("optimizers", (None, None))[0]
-        _check_choice(l3rs, optimizer, kwargs.get("optimizer_cls_and_kwargs"))
+        if l3rs is not None and (optimizer is not None or kwargs.get("optimizer_cls_and_kwargs") is not None):
+            raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
+        if l3rs is None and not isinstance(optimizer, L3RS):
+            raise ConfigError("L3RSTrainer got no learned optimizer; pass l3rs= with one or its name, or use Trainer.")
         if args is not None:
             refuse_engines(args)
         register()
@@ -143,7 +131,7 @@ class L3RSTrainer(Trainer):
         super().__init__(model, args, **kwargs)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, L3RSCallback):
-                callback.leave_loss_to_trainer(self._divide_loss_itself)
+                callback.reads_loss, callback.report_inflation = False, self._divide_loss_itself
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds and binds an [`L3RS`] of its own for each model, unless `optimizers` held one."""
@@ -172,17 +160,6 @@ class L3RSTrainer(Trainer):
     def _divide_loss_itself(self) -> None:
         """Goes back to the loss as a mean over each batch, for models that take `num_items_in_batch` and ignore it."""
         self.model_accepts_loss_kwargs = False
-
-
-def _check_choice(l3rs: Any, optimizer: Any, factory: Any) -> None:
-    """Raises unless there is exactly one learned optimizer."""
-    if l3rs is not None and (optimizer is not None or factory is not None):
-        raise ConfigError("L3RSTrainer got both l3rs and another optimizer; leave out optimizers= or l3rs=.")
-    if l3rs is None and not isinstance(optimizer, L3RS):
-        raise ConfigError(
-            "L3RSTrainer got no learned optimizer; pass l3rs= with a name, a folder, a Hub id or an L3RS, or use "
-            "Trainer."
-        )
 
 
 def _name_optimizer(card: str, optimizer: str) -> str:

@@ -63,8 +63,8 @@ class L3RSConfig:
         layers (`tuple[LayerSpec, ...]`):
             The layers that own an embedding, in the order of the embedding's rows.
         directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
-            The base directions that are mixed (paper, figs. 4 and 5): `"adam"`, `"sgd"`, `"muon"`, or one of your own
-            (see [`~hf_l3rs.optimizer.directions`]).
+            The base directions that are mixed (paper, figs. 4 and 5): `"adam"`, `"sgd"`, `"muon"`, or one of your
+            own (see [`~hf_l3rs.optimizer.directions`]).
         features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
             The groups of inputs of the network (paper, fig. 2), beside the layer embedding, which is always there.
             `"structure"` adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
@@ -77,32 +77,28 @@ class L3RSConfig:
         absolute_times (`tuple[float, ...]`, *optional*):
             Scales c, in steps, of the absolute-time features `tanh(k/c - 1)`.
         step_reference (`str`, *optional*, defaults to `"rms"`):
-            What `exp(output)` multiplies to give λ. `"rms"` is `base_step * sqrt(number of elements)`. `"relative"`
-            is `base_step` times the layer's own norm, as in LARS (arXiv 1708.03888), and carries over between layers
-            of other widths.
+            What `exp(output)` multiplies to give λ: `base_step` times the root of the number of elements (`"rms"`), or
+            times the layer's own norm, as in LARS (`"relative"`), which carries over between layers of other widths.
         base_step (`float`, *optional*, defaults to `1e-3`):
-            The reference step: under `"rms"`, the root mean square of an untrained L3RS's update per element; under
-            `"relative"`, that of its update relative to the parameter.
+            The RMS of an untrained L3RS's update per element, under `"relative"` relative to the parameter's.
         width_exponent (`float`, *optional*, defaults to `0`):
             The reference step of a matrix (two dimensions) is multiplied by `min(1, 64 / fan-in)` to this power.
         size_exponent (`float`, *optional*, defaults to `0`):
-            The reference step of every layer is multiplied by `min(1, 100,000 / trained parameters)` to this power,
-            with all parameters counted that the optimizer trains.
+            The reference step of every layer is multiplied by `min(1, 100,000 / trained parameters)` to this power.
         adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
             Decays of the direction `"adam"`; the first is that of `"muon"`, too.
         adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of `"adam"`.
         max_grad_norm (`float`, *optional*):
             The global gradient norm that meta-training clipped to; `None` means that it did not clip.
         batch_norm_momentum (`float`, *optional*):
-            The momentum, in (0, 1], of batch norm's running statistics while it trains a model, in meta-training as in
-            use: [`~hf_l3rs.L3RS.bind`] sets it in the model. `None` leaves the model's own.
+            The momentum, in (0, 1], of batch norm's running statistics, which [`~hf_l3rs.L3RS.bind`] sets in the
+            model, in meta-training as in use. `None` leaves the model's own.
         anneal_long_runs (`bool`, *optional*, defaults to `False`):
             Whether in runs planned for more than 5 times the longest of meta-training, of `num_training_steps`,
             λ is multiplied by `num_training_steps / k` from there on: the network's own steps stay too large.
         base_model (`str`, *optional*): Hub id or folder of the pretrained model that meta-training started from.
         base_model_revision (`str`, *optional*):
-            The commit of that model on the Hub; `None` if it came from a folder. Only with it is `base_model` taken
-            for a Hub id.
+            The commit of that model on the Hub; without it `base_model` is a folder.
         model_type (`str`, *optional*): `model_type` of that model's configuration.
         num_training_steps (`int`, *optional*): The longest horizon, in optimizer steps, that meta-training unrolled.
         meta_training (`dict`, *optional*):
@@ -110,9 +106,6 @@ class L3RSConfig:
             `hub_id` is `None` if it came from a folder. Plain JSON values.
         library_version (`str`, *optional*): Version of hf_l3rs that wrote the artefact.
         format_version (`int`, *optional*): Version of the artefact's format; a newer one than this library's raises.
-
-    Raises:
-        ConfigError: If a value is out of its range; the message names the value and what is allowed.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -184,7 +177,7 @@ class L3RSConfig:
         if unknown:
             raise ConfigError(
                 f"Unknown fields in the L3RS config: {one_line(', '.join(unknown))[:100]}; remove them, or upgrade "
-                "with `pip install -U hf_l3rs` if a newer version wrote them."
+                "with `pip install -U hf_l3rs`."
             )
         if "layers" not in values:
             raise ConfigError("The L3RS config has no field 'layers', so it is incomplete; save or download it again.")

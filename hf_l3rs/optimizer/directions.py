@@ -104,7 +104,7 @@ def _adam(
 ) -> tuple[Tensors, Buffers]:
     """
     m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, and the quotient is made in its memory:
-    on a CPU, new memory of the model's size costs more than the arithmetic.
+    new memory costs more than the arithmetic.
     """
     beta1, beta2 = config.adam_betas
     averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)

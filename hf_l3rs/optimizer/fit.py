@@ -56,8 +56,8 @@ class Fit:
     @property
     def share(self) -> float:
         """
-        The share of the parameters, in [0, 1], in known layers. A head, which may be larger than the rest, counts only
-        where nothing else is trained.
+        The share of the parameters, in [0, 1], in known layers; a head counts only where nothing
+        else is trained.
         """
         sizes = [(each.is_known, math.prod(each.layer.shape)) for each in self._body or self.layers]
         total = sum(size for _, size in sizes)

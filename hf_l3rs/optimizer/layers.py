@@ -120,7 +120,7 @@ def _block(name: str) -> str:
 
 def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> str:
     """
-    The kind of module, then which of its parameters it is: `"conv.weight"`; of a LoRA the module that is adapted:
+    The kind of module, then which of its parameters: `"conv.weight"`; of a LoRA what it adapts:
     `"query.lora_a"`.
     """
     lora = _LORA.fullmatch(name)
@@ -233,10 +233,7 @@ def fan_in(shape: Sequence[int]) -> int:
 
 
 def identify_layers(layers: Sequence[LayerSpec], config: L3RSConfig) -> torch.Tensor:
-    """
-    Returns what tells a model's layers apart for a network: the weights of [`match_layers`], and with the feature
-    group `"structure"` the columns STRUCTURE_NAMES beside them; in float64.
-    """
+    """Returns the weights of [`match_layers`], and with the feature group `"structure"` its columns beside them."""
     weights = match_layers(layers, config.layers).weights
     return torch.cat((weights, structure(layers)), dim=1) if STRUCTURE in config.features else weights
 

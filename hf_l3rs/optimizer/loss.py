@@ -31,10 +31,7 @@ class LossObserver:
         return len(self._losses)
 
     def add(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
-        """
-        Adds the loss of one micro-batch, a scalar: a mean, to be averaged, or with `is_share` a share of the whole
-        step's loss, to be summed.
-        """
+        """Adds the loss of one micro-batch: a mean, or with `is_share` a share of the step's loss, to be summed."""
         self._losses.append(_scalar(loss))
         self._is_sum = is_share
 

@@ -67,8 +67,8 @@ class StepMonitor:
 
     def warn_of_plan(self, groups: Sequence[dict[str, Any]], trained_steps: int | None) -> None:
         """
-        Warns, before a step, of a multiplier that hardly moves anything, of a run much longer than those of
-        meta-training, and of one that is past its plan.
+        Warns, before a step, of a tiny multiplier, of a run far longer than meta-training's, and
+        of one past its plan.
         """
         if self.quiet:
             return

@@ -23,10 +23,7 @@ MAX_META_PARAMETERS = 10**8
 
 
 def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
-    """
-    Returns names and shapes of the meta-parameters in the order of `to_vector`; refuses too many;
-    allocates nothing.
-    """
+    """Returns names and shapes of the meta-parameters in the order of `to_vector`; refuses far too many."""
     inputs = num_features(config) + config.embedding_size + len(STRUCTURE_NAMES) * (STRUCTURE in config.features)
     sizes = (inputs, *config.hidden_sizes, len(config.directions) + 1)
     shapes: dict[str, tuple[int, ...]] = {"embeddings": (len(config.layers), config.embedding_size)}
@@ -63,10 +60,7 @@ LOG_SCALE_LIMIT = 12.0
 
 
 class Choice(NamedTuple):
-    """
-    What the network decides: the mixture μ `(num_layers, num_directions)`, and the factor on the reference step
-    `(num_layers,)`.
-    """
+    """The mixture μ `(num_layers, num_directions)`, and the factor on the reference step `(num_layers,)`."""
 
     mixture: torch.Tensor
     factor: torch.Tensor
@@ -174,10 +168,7 @@ class L3RSNetwork(nn.Module):
             parameter.copy_(chunk.view_as(parameter))
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-        """
-        Sets all meta-parameters from tensors that must fit names, shapes and type of `state_dict()`; `source` names
-        their origin.
-        """
+        """Sets all meta-parameters from tensors of `source`, which must fit those of `state_dict()`."""
         check_shapes(self.config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
         for name, tensor in tensors.items():
             if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
@@ -202,18 +193,16 @@ def embed(weights: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
 def choose_network(
     network: L3RSNetwork | None, config: L3RSConfig | None, named_parameters: Sequence[tuple[str, torch.Tensor]]
 ) -> L3RSNetwork:
-    """
-    Returns the given network, or an untrained one of the configuration, or else one that knows these parameters'
-    layers.
-    """
-    if network is None and config is None and not named_parameters:
-        raise ConfigError(
-            "L3RS got neither meta-weights nor parameters to train, for which it would make untrained ones; load it "
-            "by L3RS.from_pretrained, or pass a model that is not frozen."
-        )
+    """Returns the network, or an untrained one of the configuration, or else one for these parameters' layers."""
+    if network is None and config is not None:
+        return L3RSNetwork(config)
+    if network is None and named_parameters:  # that a name is there twice is told later
+        return L3RSNetwork(L3RSConfig(describe_layers(dict(named_parameters).items())))
     if network is None:
-        layers = describe_layers(dict(named_parameters).items())  # that a name is there twice is told later
-        return L3RSNetwork(L3RSConfig(layers) if config is None else config)
+        raise ConfigError(
+            "L3RS got neither meta-weights nor parameters to train; load it by L3RS.from_pretrained, or pass a model "
+            "that is not frozen."
+        )
     if not isinstance(network, L3RSNetwork):
         raise ConfigError(
             f"network must be an L3RSNetwork, got {short(network)}; load a folder or a Hub id by L3RS.from_pretrained."

@@ -51,29 +51,22 @@ class L3RS(torch.optim.Optimizer):
 
     Args:
         params (`nn.Module`, or an iterable of named parameters or of groups of them, *optional*):
-            What to train. Without it the optimizer waits for [`~L3RS.bind`]; `transformers.Trainer` calls that itself.
+            What to train. Without it the optimizer waits for [`~L3RS.bind`], which a Trainer calls itself.
         config ([`L3RSConfig`], *optional*): Makes an untrained L3RS of this configuration.
-        network ([`L3RSNetwork`], *optional*): The meta-weights, in place of `config`. With neither, an untrained
-            L3RS is made for the layers of `params`.
+        network ([`L3RSNetwork`], *optional*): The meta-weights; with neither, untrained ones are made for `params`.
         lr (`float`, *optional*, defaults to `1.0`):
-            Multiplier on the learned step, without unit: 1.0 is as meta-trained, 0.0 changes nothing.
+            Multiplier on the learned step: 1.0 is as meta-trained, 0.0 changes nothing.
         num_training_steps (`int`, *optional*): Planned length K of the run in optimizer steps; the Trainer tells it.
         synchronize_loss (`bool`, *optional*, defaults to `True`):
             Whether the training loss is averaged over processes where `torch.distributed` is initialised.
         float32_copy (`bool`, *optional*, defaults to `False`):
-            Whether parameters of bfloat16 or float16 get a float32 copy in the state, at 4 bytes each, without which
-            updates smaller than their rounding are lost.
+            Whether parameters of bfloat16 or float16 get a float32 copy in the state, without which updates smaller
+            than their rounding are lost.
         minimum_fit (`float`, *optional*, defaults to `0.5`):
-            The least share of the trained parameters, in [0, 1], that must be in layers that the meta-weights are
-            made for (see [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model, as
-            an untrained L3RS does.
+            The least share of the trained parameters, in [0, 1], in layers that the meta-weights know (see
+            [`~L3RS.fit`]); what fits less is refused when the optimizer is bound. 0 trains any model.
         quiet (`bool`, *optional*, defaults to `False`):
-            Whether to warn of nothing, to train any model and to leave the Trainer alone, as in meta-training, where
-            many candidates are bad.
-
-    Raises:
-        ConfigError: If a value is out of its range.
-        BindingError: If the parameters have no names, or the meta-weights are another model's.
+            Whether to warn of nothing, to train any model and to leave the Trainer alone, as in meta-training.
 
     Example:
 
@@ -215,7 +208,7 @@ class L3RS(torch.optim.Optimizer):
         return self
 
     def _bind_parameters(self, model: nn.Module | NamedParameters) -> None:
-        """Takes what is trainable in `model`, and drops the state if that is not what was trained before."""
+        """Takes what is trainable in `model`; drops the state if that is not what was trained before."""
         module = model if isinstance(model, nn.Module) else None
         refuse_sharding()
         if module is not None:
@@ -230,8 +223,8 @@ class L3RS(torch.optim.Optimizer):
         if not params:
             raise BindingError("Every parameter of the model is frozen, so there is nothing to train; unfreeze some.")
         check_names(names)
-        current = [param for group in self.param_groups for param in group["params"]]
-        if len(current) != len(params) or any(old is not new for old, new in zip(current, params)):
+        current = [param for _, param in all_named(self.param_groups)]
+        if list(map(id, current)) != list(map(id, params)):
             if len(self.param_groups) != 1:
                 raise BindingError("An optimizer with several parameter groups cannot be bound anew; build another.")
             layers = self._checked_layers(module, groups)
@@ -280,8 +273,7 @@ class L3RS(torch.optim.Optimizer):
         """
         if not isinstance(param_group, dict):
             raise BindingError(
-                f"A parameter group must be a mapping with params, got {type(param_group).__name__}; pass "
-                "{'params': model.named_parameters()}."
+                f"A parameter group must be {{'params': model.named_parameters()}}, got {type(param_group).__name__}."
             )
         if self.param_groups:
             run = self.param_groups[0]

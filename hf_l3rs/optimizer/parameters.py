@@ -67,9 +67,7 @@ def refuse_sparse_modules(model: nn.Module) -> None:
 def refuse_sparse_gradients(params: list[torch.Tensor]) -> None:
     """Refuses gradients that a model without a sparse module has made sparse all the same."""
     if any(param.grad is not None and param.grad.is_sparse for param in params):
-        raise UnsupportedSetupError(
-            "L3RS does not support sparse gradients, got one; build the embedding with sparse=False."
-        )
+        raise UnsupportedSetupError("L3RS does not support sparse gradients; build the embedding with sparse=False.")
 
 
 def named_groups(params: Any) -> list[dict[str, Any]]:
@@ -130,16 +128,11 @@ def check_names(names: list[str]) -> None:
 
 
 # What each option of an optimizer must be: type, least and greatest value, what is said of others, and the fix.
+_NUMBER = (int, float)
 _OPTIONS: dict[str, tuple[tuple[type, ...], float, float, str, str]] = {
-    "lr": (
-        (int, float),
-        0,
-        sys.float_info.max,
-        "is a multiplier on the learned step and must be in [0, inf)",
-        "try 1.0",
-    ),
+    "lr": (_NUMBER, 0, sys.float_info.max, "is a multiplier on the learned step and must be in [0, inf)", "try 1.0"),
     "num_training_steps": ((int,), 1, math.inf, "must be a whole number of at least 1", "give the steps of the run"),
-    "minimum_fit": ((int, float), 0, 1, "is a share of the parameters and must be in [0, 1]", "0 refuses nothing"),
+    "minimum_fit": (_NUMBER, 0, 1, "is a share of the parameters and must be in [0, 1]", "0 refuses nothing"),
     "float32_copy": ((bool,), 0, 1, "must be True or False", "leave it out for False"),
 }
 
@@ -164,10 +157,7 @@ def planned_steps(group: dict[str, Any]) -> int:
 
 
 def check_groups(state_dict: Any, fingerprint: str) -> None:
-    """
-    Checks the parts of a state that do not depend on the layers; it must be of the meta-weights
-    with this fingerprint.
-    """
+    """Checks what of a state does not depend on the layers; it must be of the meta-weights with this fingerprint."""
     groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
     are_groups = isinstance(groups, list) and groups and all(isinstance(group, Mapping) for group in groups)
     if groups is None or not are_groups or not isinstance(state_dict.get("state"), Mapping):
@@ -183,12 +173,9 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
         if missing:
             raise _unusable(f"A parameter group of the state lacks {', '.join(missing)}")
         params, names, step = group["params"], group.get("param_names"), group["step"]
-        if not isinstance(params, list) or not (
-            names is None or isinstance(names, list) and len(names) == len(params)
-        ):
-            raise _unusable(
-                f"A group of the state has params {short(params)} for layers {short(names)}, not one for each"
-            )
+        are_lists = isinstance(params, list) and isinstance(names, (list, type(None)))
+        if not are_lists or (names is not None and len(names) != len(params)):
+            raise _unusable(f"A state's group has params {short(params)} for layers {short(names)}, not one for each")
         check_options(lr=group["lr"], num_training_steps=group["num_training_steps"])
         if not isinstance(step, int) or isinstance(step, bool) or step < 0:
             raise _unusable(f"The state's step must be a whole number of at least 0, got {step!r}")
@@ -228,10 +215,7 @@ def _unusable(what: str) -> BindingError:
 
 
 def exact_state(state_dict: dict[str, Any], groups: list[dict[str, Any]]) -> dict[torch.Tensor, dict[str, Any]]:
-    """
-    Returns the buffers of a state by parameter, copied and in their own types, which torch would bring to that of the
-    parameter.
-    """
+    """Returns the buffers of a state by parameter, copied and in their own types, which torch would cast."""
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     params = [param for group in groups for param in group["params"]]
     return {

@@ -305,7 +305,6 @@ class Bindings:
         state: MutableMapping[torch.Tensor, dict[str, Any]],
     ) -> list[list[Binding]]:
         """Returns for each group the bindings of its parameters that have a gradient, device by device."""
-        num_trained = sum(param.numel() for group in groups for param in group["params"])
         bound: list[list[Binding]] = []
         for index, group in enumerate(groups):
             by_device: dict[torch.device, Tensors] = {}
@@ -320,6 +319,7 @@ class Bindings:
                     for param in params:  # swapped in after the optimizer was bound, as FSDP2 does
                         refuse_parameter(names[id(param)], param)
                     known = torch.stack([identity[names[id(param)]] for param in params])
+                    num_trained = sum(param.numel() for each in groups for param in each["params"])
                     made = Binding(params, self.network, known, state, num_trained, self.float32_copy)
                     self._made[index, device] = made
             bound.append([self._made[index, device] for device in by_device])

@@ -172,16 +172,6 @@ def test_groups_that_make_it_another_model_are_refused_before_anything_moves():
     assert by_parts.fit.is_full
 
 
-def test_a_group_that_joins_a_run_is_warned_of(caplog):
-    head = nn.Linear(2, 2)
-    optimizer = L3RS([{"params": head.named_parameters()}], num_training_steps=2)
-    stranger = nn.Parameter(torch.ones(20))
-    optimizer.add_param_group({"params": [("stranger", stranger)]})
-    stranger.grad = torch.ones(20)
-    optimizer.step(1.0)
-    assert [record.getMessage().endswith("what does not fit is stranger.") for record in caplog.records] == [True]
-
-
 def with_lora(*modules):
     peft = pytest.importorskip("peft")
     return peft.get_peft_model(tiny_vit(), peft.LoraConfig(r=4, target_modules=list(modules)))

@@ -103,17 +103,6 @@ def test_the_plan_of_bind_wins_over_that_of_a_waiting_state():
         assert optimizer.param_groups[0]["step"] == 1
 
 
-def test_an_optimizer_follows_the_model_that_it_was_given_in_whatever_way():
-    model = make_model()
-    network = trained_network(model)
-    assert L3RS(model, network=network).follows_model
-    assert L3RS(network=network).bind(model).follows_model
-    assert not L3RS(model.named_parameters(), network=network).follows_model
-    joined = L3RS(model[0], network=network, minimum_fit=0)
-    joined.add_param_group({"params": [("other.weight", nn.Parameter(torch.ones(2, 2)))]})
-    assert not joined.follows_model, "what is trained is now the caller's choice"
-
-
 def test_a_group_may_be_of_something_beside_the_model():
     model, extra = make_model(), nn.Parameter(torch.ones(2, 2))
     optimizer = L3RS(model, num_training_steps=2)

@@ -89,12 +89,6 @@ def test_what_is_no_learned_optimizer_is_refused(tmp_path):
         trainer.create_optimizer()
 
 
-def test_a_hidden_loss_is_refused(tmp_path):
-    trainer = building_trainer(tmp_path, tiny_vit(), args={"label_smoothing_factor": 0.1})
-    with pytest.raises(BindingError, match="L3RSTrainer"):
-        trainer.train()
-
-
 def test_early_stopping_ends_the_run_and_the_best_model_is_loaded(tmp_path):
     args = {
         "max_steps": 12,

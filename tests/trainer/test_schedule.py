@@ -8,8 +8,7 @@ from transformers import SchedulerType
 from transformers.optimization import GreedyLR
 
 from hf_l3rs import L3RS, L3RSCallback
-from hf_l3rs.trainer.callback import hold_schedule
-from tests.tiny import learned_optimizer, tiny_resnet, trained_network, training_arguments
+from tests.tiny import learned_optimizer, tiny_resnet, trained_network
 from tests.trainer.stock import raw, stock_trainer
 
 
@@ -23,6 +22,9 @@ KWARGS = {
 }
 
 
+FOLLOW_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+
+
 def scheduled(folder, kind, **changes):
     """Arguments of a run of six steps with a schedule of this kind."""
     args = {
@@ -30,7 +32,7 @@ def scheduled(folder, kind, **changes):
         "lr_scheduler_type": kind,
         "lr_scheduler_kwargs": KWARGS.get(kind, {}),
         "warmup_steps": 0 if kind in ("linear", "constant") else 2,
-        "eval_strategy": "steps",
+        "eval_strategy": "steps" if kind in FOLLOW_METRIC else "no",
         "eval_steps": 1,
         "metric_for_best_model": "flat",
         **changes,
@@ -82,7 +84,9 @@ def test_schedule_of_the_user_that_follows_a_metric_is_kept(cls, tmp_path, caplo
     model = tiny_resnet()
     optimizer = learned_optimizer(model)
     scheduler = cls(optimizer, factor=0.5, patience=0)
-    trainer = trained(model, optimizer=optimizer, scheduler=scheduler, **scheduled(tmp_path, "linear"))
+    trainer = trained(
+        model, optimizer=optimizer, scheduler=scheduler, **scheduled(tmp_path, "linear", eval_strategy="steps")
+    )
     assert trainer.recorder.rates == [1.0, 1.0, 0.5, 0.25, 0.125, 0.0625]
     assert "schedule" not in caplog.text
 
@@ -97,13 +101,3 @@ def test_schedule_of_the_user_is_kept_by_a_callback_that_comes_late(tmp_path):
     trainer.add_callback(L3RSCallback)
     trainer.train()
     assert trainer.recorder.rates == [1.0, 0.5, 0.25, 0.125]
-
-
-def test_schedulers_of_other_kinds_are_left_alone(tmp_path):
-    """Only an overridden `create_scheduler` makes them."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
-    hold_schedule(scheduler, training_arguments(tmp_path), 4)
-    optimizer.step()
-    scheduler.step()
-    assert optimizer.param_groups[0]["lr"] == 0.5

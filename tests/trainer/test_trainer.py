@@ -6,7 +6,7 @@ import torch
 from transformers import Trainer
 
 from hf_l3rs import L3RS, L3RSTrainer
-from hf_l3rs.errors import BindingError, ConfigError
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.trainer.callback import unwrap_optimizer
 from tests.tiny import (
     MODELS,
@@ -96,12 +96,11 @@ def test_loss_is_not_inflated(tmp_path, seen_losses, caplog):
     assert trainer.model_accepts_loss_kwargs is True
 
 
-@pytest.mark.parametrize("path", [str, Path])
-def test_loads_a_folder(path, tmp_path):
+def test_loads_a_folder(tmp_path):
     model = tiny_vit()
     optimizer = learned_optimizer(model)
     optimizer.save_pretrained(tmp_path / "l3rs")
-    kwargs = {"l3rs": path(tmp_path / "l3rs"), "l3rs_kwargs": {"lr": 0.5}}
+    kwargs = {"l3rs": tmp_path / "l3rs", "l3rs_kwargs": {"lr": 0.5}}
     trainer = l3rs_trainer(model, tmp_path / "run", **kwargs)
     trainer.train()
     own = unwrap_optimizer(trainer.optimizer)
@@ -122,25 +121,16 @@ def test_model_init_gets_an_optimizer_each(tmp_path):
     torch.testing.assert_close(runs[0][1], runs[1][1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_resumed_run_equals_the_uninterrupted(make, tmp_path):
+def test_resumed_run_equals_the_uninterrupted(tmp_path):
     args = {"max_steps": 6, "label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2}
-    whole = l3rs_trainer(make(), tmp_path / "whole", args={**args, "save_strategy": "steps", "save_steps": 3})
+    whole = l3rs_trainer(tiny_vit(), tmp_path / "whole", args={**args, "save_strategy": "steps", "save_steps": 3})
     whole.train()
     checkpoint = tmp_path / "whole" / "checkpoint-3"
     model = type(whole.model).from_pretrained(checkpoint)
-    parts = l3rs_trainer(model, tmp_path / "parts", args=args, l3rs=learned_optimizer(make()))
+    parts = l3rs_trainer(model, tmp_path / "parts", args=args, l3rs=learned_optimizer(tiny_vit()))
     parts.train(resume_from_checkpoint=str(checkpoint))
     assert_same(parameters(whole.model), parameters(parts.model))
     assert_same(unwrap_optimizer(whole.optimizer).state_dict(), unwrap_optimizer(parts.optimizer).state_dict())
-
-
-def test_checkpoint_of_other_meta_weights_is_refused(tmp_path):
-    args = {"save_strategy": "steps", "save_steps": 2}
-    l3rs_trainer(tiny_resnet(), tmp_path, args=args).train()
-    other = learned_optimizer(tiny_resnet(), base_step=1e-2)
-    with pytest.raises(BindingError, match="meta-weights"):
-        l3rs_trainer(tiny_resnet(), tmp_path, l3rs=other).train(resume_from_checkpoint=True)
 
 
 def test_optimizers_with_exact_loss(tmp_path, seen_losses):
@@ -164,10 +154,7 @@ def test_choice_of_optimizer_is_checked(tmp_path):
         ({"l3rs": own, "optimizers": (other, None)}, "both"),
         ({"l3rs": own, "optimizers": (own, None)}, "both"),
         ({"l3rs": own, "optimizer_cls_and_kwargs": (torch.optim.SGD, {})}, "both"),
-        ({"l3rs": 3}, "got int"),
         ({"l3rs": other}, "got SGD"),
-        ({"l3rs": own, "l3rs_kwargs": {"lr": 2.0}}, "options lr are for loading"),
-        ({"l3rs": own.network, "l3rs_kwargs": {"lr": 2.0}}, "options lr are for loading"),
     ):
         with pytest.raises(ConfigError, match=match):
             L3RSTrainer(model, args, **kwargs)

@@ -226,7 +226,7 @@ def _as_layer(layer: Any) -> LayerSpec:
         return layer if isinstance(layer, LayerSpec) else LayerSpec(**layer)
     except ConfigError as error:
         raise ConfigError(f"L3RSConfig.layers has an entry that is no layer: {error}") from error
-    except (TypeError, ValueError):
+    except TypeError:
         raise ConfigError(
             f"An entry of L3RSConfig.layers needs exactly the fields name, shape, role and block, got {short(layer)}."
         ) from None

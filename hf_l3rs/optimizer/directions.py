@@ -102,10 +102,7 @@ class Direction(NamedTuple):
 def _adam(
     config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
 ) -> tuple[Tensors, Buffers]:
-    """
-    m̂ / (sqrt(v̂) + ε). Both bias corrections are folded into the denominator, and the quotient is made in its memory:
-    new memory costs more than the arithmetic.
-    """
+    """m̂ / (sqrt(v̂) + ε), with both bias corrections in the denominator, whose memory the quotient takes."""
     beta1, beta2 = config.adam_betas
     averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
     squares = arithmetic.mul_(buffers["adam_exp_avg_sq"], beta2)

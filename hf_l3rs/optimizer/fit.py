@@ -55,10 +55,7 @@ class Fit:
 
     @property
     def share(self) -> float:
-        """
-        The share of the parameters, in [0, 1], in known layers; a head counts only where nothing
-        else is trained.
-        """
+        """The share of parameters, in [0, 1], in known layers; a head counts only where nothing else is trained."""
         sizes = [(each.is_known, math.prod(each.layer.shape)) for each in self._body or self.layers]
         total = sum(size for _, size in sizes)
         return sum(size for is_known, size in sizes if is_known) / total if total else 1.0

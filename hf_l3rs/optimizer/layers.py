@@ -119,10 +119,7 @@ def _block(name: str) -> str:
 
 
 def _role(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> str:
-    """
-    The kind of module, then which of its parameters: `"conv.weight"`; of a LoRA what it adapts:
-    `"query.lora_a"`.
-    """
+    """The kind of module, then which of its parameters: `"conv.weight"`, or of a LoRA `"query.lora_a"`."""
     lora = _LORA.fullmatch(name)
     if lora:
         which = f"lora_{lora['part'].lower()}{'_bias' if lora['leaf'] == 'bias' else ''}"
@@ -155,10 +152,7 @@ def _kind(path: str, weight: tuple[int, ...]) -> str:
 
 
 class Matches(NamedTuple):
-    """
-    The embeddings of a model's layers as weights over those of the known layers, of shape `(num_layers,
-    num_known_layers)`, in float64 with rows that sum to one, and the rule by which each layer was matched.
-    """
+    """Weights over known layers, `(num_layers, num_known_layers)` in float64, and the rule that matched each layer."""
 
     weights: torch.Tensor
     rules: tuple[str, ...]

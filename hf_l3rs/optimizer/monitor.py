@@ -66,10 +66,7 @@ class StepMonitor:
         self._warn("loss", f"L3RS was meta-trained with the training loss but takes steps without it: {why}")
 
     def warn_of_plan(self, groups: Sequence[dict[str, Any]], trained_steps: int | None) -> None:
-        """
-        Warns, before a step, of a tiny multiplier, of a run far longer than meta-training's, and
-        of one past its plan.
-        """
+        """Warns of a tiny multiplier, of a run far longer than those of meta-training, and of one past its plan."""
         if self.quiet:
             return
         step, planned = groups[0]["step"], groups[0]["num_training_steps"]

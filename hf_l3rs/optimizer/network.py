@@ -67,10 +67,7 @@ class Choice(NamedTuple):
 
 
 class LayersNetwork(NamedTuple):
-    """
-    The network as a step calls it for a model's layers: weights and biases of the MLP, and the layers' embeddings,
-    with the columns of the feature group `"structure"`, if there, beside them.
-    """
+    """The network for a model's layers: the MLP's weights and biases, and what tells the layers apart."""
 
     linear: list[tuple[torch.Tensor, torch.Tensor]]
     identity: torch.Tensor

@@ -124,10 +124,7 @@ class L3RS(torch.optim.Optimizer):
         self.was_restored = False  # whether the state is a loaded one, with which no step was taken yet
 
     def _meet_trainer(self) -> None:
-        """
-        Has every Trainer to come connect itself to this optimizer. One that has parameters may need no Trainer, whose
-        import takes seconds.
-        """
+        """Has every Trainer to come connect itself; with parameters, none may come, and its import takes seconds."""
         if not self.quiet and (not self.is_bound or "transformers.trainer" in sys.modules):
             from hf_l3rs.trainer.callback import register
 

@@ -38,8 +38,8 @@ REFERENCE_FAN_IN, REFERENCE_SIZE = 64, 100_000
 
 class LayerState(NamedTuple):
     """
-    What the layers remember from step to step: the updates that each has had, of shape `(num_layers,)` on the CPU; the
-    averages of eq. 2, of shape `(num_layers, 4, num_decays)`; and the directions' buffers by key, one tensor a layer.
+    Each layer's number of updates `(num_layers,)`, on the CPU, its averages of eq. 2, and its
+    directions' buffers.
     """
 
     steps: torch.Tensor
@@ -172,8 +172,10 @@ class LayerStack:
         return arithmetic.norms(tensors).to(self.dtype)
 
     def _usable(self, grad_norms: torch.Tensor) -> torch.Tensor | None:
-        """Which layers' gradients are numbers that can be squared; `None` if all are known to, which only a CPU is
-        asked: a GPU would have to be waited for."""
+        """
+        Whose gradients can be squared; `None` if all can: only a CPU is asked, a GPU would have to
+        be waited for.
+        """
         is_usable = grad_norms <= self.max_norm
         return None if is_usable.device.type == "cpu" and bool(is_usable.all()) else is_usable
 

@@ -36,10 +36,7 @@ def unwrap_optimizer(optimizer: Any) -> L3RS | None:
 
 
 def register() -> None:
-    """
-    Adds [`L3RSCallback`] to the callbacks of every `Trainer` to come, once; with other optimizers
-    it does nothing.
-    """
+    """Adds [`L3RSCallback`], once, to the callbacks of every `Trainer` to come; other optimizers are left alone."""
     if L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS:
         transformers.trainer.DEFAULT_CALLBACKS.append(L3RSCallback)  # type: ignore[arg-type]
 
@@ -250,8 +247,7 @@ def _refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:
 
 
 def _refuse_renamed_weights(args: TrainingArguments, model: Any) -> None:
-    """Raises where the Trainer would load of the best checkpoint only the weights whose names in the file are theirs
-    in the model: transformers saves some models, such as ViT, by older names."""
+    """Raises where the Trainer would load back a part of the best checkpoint: models that are saved by older names."""
     if not args.load_best_model_at_end or not isinstance(model, PreTrainedModel):
         return
     try:

@@ -63,19 +63,6 @@ def test_the_last_ones_are_kept(tmp_path):
     assert list_checkpoints(tmp_path / "absent") == []
 
 
-def test_a_failed_write_keeps_the_earlier_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, progress_at(1), keep=1)
-
-    def full_disk(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("hf_l3rs.files._write", full_disk)
-    with pytest.raises(CheckpointError, match="No space left"):
-        save_checkpoint(tmp_path, progress_at(2), keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
-    load_checkpoint(tmp_path / "checkpoint-1", SETTINGS)
-
-
 def test_other_settings_are_refused_by_name_and_are_no_damage(tmp_path):
     """Or else an older checkpoint of other settings would be looked for."""
     folder = save_checkpoint(tmp_path, progress_at(1), keep=1)

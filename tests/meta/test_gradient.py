@@ -7,7 +7,7 @@ import torch
 
 from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.gradient import EXPLODED, MetaGradient, TaskGradient
-from hf_l3rs.meta.outer import OuterConfig, OuterState
+from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.tasks.distribution import Horizon
 from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
 from tests.meta.problems import make_network, make_tasks
@@ -123,11 +123,6 @@ def test_meta_training_learns_and_resumes(tmp_path):
     assert summary["cost_in_plain_steps"] == pytest.approx(whole.outer.step_cost * summary["inner_steps"])
     assert summary["num_tasks"] == 2 and summary["evaluations"] == 12
     assert summary["estimator"] == "gradient" and "sigma" not in summary
-
-
-def test_a_differentiated_step_costs_more_than_a_plain_one():
-    second, first = (OuterConfig(second_order=kind).step_cost for kind in (True, False))
-    assert 1 < first < second == OuterConfig(segment_steps=2).step_cost - 1
 
 
 def test_a_large_gradient_drowns_no_other(tmp_path, monkeypatch):

@@ -137,11 +137,9 @@ def test_a_finished_job_measures_nothing_again(copy, inputs, monkeypatch):
     "changes, words",
     [
         ({"tasks": {"batch_size": 5}}, "batch_size was 4, now 5"),
-        ({"tasks": {"num_classes": 2}}, "num_classes was 3, now 2"),
-        ({"tasks": {"evaluation_size": 10}}, "evaluation_size was 12, now 10"),
+        ({"tasks": {"num_classes": 2, "evaluation_size": 10}}, "num_classes was 3, now 2; evaluation_size was 12"),
         ({"seed": 7}, "seed was 1000, now 7"),
-        ({"dataset": {"classes": ["ant", "bee", "cow"]}}, "classes was null"),
-        ({"dataset": {"batches_split": "train[:95%]"}}, "batches_split"),
+        ({"dataset": {"classes": ["ant", "bee", "cow"], "batches_split": "train[:95%]"}}, "batches_split"),
         ({"model": {"trainable": "last:1"}}, 'trainable was "all", now "last:1"'),
     ],
 )

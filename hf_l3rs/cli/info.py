@@ -129,6 +129,6 @@ def _fit(model: str, name: str, config: L3RSConfig, is_measured: bool) -> tuple[
     else:
         text += (
             f" It was made for {one_line(base_of(config))}, and was not measured on {model_name}; `hf-l3rs compare "
-            f"{one_line(name)} --model {model_name} --data IMAGES` does that in a few minutes."
+            f"{one_line(name)} --model {model_name} --data IMAGES` does that."
         )
     return fit.counts, text

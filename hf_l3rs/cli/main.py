@@ -21,7 +21,7 @@ from hf_l3rs.settings import OptionParser
 # Each is a module with a function `run`. They take seconds to import, so only the one that is needed is.
 COMMANDS = {
     "info": "list the released learned optimizers, or describe one",
-    "compare": "a learned optimizer and its rivals on your model and your data, paired, in a few minutes",
+    "compare": "a learned optimizer and its rivals on your model and your data, paired",
     "init": "look at a model and a data set, and write the settings for meta-train and evaluate",
     "meta-train": "make a learned optimizer by a settings file",
     "evaluate": "measure one beside tuned optimizers by a settings file",

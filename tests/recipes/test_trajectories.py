@@ -71,11 +71,7 @@ def table(sizes, shares):
     "head, norm, said",
     [
         (lambda t: 0.7, lambda t: 0.9 - 0.6 * (t > 0.5), "goes from 80 % to 50 %, most of all in the norm biases"),
-        (
-            lambda t: 0.2,
-            lambda t: 0.4,
-            "near 70 %, from 60 % in the norm biases to 80 % in the head weights.",
-        ),
+        (lambda t: 0.2, lambda t: 0.4, "near 70 %, from 60 % in the norm biases to 80 % in the head weights."),
         (lambda t: 0.2 + 0.2 * (t > 0.5), lambda t: 0.4 - 0.2 * (t > 0.5), "stays near 70 %, but goes from "),
     ],
 )

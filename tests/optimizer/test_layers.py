@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -15,7 +14,7 @@ from transformers import (
     SwinForImageClassification,
 )
 
-from hf_l3rs import L3RS, L3RSConfig, L3RSNetwork, LayerSpec, describe_layers
+from hf_l3rs import L3RS, L3RSConfig, LayerSpec, describe_layers
 from hf_l3rs.optimizer.layers import (
     canonical_name,
     match_layers,
@@ -222,21 +221,6 @@ def test_unknown_layer_takes_the_mean_of_its_role():
     assert rules == ("role_mean", "mean")
     assert weights[0].tolist() == [0.5, 0.5, 0]
     assert weights[1].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-
-
-def test_unknown_layer_gets_the_mean_embedding():
-    network = trained_network(nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(5), nn.Linear(4, 4)))
-    optimizer = L3RS(network=network, minimum_fit=0).bind(
-        [("other", nn.Parameter(torch.ones(2, 3)))], num_training_steps=1
-    )
-    optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
-    optimizer.step(1.0)
-    mean = L3RSNetwork(network.config.replace(layers=(LayerSpec("other", (2, 3), "linear_up.weight", ""),)))
-    mean.load_vector(torch.cat((network.embeddings.mean(0), network.to_vector()[network.embeddings.numel() :])))
-    known = nn.Parameter(torch.ones(2, 3))
-    known.grad = torch.ones(2, 3)
-    L3RS([("other", known)], network=mean, num_training_steps=1).step(1.0)
-    torch.testing.assert_close(optimizer.param_groups[0]["params"][0], known)
 
 
 def test_frozen_weight_tells_the_role_of_its_bias():

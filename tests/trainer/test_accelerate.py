@@ -72,12 +72,6 @@ def test_loop_with_accumulation(make, accumulation, seen_losses):
     assert own.param_groups[0]["step"] == 8 // accumulation
 
 
-def test_loss_given_to_step(seen_losses):
-    accelerator, model, optimizer, loader = prepare(tiny_vit, 8)
-    unwrap_optimizer(optimizer).loss_observer.unwatch()
-    assert run(accelerator, model, optimizer, loader, give_loss=True) == pytest.approx(seen_losses, rel=1e-6)
-
-
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_saved_state_goes_on_bit_for_bit(make, tmp_path):
     accelerator, model, optimizer, loader = prepare(make, 16)

@@ -100,16 +100,6 @@ def test_a_second_adapter_that_is_not_trained_is_in_nobodys_way():
         L3RS(network=adapted_network("vit"), minimum_fit=0).bind(model)
 
 
-def test_what_is_trained_beside_the_adapters_is_known_by_name():
-    """Biases of adapted layers, and norms that a user unfroze."""
-    model = adapted("vit", bias="lora_only")
-    model.base_model.model.vit.layernorm.weight.requires_grad_(True)
-    names = {renamed(layer.name) for layer in describe_trainable_layers(model)}
-    assert {"layers.0.attention.q_proj.bias", "layernorm.weight", "classifier.weight"} <= names
-    known = L3RS(network=trained_network(tiny_vit()), minimum_fit=0).bind(model).fit.counts
-    assert known == {"name": 5, "unknown": 4}
-
-
 def test_adapters_are_saved_and_resumed(tmp_path):
     """The Trainer saves adapters, not the model, and loads them into a model that has them already."""
     network = adapted_network("vit")

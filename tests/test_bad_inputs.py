@@ -28,8 +28,7 @@ def test_bad_input(row, shared, tmp_path, capsys, monkeypatch):
     check_sentence(row.door(Place(shared, tmp_path), capsys, monkeypatch), row.says)
 
 
-def test_there_are_many_and_each_is_another():
-    assert len(ROWS) >= 150
+def test_each_is_another():
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 

@@ -50,12 +50,6 @@ def test_snippet(block, names):
     assert all(torch.isfinite(parameter).all() for parameter in after)
 
 
-def test_it_is_read_to_its_end():
-    assert len(BLOCKS) == 4 and len(BLOCKS[0].splitlines()) <= 8 and len(TEXT.splitlines()) <= 130
-    assert all(len(row.split("|")) <= 8 for row in TEXT.splitlines() if row.startswith("|"))
-    assert max(len(line) for block in BLOCKS for line in block.splitlines()) <= 88  # no sideways scroll in 830 px
-
-
 def test_every_name_path_and_command_exists(capsys):
     paths = re.findall(r"\]\((?!http)([\w./-]+)\)", TEXT) + re.findall(r"`((?:recipes|model_cards)/[\w./-]+)`", TEXT)
     assert len(paths) >= 7 and all((ROOT / path).exists() for path in paths)

@@ -8,7 +8,7 @@ import yaml
 from hf_l3rs.cli.meta_train import ARGUMENTS as TRAINING
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.meta.outer import OuterConfig
-from hf_l3rs.settings import OptionParser, parse_arguments, parse_settings, read_yaml
+from hf_l3rs.settings import parse_arguments, parse_settings, read_yaml
 from hf_l3rs.tasks.pools import AUGMENTATIONS
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
@@ -65,30 +65,6 @@ def test_every_way_to_write_a_number(tmp_path, number):
     file = tmp_path / "settings.yaml"
     file.write_text(f"base_model: m\ndatasets: [d]\nsigma: {number}")
     assert parse(str(file))[OuterConfig].sigma == 0.001
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["settings.json"], "settings file must be the first argument"),
-        (["--datasets"], "argument --datasets: expected at least one argument"),
-        (["--datasets", ""], "argument --datasets: invalid DatasetArguments value"),
-        (["--num-gen=3"], "unrecognized arguments: --num-gen=3"),
-    ],
-)
-def test_options_that_cannot_be_read_end_with_the_usage(tmp_path, capsys, options, message):
-    with pytest.raises(SystemExit):
-        parse(write(tmp_path), *options)
-    assert message in capsys.readouterr().err
-
-
-def test_a_subcommand_refuses_its_own_options(capsys):
-    parser = OptionParser(prog="l3rs")
-    parser.add_subparsers().add_parser("go").add_argument("--faster", action="store_true")
-    assert parser.parse_args(["go", "--faster"]).faster
-    with pytest.raises(SystemExit):
-        parser.parse_args(["go", "--fast"])
-    assert capsys.readouterr().err.startswith("usage: l3rs go")
 
 
 def test_settings_that_were_read_before_are_taken_as_they_are(tmp_path):

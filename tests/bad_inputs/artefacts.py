@@ -1,7 +1,6 @@
 """Artefact folders with every kind of damage, and the places that they are loaded from and saved to."""
 
 import json
-from pathlib import Path
 
 import torch
 
@@ -64,8 +63,6 @@ def nested(depth):
 
 FOLDERS = [
     Row("l3rs: no such folder", load("./absent"), "'./absent'.*neither a local folder|'./absent'"),
-    Row("l3rs: a path that does not exist", python(lambda place: L3RS.from_pretrained(Path("absent"))),
-        "absent is not a folder that can be read; pass"),
     Row("l3rs: an empty folder", load("<own>"), "has no config.json; pass the folder"),
     Row("l3rs: a transformers model", load("<model>"), "is not an L3RS, but perhaps a model"),
     Row("l3rs: on the Hub, offline", load("user/name"), "'user/name', and .*cache and downloads are off"),
@@ -73,38 +70,26 @@ FOLDERS = [
     Row("l3rs: None", load(None), "folder or by its name or Hub id, got None"),
     Row("l3rs: a network in place of its name", python(lambda place: L3RS.from_pretrained(make_network())),
         "folder or by its name or Hub id, got"),
-    Row("l3rs: a revision with spaces", load("user/name", revision="my branch"), "revision must be .*got 'my branch'"),
-    Row("l3rs: a token with a line break", load("user/name", token="hf_abc\n"), "token must be .*without spaces"),
-    Row("l3rs: a cache_dir that is a file", load("user/name", cache_dir="<file>.parquet"), "user/name"),
-    Row("l3rs: a folder of a name that none can have", python(lambda place: L3RS.from_pretrained(Path("a" * 300))),
-        "is not a folder that can be read; pass"),
 ]  # fmt: skip
 
 DAMAGES = [
     Row("config.json: absent", damaged(lambda folder: (folder / "config.json").unlink()), "has no config.json"),
     Row("config.json: no JSON", content("config.json", b"{"), "is not JSON"),
     Row("config.json: not UTF-8", content("config.json", b"\xff"), "is not JSON"),
-    Row("config.json: endless", content("config.json", b" " * (2**23 + 1)), "more than 8,388,608 bytes"),
     Row("config.json: nested without end", content("config.json", b"[" * 100_000), "is not JSON"),
-    Row("config.json: a list", content("config.json", b"[]"), "is not an L3RS"),
     Row("config.json: without format_version", without("format_version"), "no format_version"),
-    Row("config.json: without layers", without("layers"), "no field 'layers'"),
     Row("config.json: of a newer format", config(format_version=99), "format_version 99.*pip install -U hf_l3rs"),
     Row("config.json: an unknown field", config(colour="red"), "Unknown fields in the L3RS config: colour"),
-    Row("config.json: no layer", config(layers=[]), "layers must have a length in"),
     Row("config.json: a layer that is none", config(layers=[3]), "needs exactly the fields name, shape, role"),
     Row("config.json: a layer of negative size", layer(shape=[-3]), "shape must be in .*got -3"),
-    Row("config.json: a layer of infinite size", layer(shape=[float("inf")]), "shape must be a list .*whole number"),
     Row("config.json: the same layer twice", config(layers=[dict(name="w", shape=[3], role="r", block="")] * 2),
         "layers must hold each value only once, got 'w' twice"),
     Row("config.json: 100,000 hidden layers", config(hidden_sizes=[1] * 100_000), "must have a length in .*100000"),
     Row("config.json: a base_step of 1e300", config(base_step=1e300), r"base_step must be in .*got 1e\+300"),
-    Row("config.json: an unknown direction", config(directions=["adan"]), "directions must be one of.*got 'adan'"),
     Row("config.json: meta_training nested 900 deep", config(meta_training=nested(900)), "meta_training must be"),
     Row("config.json: meta_training with NaN", config(meta_training={"loss": float("nan")}), "without NaN"),
     Row("model.safetensors: absent", damaged(lambda folder: (folder / "model.safetensors").unlink()),
         "has no intact model.safetensors .*save or download"),
-    Row("model.safetensors: a header without end", content("model.safetensors", b"\xff" * 64), "no intact model"),
     Row("model.safetensors: truncated", damaged(lambda folder: (folder / "model.safetensors").write_bytes(
         (folder / "model.safetensors").read_bytes()[:-8])), "no intact model"),
     Row("model.safetensors: a tensor is missing", tensors(lambda found: found.pop("embeddings")),
@@ -145,21 +130,11 @@ def results(**changes):
 
 
 SAVING = [
-    Row("save: onto a file", save(file("out")), "out cannot be written .*; free the place"),
     Row("save: a folder where config.json should be", save(folder("out/config.json")), "config.json is a folder"),
-    Row("save: a name with a null byte", save(folder("x"), "<own>/a\0b"), "cannot be written"),
     Row("save: None", save(folder("x"), None), "got None"),
     Row("save: weights of NaN", save(folder("x"), artifact=network_of_nan()), "not finite numbers throughout"),
-    Row("save: a card that is not UTF-8", save(file("out/README.md", b"\xff")), "README.md is not text in UTF-8"),
-    Row("save: a card whose metadata are no YAML", save(file("out/README.md", b"---\na: [\n---\n")), "README.md"),
-    Row("save: a card with half a marker", save(file("out/README.md", b"<!-- hf_l3rs:begin results -->\n")),
-        "results"),
     Row("save: results that are no JSON", save(file("out/results.json", b"{")), "results.json .*not JSON"),
-    Row("save: results of a newer format", save(results(format_version=2)), "format_version is 2"),
-    Row("save: results of a wrong fingerprint", save(results(fingerprint="x")), "fingerprint 'x'"),
     Row("save: a result in percent", save(results(results=[{**RESULT, "accuracy": 93}])), "accuracy .*got 93"),
-    Row("save: a result of a wrong type", save(results(results=[{**RESULT, "loss": "low"}])), "loss must be a number"),
-    Row("save: a result with an unknown field", save(results(results=[{**RESULT, "x": 1}])), "'x'"),
     Row("push: no name for a repository", python(lambda place: L3RSArtifact(make_network()).push_to_hub("a b c")),
         "a b c"),
     Row("push: while offline", python(lambda place: L3RSArtifact(make_network()).push_to_hub("me/name")),
@@ -171,8 +146,6 @@ RELEASE = [
     Row("release: results of other meta-weights",
         recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<own>/out/results.json",
                prepare=results(fingerprint="0123456789abcdef")), "measured with meta-weights 0123456789abcdef"),
-    Row("release: an L3RS for results", recipe("release", "x", "--l3rs", "<l3rs>", "--results", "<l3rs>/config.json"),
-        "it needs .*format_version"),
 ]  # fmt: skip
 
 ROWS = [*FOLDERS, *DAMAGES, *SAVING, *RELEASE]

@@ -1,8 +1,8 @@
 """Settings files and options of recipes: what cannot be read, is unknown, of a wrong type or out of its range."""
 
 from hf_l3rs.cli.meta_train import run as meta_train
-from recipes import benchmark_meta_training, benchmark_step, pretrain
-from tests.bad_inputs.doors import Row, command, recipe, text_settings, usage
+from recipes import benchmark_meta_training, benchmark_step
+from tests.bad_inputs.doors import Row, command, text_settings, usage
 from tests.bad_inputs.doors import meta_evaluate as evaluate
 from tests.bad_inputs.doors import meta_train as train
 
@@ -27,6 +27,7 @@ FILES = [
     Row("unknown setting of an evaluation", evaluate(horizon=[5]), "horizon.*horizons"),
     Row("no base_model", usage(meta_train, "--datasets", "<images>"), "required: --base_model"),
     Row("unknown option", usage(meta_train, "--num_pears", "3"), "num_pears|required"),
+    Row("a data set without a name", usage(meta_train, "--base_model", "a", "--datasets", ""), "--datasets: invalid"),
     Row("option without a value", usage(meta_train, "--base_model"), "--base_model.*expected"),
     Row("option of a wrong type", usage(meta_train, "--num_pairs", "many"), "invalid int value: 'many'"),
 ]  # fmt: skip
@@ -120,9 +121,6 @@ BENCHMARKS = [
     Row("benchmark_meta_training: no step", usage(benchmark_meta_training.main, "--steps", "0"), "--steps must be"),
     Row("benchmark_meta_training: unknown section", usage(benchmark_meta_training.main, "--sections", "gpu"),
         "invalid choice: 'gpu'"),
-    Row("pretrain: unknown architecture", usage(pretrain.main, "--architecture", "bert"), "invalid choice: 'bert'"),
-    Row("pretrain: negative warm-up", recipe("pretrain", "--output_dir", "<own>/out", "--warmup_steps", "-1"),
-        "warmup_steps = -1"),
 ]  # fmt: skip
 
 ROWS = [

@@ -43,14 +43,6 @@ def test_from_pretrained_passes_its_arguments_on_and_the_optimizer_is_copyable(s
         assert twin.network.fingerprint() == optimizer.network.fingerprint()
 
 
-def test_no_optimizer_is_built_to_save_and_load(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_l3rs.optimizer.optimizer.L3RS.__init__", None)
-    L3RSArtifact(make_network()).save_pretrained(tmp_path)
-    loaded = L3RSArtifact.from_pretrained(tmp_path)
-    assert loaded.network.fingerprint() == make_network().fingerprint()
-    assert loaded.config.base_model == "org/tiny" and loaded.commit_hash is None
-
-
 def test_saving_twice_gives_the_same_bytes_and_keeps_what_a_person_wrote(tmp_path):
     for name in ("a", "b"):
         L3RS(network=make_network()).save_pretrained(tmp_path / name)

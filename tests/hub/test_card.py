@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub.card import MAX_ROWS, combine_cards, describe_gain, generate_model_card, read_card
+from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
 from hf_l3rs.hub.results import UNTRAINED, Result, Results
 
 
@@ -96,42 +96,6 @@ def test_nothing_is_invented(config):
     card = generate_model_card(config.replace(base_model=None, num_training_steps=None, meta_training={}))
     assert "Nothing was measured" in card.text and "unknown" in card.text and "|" not in card.text
     assert card.data.to_dict().keys() == {"library_name", "tags"}
-
-
-def test_only_what_is_ahead_beyond_the_noise_is_bold(config):
-    for verdict in ("ahead", "level", "behind", None):
-        assert ("**0.222" in card_of(config, verdict=verdict).text) == (verdict == "ahead")
-
-
-def test_the_gain_counts_what_is_beyond_the_noise():
-    level, longer = replace(RESULT, num_training_steps=10, verdict="level"), replace(RESULT, num_training_steps=50)
-    other = replace(RESULT, setting="other domain", verdict="behind")
-    untrained = replace(RESULT, optimizer=UNTRAINED, verdict="behind")
-    said = describe_gain([level, RESULT, longer, other, untrained])
-    assert said == "in domain: ahead after 20 and 50, level after 10 steps"
-    two = [other, replace(other, dataset="x", verdict="level")]
-    assert describe_gain(two) == "2 comparisons: level in 1, behind in 1"
-    assert describe_gain([untrained, replace(RESULT, verdict=None)]) is None
-
-
-def test_the_table_is_short_and_has_every_setting(config):
-    entries = [
-        replace(RESULT, setting=setting, num_training_steps=steps, loss=0.2 + place / 10)
-        for place, setting in enumerate(("in domain", "other domain", "random initialisation"))
-        for steps in (10, 20, 50, 100, 200)
-    ]
-    text = generate_model_card(config, replace(RESULTS, entries=tuple(entries)), all_results="../all.md").text
-    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
-    assert len(lines) == MAX_ROWS and sum("other domain" in line for line in lines) == 1
-    assert "](../all.md)" in text
-
-
-def test_the_card_tells_where_the_untrained_network_is_as_good(config):
-    assert "Untrained, it is as good" not in generate_model_card(config, RESULTS).text
-    for loss in (0.2, 0.23):
-        entries = (RESULT, replace(RESULT, optimizer=UNTRAINED, loss=loss))
-        text = generate_model_card(config, replace(RESULTS, entries=entries)).text
-        assert "Untrained, it is as good or better after 20 steps" in text
 
 
 def test_a_single_task_has_no_standard_error_and_diverged_runs_are_shown(config):
@@ -249,23 +213,3 @@ def test_only_generated_results_of_the_model_index_are_replaced(config):
     card.data.eval_results.append(EvalResult("image-classification", "org/other", "Other", "f1", 0.5))
     card = generate_model_card(config, existing=ModelCard(str(card)))
     assert [(each.dataset_type, each.metric_type) for each in card.data.eval_results] == [("org/other", "f1")]
-
-
-def test_combined_cards(config):
-    generated = generate_model_card(config)
-    edited = ModelCard(str(generated).replace("tags:\n", "tags:\n- theirs\n") + "\nTheir text.\n")
-    assert combine_cards(None, edited) is edited and combine_cards(generated, None) is generated
-    combined = combine_cards(generated, edited)
-    assert "Their text." in combined.text and "theirs" in combined.data.tags
-    assert "Their text." not in combine_cards(ModelCard(str(generated) + "\nOur text.\n"), edited).text
-
-
-def test_what_is_fine_tuned_of_the_model(config):
-    for trainable, words in (
-        ("last:1", "the last block and the head of"),
-        ("last:2", "the last 2 blocks and the head of"),
-    ):
-        text = generate_model_card(config.replace(meta_training={"trainable": trainable})).text
-        assert f"fine-tunes {words} " in text and f'freeze(model, "{trainable}")' in text
-    for value in ("all", 'head")\n```', ["head"], None):
-        assert "freeze" not in generate_model_card(config.replace(meta_training={"trainable": value})).text

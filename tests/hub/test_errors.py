@@ -53,13 +53,6 @@ def test_repository_without_a_file(hub, saved, name):
     refuse(REPO_ID, f"has no {name}", "pass the id")
 
 
-def test_offline_and_not_cached(hub, monkeypatch):
-    refuse(REPO_ID, "not in the cache", "downloads are off", local_files_only=True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refuse(REPO_ID, "not in the cache", "downloads are off")
-    refuse_push("HF_HUB_OFFLINE", "unset it")
-
-
 @pytest.mark.parametrize("token", [3, b"hf_token", "", "hf_token\n", "hf token", "hf_t\u00f6ken"])
 def test_token_that_cannot_be_sent_is_not_shown(hub, saved, token):
     for call in (L3RS.from_pretrained, lambda *args, **options: push(saved, *args, **options)):
@@ -87,6 +80,7 @@ def test_cache_that_cannot_be_written(hub, cache_dir):
 def test_unreachable_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    refuse(REPO_ID, "not in the cache", "downloads are off", local_files_only=True)
     refuse(constants.ENDPOINT, "does not answer", "not in the cache", cache_dir=tmp_path)
     refuse_push(constants.ENDPOINT, "does not answer", "a push needs it")
     with pytest.raises(ArtifactError, match="does not answer"), hub_errors(REPO_ID, None, CONFIG_NAME):

@@ -92,14 +92,6 @@ def test_results_stay_with_the_meta_weights_that_they_are_of(hub, saved):
     assert len(repository.messages) == 3
 
 
-def test_push_refuses_results_of_other_meta_weights(hub, saved):
-    write_results(make_results(make_network(seed=1)), saved / RESULTS_NAME)
-    with pytest.raises(ArtifactError) as error:
-        push(saved, REPO_ID)
-    assert_one_sentence(error, "measured with meta-weights", "leave the file out")
-    assert not hub.repositories
-
-
 def commit_in_between(monkeypatch, repository, edits):
     """Lets somebody else commit between reading and committing, once for every edit."""
     create_commit = HfApi.create_commit

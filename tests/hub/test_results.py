@@ -8,7 +8,7 @@ import pytest
 
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub.artifact import CONFIG_NAME, WEIGHTS_NAME, gather_release, save_network
+from hf_l3rs.hub.artifact import gather_release, save_network
 from hf_l3rs.hub.results import UNTRAINED, Results, merge_results, read_results, read_results_of, write_results
 from tests.hub.examples import assert_one_sentence, contents, make_network, make_results
 from tests.hub.test_card import RESULT, RESULTS
@@ -78,12 +78,6 @@ def test_invalid_results_file(tmp_path, change, words):
     assert_one_sentence(error, str(file), "measure again, or remove the file.")
 
 
-def test_data_is_shown_without_the_way_to_it():
-    assert replace(RESULT, dataset="recipes/data/fashion").shown_dataset == "org/data"
-    for dataset in ("outputs/digits", "/home/somebody/digits/", "C:\\data\\digits", "digits"):
-        assert replace(RESULT, dataset=dataset, hub_id=None).shown_dataset == "digits"
-
-
 def test_results_of_certain_meta_weights(tmp_path, caplog):
     file = tmp_path / "results.json"
     assert read_results_of(RESULTS.fingerprint, file) is None
@@ -134,16 +128,6 @@ def test_an_l3rs_alone_is_left_as_it_was_saved_and_further_results_are_put_besid
     gather_release(saved, [tmp_path / "evaluation"])
     assert len(read_results(saved / "results.json").entries) == 1
     assert gather_release("l3rs-resnet-tiny-fashion").name == "l3rs-resnet-tiny-fashion"
-
-
-def test_results_of_other_meta_weights_are_refused(saved, tmp_path):
-    write_results(measured(make_network(1)), tmp_path / "results.json")
-    with pytest.raises(ArtifactError) as error:
-        gather_release(saved, [tmp_path / "results.json"])
-    assert_one_sentence(error, "measured with meta-weights", "leave the file out")
-    with pytest.raises(ArtifactError, match="cannot be read"):
-        gather_release(saved, [tmp_path / "absent.json"])
-    assert contents(saved).keys() == {CONFIG_NAME, WEIGHTS_NAME}
 
 
 def test_the_folder_of_a_run_is_no_l3rs_and_says_where_it_is(tmp_path):

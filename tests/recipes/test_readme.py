@@ -39,16 +39,6 @@ def test_stored_rows_are_written_again_to_the_same_bytes(name):
     assert stored.to_stored(table) == (stored.RESULTS / name / ROWS_NAME).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("own", "verdict"),
-    [((0.6, 0.7, 0.65), "ahead"), ((1.4, 1.3, 1.35), "behind"), ((0.8, 1.1, 1.0), "level"), ((0.5,), "level")],
-)
-def test_ahead_and_behind_are_beyond_the_noise_of_the_tasks(own, verdict):
-    each = readme.comparisons([*rows_of(*own), *rows_of(*[1.0] * len(own), name="Adam cosine")])[20]
-    assert (each.rival, each.paired.verdict) == ("Adam cosine", verdict)
-    assert each.own_loss.startswith("**") == (verdict == "ahead")
-
-
 def test_a_setting_is_stored_in_place_of_what_it_had(tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "RESULTS", tmp_path / "results")
     first, second = rows_of(0.5, 0.25), rows_of(0.125)
@@ -61,13 +51,6 @@ def test_a_setting_is_stored_in_place_of_what_it_had(tmp_path, monkeypatch):
     (tmp_path / "results/new/rows.csv").write_bytes((tmp_path / "rows.csv").read_bytes())
     with pytest.raises(DataError, match="no column setting"):
         stored.read_stored("new")
-
-
-def test_what_stands_around_a_table_stays():
-    text = "above\n<!-- results:begin -->\nold\n<!-- results:end -->\nbelow\n"
-    assert readme.with_table(text, "results", "new") == text.replace("old", "new")
-    with pytest.raises(DataError, match="results"):
-        readme.with_table("no place", "results", "new")
 
 
 def grid_rows(own):

@@ -4,10 +4,9 @@ import importlib
 from pathlib import Path
 
 import pytest
-import torch
 
 from hf_l3rs.errors import ArtifactError, ConfigError
-from hf_l3rs.evaluation.store import Row, read_rows
+from hf_l3rs.evaluation.store import read_rows
 from hf_l3rs.hub.artifact import PICTURE_NAME, RELEASED, load_network, save_network
 from hf_l3rs.hub.results import Result, Results, read_results, write_results
 from recipes import benchmark_meta_training as benchmark
@@ -49,29 +48,13 @@ def test_the_demo_at_small_size(tmp_path, capsys):
         assert loss == pytest.approx(measured[key], rel=0.01)
 
 
-def test_an_accuracy_that_is_not_reached_is_said_in_words(tmp_path):
-    accuracies = dict(zip((*demo.ADAMS, "L3RS"), (0.5, 0.9, 0.95)))
-    rows = [Row(name, None, 0, 10, 10, 0.5, accuracy) for name, accuracy in accuracies.items()]
-    table = demo.report(rows, demo.DemoArguments(output_dir=str(tmp_path), horizons=[10]))
-    assert "Adam constant: 93 % accuracy is not reached in these runs" in table
-    assert "L3RS: 93 % accuracy after 10 steps" in table
-
-
 def test_the_cost_of_a_step(capsys):
     rows = {row.optimizer: row for row in benchmark_step.main(["--models", "resnet-tiny", "--rounds", "2"])}
     assert rows["Adam (foreach)"].ratio == 1 and all(row.milliseconds > 0 for row in rows.values())
     assert rows["SGD momentum (foreach)"].bytes_per_parameter == 4
+    assert 8 < rows["L3RS"].bytes_per_parameter < 8.2  # as Adam's, and a few numbers a layer
     output = capsys.readouterr().out
     assert all(f"| resnet-tiny | {name} |" in output for name in (*rows, "L3RS", "L3RS with Muon"))
-
-
-def test_state_is_as_large_as_adams():
-    parameters = benchmark_step.make_parameters("resnet-tiny", torch.device("cpu"))
-    optimizer = benchmark_step.make_optimizers(parameters)["L3RS"]
-    benchmark_step.time_step(optimizer, torch.device("cpu"))
-    num_values = sum(parameter.numel() for parameter in parameters.values())
-    per_layer = 4 + 4 * 4 * 3  # a step counter, and four channels of three averages
-    assert benchmark_step.state_bytes(optimizer) == 8 * num_values + per_layer * len(parameters)
 
 
 def test_the_cost_of_meta_training(capsys, monkeypatch):

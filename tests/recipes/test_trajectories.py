@@ -13,13 +13,10 @@ from hf_l3rs.evaluation.plots import is_picture_of
 from hf_l3rs.hub.results import read_results
 from recipes import release, trajectories
 from recipes.trajectories import (
-    LayerDecision,
     describe_behaviour,
     last_decisions,
-    plot_trajectories,
     record_trajectory,
     to_csv,
-    to_table,
 )
 from tests.evaluation.images import image_task
 from tests.tiny import learned_optimizer, parameters, trained_network
@@ -51,39 +48,6 @@ def test_a_run_that_diverges_says_nothing():
         record_trajectory(task.model, network, task)
 
 
-STEPS = 20
-SIZES = {"head.weight": lambda t: 3.0 if t == 0.25 else 1.0 - 0.9 * t, "norm.bias": lambda t: 0.2}
-
-
-def table(sizes, shares):
-    """For each role a function of the share of the run, for sizes and for the share of the first direction."""
-    decisions = [
-        LayerDecision(step, STEPS, f"{role}.{index}", role, index / 2, size(step / STEPS) * factor, (share, 1 - share))
-        for step in range(1, STEPS + 1)
-        for role, size in sizes.items()
-        for index, factor in enumerate((0.5, 2.0))
-        for share in [shares[role](step / STEPS)]
-    ]
-    return to_table(decisions, ["adam", "sgd"])
-
-
-@pytest.mark.parametrize(
-    "head, norm, said",
-    [
-        (lambda t: 0.7, lambda t: 0.9 - 0.6 * (t > 0.5), "goes from 80 % to 50 %, most of all in the norm biases"),
-        (lambda t: 0.2, lambda t: 0.4, "near 70 %, from 60 % in the norm biases to 80 % in the head weights."),
-        (lambda t: 0.2 + 0.2 * (t > 0.5), lambda t: 0.4 - 0.2 * (t > 0.5), "stays near 70 %, but goes from "),
-    ],
-)
-def test_two_sentences(head, norm, said):
-    text = describe_behaviour(table(SIZES, {"head.weight": head, "norm.bias": norm}))
-    assert text.startswith(
-        "It takes its largest steps in the head weights, 3 times the base step after 5 of 20 steps, and lowers them "
-        "to 0.1 times by the end; its smallest are in the norm biases, 0.2 times over the run. Over the run the share "
-    )
-    assert said in text
-
-
 @pytest.mark.parametrize("name", ["l3rs-resnet-tiny-fashion", "l3rs-vit-tiny-fashion"])
 def test_cards_say_what_the_stored_decisions_show(name):
     results = json.loads(Path("hf_l3rs/released", name, "results.json").read_text(encoding="utf-8"))
@@ -104,17 +68,3 @@ def test_decisions_are_what_was_done_and_layers_without_a_gradient_shift_nothing
     for each in made:  # with a single direction, of norm one, the update's size is λ
         moved = (parameters(model)[each.layer] - before[each.layer]).square().mean().sqrt()
         assert each.relative_step * optimizer.config.base_step == pytest.approx(float(moved), rel=1e-4)
-
-
-def test_steps_and_shares_of_every_layer_are_drawn(tmp_path, monkeypatch):
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    monkeypatch.setattr(pyplot, "close", lambda figure: None)
-    decisions = table(SIZES, dict.fromkeys(SIZES, lambda t: 0.5))
-    plot_trajectories(decisions, tmp_path / "trajectories.png", "title")
-    axes = [axis for axis in pyplot.gcf().axes if axis.get_visible() and axis.lines]
-    monkeypatch.undo()
-    pyplot.close("all")
-    assert [axis.get_title() for axis in axes] == ["head weights", "norm biases", "", ""]
-    assert [len(axis.lines) for axis in axes] == [2] * 4 and axes[0].get_ylabel() == "step / base step"
-    assert axes[0].lines[1].get_ydata().max() == 6.0 and axes[2].get_ylabel() == "share of adam"
-    assert is_picture_of(tmp_path / "trajectories.png", to_csv(decisions))

@@ -1,8 +1,6 @@
 """What the settings of tasks allow. tests/bad_inputs/settings.py has what is refused."""
 
-import pytest
-
-from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
+from hf_l3rs.tasks.task_arguments import DatasetArguments, TaskArguments
 
 
 INF = float("inf")
@@ -18,17 +16,3 @@ def test_values_at_the_edge_are_allowed():
     assert [dataset.path for dataset in tasks.datasets] == ["d", "e", "f"]
     assert tasks.datasets[2].max_images == 2
     assert tasks.longest_horizon == 1 and TaskArguments(["d"], min_steps=7).longest_horizon == 7
-
-
-def test_splits_by_role():
-    assert DatasetArguments("d", evaluation_split="test").splits == {
-        "batches": "train",
-        "evaluation": "test",
-        "validation_batches": None,
-        "validation_evaluation": None,
-    }
-
-
-@pytest.mark.parametrize("value", ["all", "head", "last:1", "last:24", "lora:8"])
-def test_what_is_trained(value):
-    assert ModelArguments("m", trainable=value).trainable == value

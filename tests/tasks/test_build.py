@@ -6,12 +6,9 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from hf_l3rs.errors import CheckpointError, ConfigError
-from hf_l3rs.meta.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hf_l3rs.meta.evolution import rollout
 from hf_l3rs.meta.meta_arguments import L3RSArguments
-from hf_l3rs.meta.meta_build import build_network, run_settings
-from hf_l3rs.meta.outer import OuterState
+from hf_l3rs.meta.meta_build import build_network
 from hf_l3rs.tasks.distribution import build_tasks, load_sources
 from hf_l3rs.tasks.pools import ImagePool, StreamedImagePool
 from hf_l3rs.tasks.task_arguments import SHARES, DatasetArguments, ModelArguments, TaskArguments
@@ -86,11 +83,6 @@ def test_named_splits_are_used_and_the_rest_is_cut_out_of_batches(images, base_m
     assert batches.class_names == list(CLASSES)
 
 
-def test_a_split_for_two_purposes_is_refused(images, base_model):
-    with pytest.raises(ConfigError, match="uses a split twice"):
-        load_sources(DatasetArguments(images, evaluation_split="train"), base_model, seed=0)
-
-
 def test_all_pools_together_keep_to_the_limit_and_give_the_same_tasks(images, base_model):
     model_args, task_args = make_arguments(images, base_model)
     whole = build_tasks(model_args, task_args, seed=0)
@@ -134,24 +126,6 @@ def test_model_and_image_processor_are_of_one_revision(hub, images, tmp_path, is
     assert torch.equal(setup.tasks.sources[0].batches.pixel_values, plain) == (not is_old)
     network = build_network(setup.model, L3RSArguments(), model_args, task_args, seed=0)
     assert (network.config.base_model, network.config.base_model_revision) == ("org/base", commits[not is_old])
-
-
-@pytest.mark.parametrize(
-    ("changes", "is_same"),
-    [({}, True), ({"augmentations": ["rotation"]}, False), ({"batch_size": 5}, False), ({"limit": 1.0}, True)],
-)
-def test_a_run_that_changed_since_its_checkpoint_is_refused(tmp_path, changes, is_same):
-    model_args, task_args = make_arguments("data", "model")
-    settings = run_settings(L3RSArguments(), model_args, task_args, 0)
-    folder = save_checkpoint(tmp_path, Progress(OuterState.start(torch.zeros(2), 1), settings), 1)
-    if "limit" in changes:  # where images are kept changes no result
-        changes = {"datasets": [DatasetArguments("data", batches_split="train", max_memory_gb=changes["limit"])]}
-    settings = run_settings(L3RSArguments(), *make_arguments("data", "model", changes), 0)
-    if is_same:
-        assert load_checkpoint(folder, settings).state.generation == 1
-    else:
-        with pytest.raises(CheckpointError, match="differ from this run's in tasks"):
-            load_checkpoint(folder, settings)
 
 
 def test_several_models_share_images_and_become_a_mixture(images, base_model, tmp_path):

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from hf_l3rs.tasks.distribution import Horizon
@@ -47,15 +46,6 @@ def test_every_image_is_fetched_once(monkeypatch):
     model, network = make_model(), make_network()
     run(learned(model, network, task), task)
     assert len(fetched) == 30 + len(task.evaluation)
-
-
-@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
-def test_gradients_are_clipped(max_grad_norm):
-    task, network = draw(), make_network(trained=True, max_grad_norm=max_grad_norm)
-    model = make_model()
-    alone = run(learned(model, network, task, max_grad_norm=max_grad_norm), task)
-    unclipped = run(learned(model, network, task), task)
-    assert (unclipped == alone) == (max_grad_norm is None)
 
 
 def test_a_diverged_run_ends_early_and_changes_no_other():

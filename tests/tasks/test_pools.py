@@ -84,13 +84,6 @@ def test_the_limit_is_kept_and_the_choice_is_logged(image_processor, limit, kind
     assert ("decoded whenever needed" in caplog.text) == (kind is StreamedImagePool)
 
 
-def test_opening_decodes_nothing(image_processor, monkeypatch):
-    monkeypatch.setattr(StreamedImagePool, "_decode", lambda self, rows: pytest.fail(f"decoded {rows}"))
-    pool = open_image_pool(make_dataset(), image_processor, classes=["bee"], max_images=9)
-    assert pool.labels.tolist() == [1] * 9
-    assert len(pool.select(torch.arange(3)).labels) == 3
-
-
 def test_drawing_a_task_decodes_nothing(image_processor, monkeypatch):
     source = TaskSource("noise", *(open_image_pool(make_dataset(seed=seed), image_processor) for seed in (0, 1000)))
     tasks = make_tasks(sources=[source], augmentations=AUGMENTATIONS)

@@ -30,7 +30,7 @@ _MODULES = {
     "OuterConfig": "meta.outer",
     "TaskArguments": "tasks.task_arguments",
     "TaskMixture": "tasks.distribution",
-    "build_network": "meta.meta_build",
+    "build_network": "meta.meta_arguments",
     "build_tasks": "tasks.distribution",
     "describe_layers": "optimizer.layers",
     "fine_tune": "tasks.inner_loop",
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from hf_l3rs.hub.artifact import L3RSArtifact as L3RSArtifact
     from hf_l3rs.meta.meta_arguments import L3RSArguments as L3RSArguments
     from hf_l3rs.meta.meta_arguments import MetaTrainingArguments as MetaTrainingArguments
-    from hf_l3rs.meta.meta_build import build_network as build_network
+    from hf_l3rs.meta.meta_arguments import build_network as build_network
     from hf_l3rs.meta.meta_trainer import MetaTrainer as MetaTrainer
     from hf_l3rs.meta.outer import OuterConfig as OuterConfig
     from hf_l3rs.optimizer.config import L3RSConfig as L3RSConfig

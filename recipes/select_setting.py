@@ -30,7 +30,7 @@ from hf_l3rs.evaluation.report import mean_and_stderr
 from hf_l3rs.evaluation.store import RowStore, Run, final_rows, measurement_settings, ranked
 from hf_l3rs.markdown import mean_with_stderr
 from hf_l3rs.meta.checkpoint import NO_COST, with_earlier_cost
-from hf_l3rs.meta.meta_build import warm_start
+from hf_l3rs.meta.meta_arguments import warm_start
 from hf_l3rs.optimizer.network import L3RSNetwork
 from hf_l3rs.tasks.distribution import build_tasks
 from hf_l3rs.validation import Range, check_fields

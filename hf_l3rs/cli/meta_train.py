@@ -9,8 +9,7 @@ from pathlib import Path
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.hub.artifact import L3RS_NAME, L3RSArtifact
 from hf_l3rs.meta.checkpoint import RunFolder
-from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments
-from hf_l3rs.meta.meta_build import build_network, run_settings
+from hf_l3rs.meta.meta_arguments import L3RSArguments, MetaTrainingArguments, build_network, run_settings
 from hf_l3rs.meta.meta_trainer import MetaTrainer
 from hf_l3rs.meta.outer import OuterConfig
 from hf_l3rs.settings import parse_arguments

@@ -3,12 +3,11 @@
 import pytest
 import yaml
 
-from hf_l3rs.cli.init import START, Plan, choose_plan
+from hf_l3rs.cli.init import START, Plan, StepCosts, choose_plan
 from hf_l3rs.cli.meta_train import ARGUMENTS
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import EvaluationArguments
 from hf_l3rs.hub.artifact import load_network
-from hf_l3rs.meta.forecast import StepCosts
 from hf_l3rs.settings import parse_arguments
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 

@@ -9,8 +9,7 @@ from torch import nn
 from hf_l3rs import L3RS, describe_layers
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.hub.artifact import save_network
-from hf_l3rs.meta.meta_arguments import L3RSArguments
-from hf_l3rs.meta.meta_build import build_network, layers_to_know, run_settings, warm_start
+from hf_l3rs.meta.meta_arguments import L3RSArguments, build_network, layers_to_know, run_settings, warm_start
 from hf_l3rs.optimizer.config import FEATURES, STRUCTURE
 from hf_l3rs.optimizer.layers import role_layers
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments

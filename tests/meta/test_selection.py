@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from hf_l3rs.cli.init import StepCosts, measure_steps
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.meta.checkpoint import METRICS_NAME, Progress
-from hf_l3rs.meta.forecast import StepCosts, measure_steps
 from hf_l3rs.meta.outer import OuterConfig, OuterState
 from hf_l3rs.meta.selection import CURVE_NAME, Selection, draw_curve
 from hf_l3rs.tasks.task_arguments import TaskArguments

@@ -7,8 +7,7 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from hf_l3rs.meta.evolution import rollout
-from hf_l3rs.meta.meta_arguments import L3RSArguments
-from hf_l3rs.meta.meta_build import build_network
+from hf_l3rs.meta.meta_arguments import L3RSArguments, build_network
 from hf_l3rs.tasks.distribution import build_tasks, load_sources
 from hf_l3rs.tasks.pools import ImagePool, StreamedImagePool
 from hf_l3rs.tasks.task_arguments import SHARES, DatasetArguments, ModelArguments, TaskArguments

@@ -190,7 +190,7 @@ STEPS = [
     Row("observe_loss: text", observe("x"), SAYS),
     Row("step: before bind", python(unbound_step), "has no parameters yet; call optimizer.bind"),
     Row("step: without a plan", python(unplanned_step), "how many steps the run will have; call optimizer.bind"),
-    Row("step: a sparse gradient", python(sparse_gradient), "sparse gradients, got one; build"),
+    Row("step: a sparse gradient", python(sparse_gradient), "sparse gradients.*; build"),
 ]  # fmt: skip
 
 STATES = [

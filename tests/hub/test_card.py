@@ -69,12 +69,6 @@ def test_metadata(config):
     assert yaml.safe_load(block)["model-index"][0]["results"][0]["dataset"]["type"] == "org/data"
 
 
-def test_equal_lengths_of_run_are_told_apart_in_the_model_index(config):
-    entries = (RESULT, replace(RESULT, setting="in domain, more rivals"))
-    found = generate_model_card(config, replace(RESULTS, entries=entries)).data.eval_results
-    assert len({each.metric_name for each in found}) == len(found) == 4
-
-
 def test_a_licence_is_never_taken_for_granted(config):
     assert "license" not in generate_model_card(config).data.to_dict()
     card = generate_model_card(config, license="mit")
@@ -156,12 +150,6 @@ def test_no_value_does_anything(config, base):
     (row,) = [line for line in lines if line.startswith("| x # Injected")]
     assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 7
     assert str(generate_model_card(config, results, existing=ModelCard(str(first)))) == str(first)
-
-
-def test_repo_id_that_cannot_be_one(config):
-    for repo_id in ("a b", 'x"); evil("', "a/b/c", "a\nb", "/home/somebody"):
-        with pytest.raises(ArtifactError, match="not a Hub id"):
-            generate_model_card(config, repo_id=repo_id)
 
 
 @pytest.mark.parametrize(

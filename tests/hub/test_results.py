@@ -9,7 +9,7 @@ import pytest
 from hf_l3rs import L3RSArtifact
 from hf_l3rs.errors import ArtifactError
 from hf_l3rs.hub.artifact import gather_release, save_network
-from hf_l3rs.hub.results import UNTRAINED, Results, merge_results, read_results, read_results_of, write_results
+from hf_l3rs.hub.results import Results, read_results, write_results
 from tests.hub.examples import assert_one_sentence, contents, make_network, make_results
 from tests.hub.test_card import RESULT, RESULTS
 
@@ -78,31 +78,12 @@ def test_invalid_results_file(tmp_path, change, words):
     assert_one_sentence(error, str(file), "measure again, or remove the file.")
 
 
-def test_results_of_certain_meta_weights(tmp_path, caplog):
-    file = tmp_path / "results.json"
-    assert read_results_of(RESULTS.fingerprint, file) is None
-    write_results(RESULTS, file)
-    assert read_results_of(RESULTS.fingerprint, file, strict=True) == RESULTS and not caplog.records
-    assert read_results_of("f" * 16, file) is None and RESULTS.fingerprint in caplog.text
-    with pytest.raises(ArtifactError, match="measure again"):
-        read_results_of("f" * 16, file, strict=True)
-
-
 # From the output folder of a run to the folder that is pushed
 
 
 def measured(network, **changes):
     results = make_results(network)
     return replace(results, entries=tuple(replace(entry, **changes) for entry in results.entries))
-
-
-def test_every_measurement_enters_once_and_as_measured_last():
-    network = make_network()
-    first, again, other = measured(network), measured(network, loss=0.2), measured(network, split="validation")
-    untrained = measured(network, optimizer=UNTRAINED)
-    merged = merge_results(network.fingerprint(), [first, None, other, untrained, again])
-    assert merged == Results(network.fingerprint(), (*again.entries, *other.entries, *untrained.entries))
-    assert merge_results(network.fingerprint(), [None]) is None
 
 
 def test_results_and_behaviour_of_an_output_folder_are_found(tmp_path):

@@ -9,7 +9,7 @@ import yaml
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from hf_l3rs import L3RS, L3RSArtifact, files
-from hf_l3rs.errors import ConfigError, L3RSError, StorageError
+from hf_l3rs.errors import ConfigError, StorageError
 from hf_l3rs.hub.artifact import load_network
 from recipes import meta_train
 from recipes.evidence.experiment import read_experiment
@@ -25,8 +25,8 @@ TINY |= {"num_validation_tasks": 0, "min_steps": 1}
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet", []), ("vit", []), ("vit", ["--estimator=segments", "--segment_steps=2", "--num_tasks=2"])],
-    ids=["resnet", "vit", "segments"],
+    [("resnet", []), ("vit", ["--estimator=segments", "--segment_steps=2", "--num_tasks=2"])],
+    ids=["resnet", "segments"],
 )
 def test_meta_training_makes_an_artefact_that_steps(name, options, tmp_path):
     arguments = [f"recipes/configs/{name}_tiny_fashion.yaml", *SMALL, *options, f"--output_dir={tmp_path}"]
@@ -44,7 +44,7 @@ def test_meta_training_makes_an_artefact_that_steps(name, options, tmp_path):
     assert optimizer.statistics()["step_size"] > 0
 
 
-@pytest.mark.parametrize("trainable", ["all", "head", "last:2"])
+@pytest.mark.parametrize("trainable", ["all", "last:2"])
 def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, caplog):
     """Dropout, batch norm and depthwise kernels are differentiated twice; what is frozen is no layer of the L3RS."""
     make_inputs(tmp_path)
@@ -56,21 +56,10 @@ def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, 
     recipe = read_experiment("recipes/configs/mobilenet_v2_fashion.yaml").stages[0]
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({**recipe, **settings}))
     network = load_network(meta_train.main([str(tmp_path / "my.yaml")]))
-    count = {"all": len(list(model.parameters())), "head": 2, "last:2": 23}[trainable]
+    count = {"all": len(list(model.parameters())), "last:2": 23}[trainable]
     assert len(network.config.layers) == count and network.config.layers[-1].role == "head.bias"
     summary = network.config.meta_training
     assert summary.get("trainable", "all") == trainable and summary["num_diverged"] == 0
-
-
-def test_a_run_that_gives_nothing_fails_and_saves_nothing_as_finished(tmp_path):
-    out = tmp_path / "out"
-    arguments = ["recipes/configs/resnet_tiny_fashion.yaml", *SMALL, "--base_step=1e6", f"--output_dir={out}"]
-    with pytest.raises(L3RSError, match="all 4 candidates diverged") as error:
-        meta_train.main(arguments)
-    assert "\n" not in str(error.value)
-    assert not (out / "l3rs").exists()
-    for path in (out / "metrics.jsonl", out / "checkpoint-2" / "trainer_state.json"):
-        assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
 
 
 def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """An evaluation on images that meta-training saw is refused; one that only looks like it is not."""
 
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -60,8 +59,6 @@ SEEN = [
     (NAMED, {"batches_split": "test"}),
     (NAMED, {"batches_split": "valid_a"}),  # it chose the weights
     (NAMED, {"batches_split": "new", "evaluation_split": "train[:10]"}),
-    ({"batches_split": "train[:60%]"}, {"batches_split": "train[50%:]"}),
-    ({"batches_split": "train[:50%]"}, {"batches_split": "train[50:]"}),  # unknown without the size
     ({"batches_split": "train"}, {"batches_split": "test+train[:1]"}),
     ({}, {"revision": "v2"}),
     ({}, {"path": "other", "hub_id": "Owner/Data"}),
@@ -142,8 +139,7 @@ def test_what_names_do_not_tell_is_warned_of(seen, drawn, caplog):
 
 def test_an_artefact_without_a_record_is_warned_of(caplog):
     check_unseen(None, tasks({}), seed=0)
-    (warning,) = caplog.records
-    assert warning.levelno == logging.WARNING and "does not tell which images" in warning.getMessage()
+    assert "does not tell which images" in caplog.text
 
 
 def test_all_stages_of_meta_training_saw_images():
@@ -199,10 +195,7 @@ OVERLAPPING = [
     ("train[:50%]", "train[50:]"),  # units differ: unknown without the size
     ("train[:50]", "train[-50:]"),
     ("train[50:]", "train[:-50]"),
-    (
-        "train[:50%](pct1_dropremainder)",
-        "train[50%:]",
-    ),  # of 150 images, the first ends at 50 and the other starts at 75
+    ("train[:50%](pct1_dropremainder)", "train[50%:]"),  # of 150 images, the first ends at 50
     ("test+train", "train[3:4]"),
     ("all", "train"),
     ("train[:10]", "all"),
@@ -210,14 +203,10 @@ OVERLAPPING = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), DISJOINT)
-def test_provably_disjoint(one, other):
-    assert not splits_overlap(one, other) and not splits_overlap(other, one)
-
-
-@pytest.mark.parametrize(("one", "other"), OVERLAPPING)
-def test_everything_else_overlaps(one, other):
-    assert splits_overlap(one, other) and splits_overlap(other, one)
+def test_splits_overlap_unless_their_names_prove_otherwise():
+    for pairs, overlap in ((DISJOINT, False), (OVERLAPPING, True)):
+        for one, other in pairs:
+            assert splits_overlap(one, other) == splits_overlap(other, one) == overlap, (one, other)
 
 
 @pytest.mark.parametrize("size", [113, 150, 1237])

@@ -164,17 +164,6 @@ def test_time_is_linear_in_the_text(config, part):
     assert time.perf_counter() - start < 3  # a tenth of a second, where nothing else is running
 
 
-def test_person_written_parts_are_kept(config):
-    content = str(generate_model_card(config, license="mit"))
-    content = content.replace("tags:\n", "thumbnail: me.png\ntags:\n- mine\n")
-    content = content.replace("<!-- hf_l3rs:begin usage -->", "Between sections.\n\n<!-- hf_l3rs:begin usage -->")
-    card = generate_model_card(config, RESULTS, existing=ModelCard(content + "\n## My notes\n"))
-    assert (card.data.license, card.data.thumbnail, card.data.tags[0]) == ("mit", "me.png", "mine")
-    assert "Between sections.\n\n<!-- hf_l3rs:begin usage -->" in card.text and card.text.endswith("\n## My notes\n")
-    assert "0.222 ±" in card.text and "Nothing was measured" not in card.text
-    assert str(generate_model_card(config, RESULTS, existing=card)) == str(card)
-
-
 def test_removed_section_stays_removed(config):
     content = str(generate_model_card(config))
     start, end = content.index("<!-- hf_l3rs:begin citation -->"), content.index("<!-- hf_l3rs:end citation -->")

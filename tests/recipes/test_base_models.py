@@ -144,6 +144,7 @@ def test_every_model_of_the_zoo_exists_and_its_options_are_known(name):
     assert set(model.options) <= {each.name for each in known}
 
 
+@pytest.mark.slow
 def test_a_model_of_the_zoo_is_made_once(tmp_path, monkeypatch):
     """Of several data sets here, as those of all domains are."""
     model = build_zoo.ZOO["mixed"]["resnet-deep-mixed"]._replace(sizes={"depths": [1, 1, 2]})

@@ -8,8 +8,8 @@ import torch
 import yaml
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
-from hf_l3rs import L3RS, L3RSArtifact, files
-from hf_l3rs.errors import ConfigError, StorageError
+from hf_l3rs import L3RS, L3RSArtifact
+from hf_l3rs.errors import ConfigError
 from hf_l3rs.hub.artifact import load_network
 from recipes import meta_train
 from recipes.evidence.experiment import read_experiment
@@ -60,28 +60,6 @@ def test_a_mobilenet_by_gradient_with_a_part_of_its_layers(trainable, tmp_path, 
     assert len(network.config.layers) == count and network.config.layers[-1].role == "head.bias"
     summary = network.config.meta_training
     assert summary.get("trainable", "all") == trainable and summary["num_diverged"] == 0
-
-
-def test_a_full_disk_at_the_end_is_one_sentence_and_resuming_only_saves(tmp_path, monkeypatch):
-    arguments = ["recipes/configs/vit_tiny_fashion.yaml", *SMALL, f"--output_dir={tmp_path}"]
-    write = files._write
-
-    def full(file, data):
-        if file.parent.name == "l3rs":
-            raise OSError(28, "No space left on device")
-        write(file, data)
-
-    monkeypatch.setattr(files, "_write", full)
-    with pytest.raises(StorageError, match="l3rs cannot be written .No space left on device") as error:
-        meta_train.main(arguments)
-    assert "\n" not in str(error.value) and not list((tmp_path / "l3rs").iterdir())
-    monkeypatch.undo()
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    folder = meta_train.main(arguments)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    meta_train.main(arguments)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
 def test_a_stage_goes_on_from_the_one_before_and_is_not_made_again(tmp_path):

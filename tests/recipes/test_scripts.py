@@ -1,6 +1,7 @@
 """The recipes as their user runs them: help, demo, benchmarks, the choice of a setting, a release."""
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,15 @@ def finals(rows):
     return {(row.optimizer, row.task, row.num_training_steps): row.loss for row in rows if row.is_final}
 
 
-def test_the_demo_at_small_size(tmp_path, capsys):
+def test_the_demo_at_small_size(tmp_path, capsys, monkeypatch):
+    """In this process and beside one Adam, as loading everything in another takes longer than the runs."""
+    executor = lambda workers, context, **options: ThreadPoolExecutor(workers, **options)  # noqa: E731
+    monkeypatch.setattr(demo, "ProcessPoolExecutor", executor)
+    monkeypatch.setattr(demo, "ADAMS", demo.ADAMS[:1])
     table = demo.main(["--num_tasks=1", "--horizons=10", "--num_workers=1", f"--output_dir={tmp_path}"])
     assert "| 10 | L3RS | none |" in table and table in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "rows.csv"}
-    # what the stock Trainer gives is what the evaluation measured, for L3RS and for both Adams
+    # what the stock Trainer gives is what the evaluation measured, for L3RS and for Adam
     measured = finals(read_stored("l3rs-resnet-tiny-fashion")["in_domain"])
     for key, loss in finals(read_rows(tmp_path / "rows.csv")).items():
         assert loss == pytest.approx(measured[key], rel=0.01)
@@ -57,6 +62,7 @@ def test_the_cost_of_a_step(capsys):
     assert all(f"| resnet-tiny | {name} |" in output for name in (*rows, "L3RS", "L3RS with Muon"))
 
 
+@pytest.mark.slow
 def test_the_cost_of_meta_training(capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "launch", lambda count, arguments: 10.0 * count**0.9)
     rows = benchmark.main(["--rounds", "1", "--steps", "2", "--launches", "2"])

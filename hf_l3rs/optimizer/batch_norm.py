@@ -1,8 +1,6 @@
 """
-The statistics that batch norm keeps for evaluation, and how fast they follow the weights.
-
-At torch's momentum of 0.1 they are an average over some ten steps, of weights that a short run has left behind by
-then. An L3RS that looks after them has its model keep up, in meta-training as in use.
+How fast the statistics that batch norm keeps for evaluation follow the weights: at torch's momentum of 0.1 they are an
+average over some ten steps, which a short run has left behind.
 """
 
 from __future__ import annotations

@@ -60,22 +60,16 @@ class L3RSConfig:
     The architecture and provenance of an L3RS, stored as `config.json`.
 
     Args:
-        layers (`tuple[LayerSpec, ...]`):
-            The layers that own an embedding, in the order of the embedding's rows.
+        layers (`tuple[LayerSpec, ...]`): The layers that own an embedding, in the order of its rows.
         directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
-            The base directions that are mixed (paper, figs. 4 and 5): `"adam"`, `"sgd"`, `"muon"`, or one of your
-            own (see [`~hf_l3rs.optimizer.directions`]).
+            What is mixed (paper, figs. 4, 5): `"adam"`, `"sgd"`, `"muon"`, or own (see `optimizer/directions.py`).
         features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
-            The groups of inputs of the network (paper, fig. 2), beside the layer embedding, which is always there.
-            `"structure"` adds fan-in, fan-out and depth, for an L3RS of models that it never saw.
+            Inputs of the network beside the embedding (paper, fig. 2); `"structure"` adds fan-in, fan-out and depth.
         embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding.
         hidden_sizes (`tuple[int, ...]`, *optional*, defaults to `(32, 32)`): Hidden sizes of the MLP.
-        ema_decays (`tuple[float, ...]`, *optional*, defaults to `(0.5, 0.9, 0.99)`):
-            The bank of decays γ of eq. 2; the averages are bias-corrected.
-        relative_times (`tuple[float, ...]`, *optional*):
-            Centres c of the relative-time features `tanh(10 (k/K - c))`.
-        absolute_times (`tuple[float, ...]`, *optional*):
-            Scales c, in steps, of the absolute-time features `tanh(k/c - 1)`.
+        ema_decays (`tuple[float, ...]`, *optional*, defaults to `(0.5, 0.9, 0.99)`): The decays γ of eq. 2.
+        relative_times (`tuple[float, ...]`, *optional*): Centres c of the features `tanh(10 (k/K - c))`.
+        absolute_times (`tuple[float, ...]`, *optional*): Scales c, in steps, of the features `tanh(k/c - 1)`.
         step_reference (`str`, *optional*, defaults to `"rms"`):
             What `exp(output)` multiplies to give λ: `base_step` times the root of the number of elements (`"rms"`), or
             times the layer's own norm, as in LARS (`"relative"`), which carries over between layers of other widths.
@@ -88,22 +82,17 @@ class L3RSConfig:
         adam_betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.99)`):
             Decays of the direction `"adam"`; the first is that of `"muon"`, too.
         adam_eps (`float`, *optional*, defaults to `1e-8`): Added to the denominator of `"adam"`.
-        max_grad_norm (`float`, *optional*):
-            The global gradient norm that meta-training clipped to; `None` means that it did not clip.
+        max_grad_norm (`float`, *optional*): The global gradient norm that meta-training clipped to, if it did.
         batch_norm_momentum (`float`, *optional*):
-            The momentum, in (0, 1], of batch norm's running statistics, which [`~hf_l3rs.L3RS.bind`] sets in the
-            model, in meta-training as in use. `None` leaves the model's own.
+            The momentum, in (0, 1], that [`~hf_l3rs.L3RS.bind`] sets in the model's batch norm. `None` leaves its own.
         anneal_long_runs (`bool`, *optional*, defaults to `False`):
-            Whether in runs planned for more than 5 times the longest of meta-training, of `num_training_steps`,
-            λ is multiplied by `num_training_steps / k` from there on: the network's own steps stay too large.
+            Whether in runs planned for more than 5 times `num_training_steps`, λ falls as 1/k after those.
         base_model (`str`, *optional*): Hub id or folder of the pretrained model that meta-training started from.
-        base_model_revision (`str`, *optional*):
-            The commit of that model on the Hub; without it `base_model` is a folder.
+        base_model_revision (`str`, *optional*): Its commit on the Hub; without it `base_model` is a folder.
         model_type (`str`, *optional*): `model_type` of that model's configuration.
         num_training_steps (`int`, *optional*): The longest horizon, in optimizer steps, that meta-training unrolled.
         meta_training (`dict`, *optional*):
-            A summary of meta-training: settings, cost, and under `"data"` a list of mappings, one a data set, whose
-            `hub_id` is `None` if it came from a folder. Plain JSON values.
+            Settings, cost, and under `"data"` a list of data sets, whose `hub_id` is `None` if it is of a folder.
         library_version (`str`, *optional*): Version of hf_l3rs that wrote the artefact.
         format_version (`int`, *optional*): Version of the artefact's format; a newer one than this library's raises.
     """

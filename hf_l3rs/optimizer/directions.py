@@ -39,9 +39,8 @@ Tensors = list[torch.Tensor]
 
 class Arithmetic:
     """
-    Foreach kernels that directions and the step are written in: in place for training, or in new tensors with
-    gradients through them. A method whose name ends in an underscore returns its result, and may write it over its
-    first argument. Everything else is left alone. Factors, summands and weights are one number, or one a layer.
+    Foreach kernels: in place for training, or in new tensors with gradients through them. A method whose name ends in
+    an underscore may write its result over its first argument. Factors and weights are one number, or one a layer.
     """
 
     def __init__(self, in_place: bool) -> None:
@@ -59,25 +58,23 @@ class Arithmetic:
     addcmul_ = functools.partialmethod(_run, "addcmul")  # x + v y z, of a number v that is named value
     reciprocal_ = functools.partialmethod(_run, "reciprocal")  # 1 / x
 
-    def lerp(self, tensors: Tensors, ends: Tensors, weights: Any) -> Tensors:
-        """x + w (y - x), in new memory"""
+    def lerp(self, tensors: Tensors, ends: Tensors, weights: Any) -> Tensors:  # in new memory
         return list(torch._foreach_lerp(tensors, ends, weights))
 
-    def sqrt(self, tensors: Tensors) -> Tensors:
-        """√x, in new memory"""
+    def sqrt(self, tensors: Tensors) -> Tensors:  # in new memory
         if not self.in_place:  # the root of 0 has no derivative
             tensors = self.add_(tensors, [torch.finfo(x.dtype).tiny for x in tensors])
         return list(torch._foreach_sqrt(tensors))
 
-    def norms(self, tensors: Tensors) -> torch.Tensor:
-        """‖x‖, of shape `(num_layers,)`"""
+    def norms(self, tensors: Tensors) -> torch.Tensor:  # (num_layers,)
         return torch.stack(torch._foreach_norm(tensors))
 
 
 IN_PLACE, FUNCTIONAL = Arithmetic(in_place=True), Arithmetic(in_place=False)
 
 Buffers = Mapping[str, Tensors]
-Update = Callable[["L3RSConfig", Tensors, Buffers, torch.Tensor, Arithmetic], tuple[Tensors, Buffers]]
+Moved = tuple[Tensors, Buffers]  # the directions, and the buffers brought up to date
+Update = Callable[["L3RSConfig", Tensors, Buffers, torch.Tensor, Arithmetic], Moved]
 
 
 class Direction(NamedTuple):
@@ -88,20 +85,16 @@ class Direction(NamedTuple):
         buffers (`tuple[str, ...]`):
             Keys in `optimizer.state[p]` of its buffers, each of the parameter's shape, initially zero.
         update (`Callable`):
-            `(config, grads, buffers, steps, arithmetic) -> (directions, buffers)`: takes lists with one tensor a layer
-            and returns such lists, the buffers brought up to date. Gradients are never written, and may be returned,
-            as may buffers. `steps`, of shape `(num_layers,)`, counts each layer's updates, this one included; it is
-            float64 and on the CPU, so that reading it waits for no device. Where gradients of zero give a direction
-            of zero, layers without a gradient stay where they are.
+            `(config, grads, buffers, steps, arithmetic) -> (directions, buffers)`, in lists with one tensor a layer;
+            gradients are never written. `steps`, `(num_layers,)`, counts each layer's updates, this one included; it
+            is float64 and on the CPU. A gradient of zero should give a direction of zero.
     """
 
     buffers: tuple[str, ...]
     update: Update
 
 
-def _adam(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
+def _adam(config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic) -> Moved:
     """m̂ / (sqrt(v̂) + ε), with both bias corrections in the denominator, whose memory the quotient takes."""
     beta1, beta2 = config.adam_betas
     averages = arithmetic.lerp_(buffers["adam_exp_avg"], grads, 1 - beta1)
@@ -115,16 +108,12 @@ def _adam(
     return directions, {"adam_exp_avg": averages, "adam_exp_avg_sq": squares}
 
 
-def _sgd(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
+def _sgd(config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic) -> Moved:
     """The gradient itself."""
     return grads, {}
 
 
-def _muon(
-    config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic
-) -> tuple[Tensors, Buffers]:
+def _muon(config: L3RSConfig, grads: Tensors, buffers: Buffers, steps: torch.Tensor, arithmetic: Arithmetic) -> Moved:
     """The running mean of the gradients, a step ahead (Nesterov), with all its singular values near one."""
     beta1, _ = config.adam_betas
     averages = arithmetic.lerp_(buffers["muon_exp_avg"], grads, 1 - beta1)
@@ -138,16 +127,14 @@ COEFFICIENTS, NUM_ROUNDS = (3.4445, -4.7750, 2.0315), 5
 # Added to the norm that a matrix is divided by first, so that a zero matrix stays zero.
 EPS = 1e-7
 
-
 # Kernels thinner than this, or longer than this many times their width, gain nothing from orthogonalisation.
 MIN_SIDE, MAX_ASPECT = 4, 128
 
 
 def is_matrix_for_muon(shape: Sequence[int]) -> bool:
     """
-    Whether Muon takes a parameter of this shape, by timm's rule: no vectors, no depthwise kernels `(channels, 1,
-    ...)`, no position embeddings `(1, length, ...)`, and no matrices with a side below 4 or one side more than 128
-    times the other. A kernel counts as a matrix with a row for each output channel.
+    Whether Muon takes a parameter of this shape, by timm's rule: no vectors, depthwise kernels `(channels, 1, ...)`,
+    position embeddings `(1, length, ...)` and thin matrices. A kernel has a row for each output channel.
     """
     if len(shape) < 2 or 1 in shape[:2]:
         return False
@@ -156,10 +143,7 @@ def is_matrix_for_muon(shape: Sequence[int]) -> bool:
 
 
 def orthogonalise(tensors: Tensors) -> Tensors:
-    """
-    Brings the singular values of matrices `(out, in)`, and of kernels `(out, in, ...)` that [`is_matrix_for_muon`]
-    allows, near one, in new tensors. Everything else comes back as it is. Matrices of one shape go together.
-    """
+    """Brings the singular values of matrices, and of kernels that Muon takes, near one; leaves the rest as it is."""
     results = list(tensors)
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, tensor in enumerate(tensors):

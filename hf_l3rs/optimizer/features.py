@@ -18,15 +18,12 @@ EMA_CHANNELS = ("loss", "grad_norm", "param_norm", "weight")
 
 
 class Features(NamedTuple):
-    """
-    What is measured at one step: its number k, from 1; [`time_coefficients`]; the EMA banks, of shape `(num_layers, 4,
-    num_decays)`, channels as EMA_CHANNELS; and [`log_measures`].
-    """
+    """What is measured at one step."""
 
-    step: int
-    time_coefficients: torch.Tensor
-    ema: torch.Tensor
-    measures: torch.Tensor
+    step: int  # k, from 1
+    time_coefficients: torch.Tensor  # from the function of this name
+    ema: torch.Tensor  # the EMA banks, (num_layers, 4, num_decays), channels as EMA_CHANNELS
+    measures: torch.Tensor  # from `log_measures`
 
 
 def num_features(config: L3RSConfig) -> int:
@@ -41,10 +38,8 @@ def num_features(config: L3RSConfig) -> int:
 
 def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: torch.Tensor) -> torch.Tensor:
     """
-    Returns bounded logarithms, of shape `(num_layers, 3 + num_directions)`: of the loss, one or one a layer, and of
-    the RMS per element of the norms, of shape `(num_layers, 2 + num_directions)`: of the gradient, the parameter and
-    every direction. Without a loss that is a number, the neutral value 0 goes in; a norm that is not a number counts
-    as the upper bound.
+    Returns bounded logarithms, `(num_layers, 3 + num_directions)`: of the loss, and of the RMS per element of the
+    gradient, the parameter and every direction. A loss that is not a number gives 0, such a norm the upper bound.
     """
     losses = sqrt_numel.new_ones(()) if loss is None else loss.to(sqrt_numel)
     losses = losses.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
@@ -78,10 +73,7 @@ def stack_features(config: L3RSConfig, raw: Features) -> torch.Tensor:
 
 
 def time_coefficients(config: L3RSConfig, num_training_steps: int, like: torch.Tensor) -> torch.Tensor:
-    """
-    Returns slopes and offsets, of shape `(2, num_times)`, of what the time features are the tanh of at step k:
-    relative `10 (k/K - c)` in a run of K planned steps, and absolute `k/c - 1`.
-    """
+    """Returns slopes and offsets, `(2, num_times)`, of `10 (k/K - c)` and `k/c - 1`: features are tanh of those."""
     relative = [(10 / num_training_steps, -10 * center) for center in config.relative_times]
     absolute = [(1 / scale, -1.0) for scale in config.absolute_times]
     return like.new_tensor([*relative, *absolute]).view(-1, 2).t().contiguous()

@@ -26,10 +26,10 @@ _ADAPTED = ("query", "value", "conv")
 
 
 class LayerFit(NamedTuple):
-    """A layer of a model ([`LayerSpec`]), and how it is known, one of KINDS."""
+    """A layer of a model, and how it is known."""
 
     layer: LayerSpec
-    kind: str
+    kind: str  # one of KINDS
 
     @property
     def is_known(self) -> bool:
@@ -63,7 +63,7 @@ class Fit:
     @property
     def is_full(self) -> bool:
         """Whether every layer is known."""
-        return all(each.is_known for each in self.layers)
+        return not self.misfits
 
     @property
     def misfits(self) -> list[str]:
@@ -119,7 +119,7 @@ def refuse_misfit(fit: Fit, minimum: float) -> None:
 
 
 def _ways_out(fit: Fit, minimum: float) -> str:
-    """What else works for these layers, each way with what parts it from the next."""
+    """What else works for these layers."""
     lora = [each.layer for each in fit.layers if ".lora_" in each.layer.role]
     if lora:
         rank = next((layer.shape[0] for layer in lora if layer.role.endswith(".lora_a")), None)

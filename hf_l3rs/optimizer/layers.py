@@ -62,10 +62,7 @@ _ATTENTION = {
 
 
 def canonical_name(name: str) -> str:
-    """
-    Returns the name without what torch.compile, DDP, activation checkpointing and PEFT put into it. PEFT's trained
-    copy of a module (`modules_to_save`) has the module's name; adapters keep theirs, as in `q_proj.lora_A.weight`.
-    """
+    """Returns the name without what wrappers put into it; adapters keep theirs, as in `q_proj.lora_A.weight`."""
     return _ADAPTER.sub(r"\1", _TRAINED_COPY.sub("", _WRAPPERS.sub("", name)))
 
 
@@ -152,10 +149,8 @@ def _kind(path: str, weight: tuple[int, ...]) -> str:
 
 
 class Matches(NamedTuple):
-    """Weights over known layers, `(num_layers, num_known_layers)` in float64, and the rule that matched each layer."""
-
-    weights: torch.Tensor
-    rules: tuple[str, ...]
+    weights: torch.Tensor  # over the known layers, (num_layers, num_known_layers), float64
+    rules: tuple[str, ...]  # that matched each layer
 
 
 def role_layers(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:
@@ -170,8 +165,7 @@ def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> Mat
     block, role and shape, or by role if an embedding is for that role and no one layer (see [`role_layers`]). What is
     left takes the mean embedding of its role (`"role_mean"`), or of all layers (`"mean"`) if the role is new.
     """
-    weights, rules = _match(tuple(layers), tuple(known))
-    return Matches(weights.clone(), rules)
+    return _match(tuple(layers), tuple(known))
 
 
 # A rule's name, what it looks for in the known layers, and what it knows those by; `None` matches nothing.
@@ -233,7 +227,7 @@ def identify_layers(layers: Sequence[LayerSpec], config: L3RSConfig) -> torch.Te
 
 
 def structure(layers: Sequence[LayerSpec]) -> torch.Tensor:
-    """Returns the columns STRUCTURE_NAMES, of shape `(num_layers, 4)`."""
+    """Returns the columns STRUCTURE_NAMES, `(num_layers, 4)`."""
     rows = [
         (
             math.log(fan_in(layer.shape)) / 4 - 1,

@@ -16,8 +16,8 @@ from hf_l3rs.errors import ConfigError
 
 class LossObserver:
     """
-    Collects the losses of the micro-batches that make up one optimizer step. With `synchronize`, the loss is averaged
-    over the processes of `torch.distributed`, where that is initialised; all must then step together.
+    Collects the losses of one step's micro-batches. With `synchronize`, the loss is averaged over the processes of
+    `torch.distributed`, where that is initialised; all must then step together.
     """
 
     def __init__(self, synchronize: bool = True) -> None:
@@ -41,11 +41,8 @@ class LossObserver:
 
     def take(self, device: torch.device) -> torch.Tensor | None:
         """
-        Returns the step's loss, of shape `()`, and forgets it, without waiting for the device.
-
-        What is not a number does not count: the loss is that of the other micro-batches, averaged over the processes
-        that have one; NaN if there is none. `None` if a process that is alone saw no loss. Where losses are averaged
-        over processes, all must ask, also those that saw none.
+        Returns the step's loss and forgets it, without waiting for the device: that of the micro-batches and processes
+        whose loss is a number, NaN if there is none; `None` if a process that is alone saw no loss.
         """
         losses = [loss.to(device, non_blocking=True) for loss in self._losses]
         self._losses.clear()
@@ -54,7 +51,7 @@ class LossObserver:
         return self._combine(losses) if losses else None
 
     def is_blind(self, device: torch.device) -> bool:
-        """Whether no process saw a loss for the coming step; where losses are averaged over them, all must ask."""
+        """Whether no process saw a loss for the coming step; all must ask."""
         if not self._is_collective():
             return not self._losses
         count = torch.full((), float(len(self._losses)), device=device)
@@ -77,20 +74,15 @@ class LossObserver:
 
     def watch(self, model: nn.Module, share_scale: float = 1.0) -> None:
         """
-        Reads the loss from the output of every training forward pass of `model`, in place of any model before.
-        `share_scale` multiplies losses that the model has normalised over the whole step, told by
-        `num_items_in_batch`.
+        Reads the loss from the output of every training forward pass of `model` alone. `share_scale` multiplies losses
+        that the model has normalised over the whole step, told by `num_items_in_batch`.
         """
         self.unwatch()
         hook = _Hook(self, functools.partial(_read_loss, share_scale))
         self._hook = model.register_forward_hook(hook, with_kwargs=True)
 
     def probe(self, model: nn.Module, report: Callable[[], None]) -> None:
-        """
-        Looks once, at the next training forward pass of a classifier that is told `num_items_in_batch`, whether its
-        loss is normalised by it, and calls `report` if it is a plain mean all the same. It takes the place of any
-        probe before.
-        """
+        """Calls `report` if a classifier that is told `num_items_in_batch`, looked at once, returns a plain mean."""
         if self._probe is not None:
             self._probe.remove()
         self._probe = model.register_forward_hook(_Hook(self, functools.partial(_look_once, report)), with_kwargs=True)
@@ -106,7 +98,7 @@ class LossObserver:
 class _Hook:
     """
     A forward hook that holds the observer weakly, and copies or pickles as one without: a copied model feeds nobody.
-    It runs outside of compiled code: that would be compiled anew for every number of losses that are held already.
+    Compiled code does not contain it: that would be compiled anew for every number of losses that are held already.
     """
 
     def __init__(self, observer: LossObserver | None = None, read: Callable[..., None] | None = None) -> None:
@@ -143,14 +135,12 @@ def _look_once(report: Callable[[], None], observer: LossObserver, kwargs: dict[
 
 def _ignores_num_items(kwargs: dict[str, Any], output: Any) -> bool:
     """Whether a classifier's loss is the mean over its batch although the step, by `num_items_in_batch`, has more."""
-    if not isinstance(output, dict):
-        return False
-    labels, loss, logits = kwargs.get("labels"), output.get("loss"), output.get("logits")
+    outputs = output if isinstance(output, dict) else {}
+    labels, loss, logits = kwargs.get("labels"), outputs.get("loss"), outputs.get("logits")
     if not (isinstance(labels, torch.Tensor) and isinstance(loss, torch.Tensor) and isinstance(logits, torch.Tensor)):
         return False
-    if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
-        return False
-    if float(kwargs["num_items_in_batch"]) <= len(labels):
+    is_classifier = logits.dim() == 2 and labels.shape == logits.shape[:1] and not labels.is_floating_point()
+    if not is_classifier or float(kwargs["num_items_in_batch"]) <= len(labels):
         return False
     mean = nn.functional.cross_entropy(logits.detach().float(), labels)
     return bool(torch.isclose(loss.detach().float(), mean, rtol=1e-2))
@@ -173,11 +163,7 @@ def _scalar(loss: Any) -> torch.Tensor:
     if not is_tensor and isinstance(loss, SupportsFloat) and not isinstance(loss, bool):
         with contextlib.suppress(TypeError, OverflowError):  # an array of several numbers, a number beyond all floats
             return torch.tensor(float(loss))
-    got = (
-        f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}"
-        if is_tensor
-        else f"an object of type {type(loss).__name__}"
-    )
+    got = f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}" if is_tensor else type(loss).__name__
     raise ConfigError(
         f"The training loss must be one real number, as a float or a tensor with one element, got {got}; give the "
         "mean loss of the batch."

@@ -59,7 +59,6 @@ class StepMonitor:
         return skipped
 
     def warn_without_loss(self, model: nn.Module | None) -> None:
-        """Warns that no loss is seen, and says why if the model that is trained is known."""
         why = "call optimizer.step(loss), or let the model compute the loss from its labels."
         if model is not None and not model.training:
             why = "the model is in evaluation mode, in which its loss is not read; call model.train()."
@@ -82,9 +81,8 @@ class StepMonitor:
         if trained_steps is not None and planned > LONG_RUN * trained_steps:
             self._warn(
                 "horizon",
-                f"The run is planned for {planned} steps, but this L3RS was meta-trained for up to {trained_steps}: "
-                "in runs so much longer its gain is smaller, and a tuned Adam may be better; compare, or meta-train "
-                "it for longer runs (initial_l3rs).",
+                f"The run is planned for {planned} steps, but this L3RS was meta-trained for up to {trained_steps}; a "
+                "tuned Adam may be better: compare, or meta-train it for longer runs (initial_l3rs).",
             )
         if step >= planned:
             self._warn(
@@ -94,27 +92,23 @@ class StepMonitor:
             )
 
     def warn_of_misfit(self, fit: Fit) -> None:
-        """Warns of layers that are not those that the L3RS was meta-trained for."""
         misfits = fit.misfits
         if misfits and not self.quiet:
             more = [f"{len(misfits) - NUM_EXAMPLES} more"] if len(misfits) > NUM_EXAMPLES else []
             logger.warning(
-                "This L3RS %s; unknown layers take the mean embedding of their kind, with less of a gain, or none: "
-                "compare with a tuned Adam, or meta-train for this model from it (initial_l3rs); what does not fit is "
-                "%s.",
+                "This L3RS %s; unknown layers take the mean embedding of their kind, with less gain: compare with a "
+                "tuned Adam, or meta-train for this model from it (initial_l3rs); what does not fit is %s.",
                 fit.describe(),
                 listed([*misfits[:NUM_EXAMPLES], *more]),
             )
 
     def warn_of_rounding(self, params: Iterable[torch.Tensor]) -> None:
-        """Warns if a parameter is of a type that rounds small updates away."""
         low = {str(param.dtype) for param in params if param.dtype in (torch.bfloat16, torch.float16)}
         if low:
             self._warn(
                 "rounding",
-                f"Parameters are {low.pop().removeprefix('torch.')}, in which updates smaller than their rounding are "
-                "lost; keep float32 copies by L3RS(..., float32_copy=True), or train float32 parameters under "
-                "autocast.",
+                f"Parameters are {low.pop().removeprefix('torch.')}, which rounds small updates away; keep float32 "
+                "copies by L3RS(..., float32_copy=True), or train float32 parameters under autocast.",
             )
 
     def _warn(self, kind: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -59,44 +60,31 @@ def check_shapes(config: L3RSConfig, found: Mapping[str, tuple[int, ...]], sourc
 LOG_SCALE_LIMIT = 12.0
 
 
-class Choice(NamedTuple):
-    """The mixture μ `(num_layers, num_directions)`, and the factor on the reference step `(num_layers,)`."""
-
-    mixture: torch.Tensor
-    factor: torch.Tensor
-
-
 class LayersNetwork(NamedTuple):
     """The network for a model's layers: the MLP's weights and biases, and what tells the layers apart."""
 
     linear: list[tuple[torch.Tensor, torch.Tensor]]
     identity: torch.Tensor
 
-    def __call__(self, features: torch.Tensor) -> Choice:
-        """Decides what to do with every layer, by features of shape `(num_layers, num_features)`."""
+    def __call__(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns μ `(num_layers, num_directions)` and the factor on the reference step `(num_layers,)`."""
         kind = features.device.type
-        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-            return self._choose(features)
-        with torch.autocast(kind, enabled=False):  # a step does not depend on where it is called
-            return self._choose(features)
-
-    def _choose(self, features: torch.Tensor) -> Choice:
-        *inner, (last_weight, last_bias) = self.linear
-        hidden = torch.cat((features, self.identity), dim=1)
-        for weight, bias in inner:
-            hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
-        output = torch.addmm(last_bias, hidden, last_weight.t())
-        logits, log_factor = output[:, :-1], output[:, -1]
-        factor = torch.exp(log_factor.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
-        return Choice(torch.softmax(logits, dim=1), factor)
+        is_autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        # a step does not depend on where it is called
+        with torch.autocast(kind, enabled=False) if is_autocast else contextlib.nullcontext():
+            *inner, (last_weight, last_bias) = self.linear
+            hidden = torch.cat((features, self.identity), dim=1)
+            for weight, bias in inner:
+                hidden = nn.functional.silu(torch.addmm(bias, hidden, weight.t()))
+            output = torch.addmm(last_bias, hidden, last_weight.t())
+            factor = torch.exp(output[:, -1].clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
+            return torch.softmax(output[:, :-1], dim=1), factor
 
 
 class L3RSNetwork(nn.Module):
     """
     Maps what is seen of each layer to how its base directions are mixed and how large its update is (paper, fig. 2).
-
-    The output layer starts at zero, so that an untrained network mixes all directions equally and takes the
-    configuration's reference step.
+    An untrained network mixes all directions equally and takes the configuration's reference step.
 
     Args:
         config ([`L3RSConfig`]): Layers, directions, features and sizes.
@@ -125,14 +113,8 @@ class L3RSNetwork(nn.Module):
         self, identity: torch.Tensor, like: torch.Tensor, vector: torch.Tensor | None = None
     ) -> LayersNetwork:
         """
-        Returns the network as a step of certain layers calls it, on the device and in the type of `like`.
-
-        Args:
-            identity (`torch.Tensor` of shape `(num_layers, num_known_layers)` or wider):
-                From [`~hf_l3rs.optimizer.layers.identify_layers`].
-            like (`torch.Tensor`): Has the device and the type of the features.
-            vector (`torch.Tensor` of shape `(num_meta_parameters,)`, *optional*):
-                Other meta-parameters, as [`~L3RSNetwork.to_vector`] orders them; gradients go through to it.
+        Returns the network for layers of this `identity` (see `identify_layers`), on the device and in the type of
+        `like`; with a `vector`, of those meta-parameters, which gradients go through to.
         """
         own: Sequence[torch.Tensor] = list(self.parameters())
         if vector is not None:

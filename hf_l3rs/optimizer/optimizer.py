@@ -114,7 +114,7 @@ class L3RS(torch.optim.Optimizer):
         self._meet_trainer()
 
     def _init_transient(self) -> None:
-        """Everything that is derived, or belongs to one process."""
+        """Sets everything that is derived, or belongs to one process."""
         self._model: weakref.ref[nn.Module] | None = None
         self._identity: dict[str, torch.Tensor] = {}
         self._layers: tuple[LayerSpec, ...] = ()
@@ -133,13 +133,8 @@ class L3RS(torch.optim.Optimizer):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> L3RS:
         """
-        Loads a meta-trained L3RS. Its `commit_hash` is the commit that was loaded.
-
-        Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`):
-                A folder, the name of a released L3RS, or the id of a Hub repository.
-            **kwargs: Arguments of [`L3RS`], such as `params` or `lr`, and of
-                [`~hf_l3rs.L3RSArtifact.from_pretrained`], such as `revision`.
+        Loads a meta-trained L3RS from a folder, the name of a released one, or a Hub id; `commit_hash` is its commit.
+        `kwargs` are those of [`L3RS`], such as `lr`, and of [`~hf_l3rs.L3RSArtifact.from_pretrained`].
         """
         from hf_l3rs.hub.artifact import L3RSArtifact
 
@@ -264,10 +259,7 @@ class L3RS(torch.optim.Optimizer):
             self.monitor.warn_of_rounding(param for _, param in all_named(self.param_groups))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """
-        Adds a group, which joins the run where it stands: `{"params": [(name, parameter), ...]}`, with names as in
-        `model.named_parameters()`.
-        """
+        """Adds a group, such as `{"params": model.named_parameters()}`, which joins the run where it stands."""
         if not isinstance(param_group, dict):
             raise BindingError(
                 f"A parameter group must be {{'params': model.named_parameters()}}, got {type(param_group).__name__}."
@@ -296,24 +288,17 @@ class L3RS(torch.optim.Optimizer):
             group["step"] = 0
 
     def observe_loss(self, loss: torch.Tensor | float, is_share: bool = False) -> None:
-        """
-        Reports the training loss of one micro-batch of the coming step, a scalar, where no model's output tells it.
-        With `is_share` it is a share of the step's loss, to be summed.
-        """
+        """Reports a micro-batch's mean loss, or with `is_share` its share of the step's, where no output tells it."""
         self.loss_observer.add(loss, is_share)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | torch.Tensor | float | None = None) -> Any:
         """
-        Takes one step. Gradients are only read; parameters without a gradient are left alone.
+        Takes one step, and returns the loss if it is given. Parameters without a gradient are left alone.
 
         Args:
             closure (`Callable`, `torch.Tensor` or `float`, *optional*):
-                A function that computes the gradients and returns the loss, or the loss itself; by default what was
-                observed since the last step.
-
-        Returns:
-            The closure's loss, or `closure` if that is the loss.
+                A function that computes the gradients and returns the loss, or the loss; by default what was observed.
         """
         if not self.is_bound:
             raise BindingError(
@@ -347,27 +332,20 @@ class L3RS(torch.optim.Optimizer):
         return result
 
     def _refresh_network(self) -> None:
-        """Takes notice of meta-weights that were changed since the last step."""
         if self._bindings.notice_new_meta_weights():
             for group in self.param_groups:
                 group["fingerprint"] = self.network.fingerprint()
 
     def statistics(self) -> dict[str, float]:
         """
-        Describes the last step; the values wait for the device, so ask when logging, not at every step.
-
-        Returns:
-            `dict[str, float]`: `step_size`, the mean over layers of the update's RMS per element, `step_size_min`,
-            `step_size_max`, `mixture_<direction>`, the mean over layers of μ, and, if there are any, `skipped_layers`,
-            whose gradient was not a number. Empty before the first step.
+        Describes the last step; waits for the device. `step_size`, `step_size_min` and `step_size_max` are of the
+        layers' RMS updates per element, `mixture_<direction>` is the mean of μ over layers, and `skipped_layers` is
+        there if the gradients of some were not numbers. Empty before the first step.
         """
         return self.monitor.statistics(self.config.directions)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """
-        Restores a state of these meta-weights and layers, which is neither changed nor kept; float32 state of low
-        precision stays float32. Given before `bind`, it is applied by `bind`.
-        """
+        """Restores a state of these meta-weights and layers; given before `bind`, it is applied by `bind`."""
         self._refresh_network()
         check_groups(state_dict, self.network.fingerprint())
         if not self.is_bound and any(group["params"] for group in state_dict["param_groups"]):
@@ -383,7 +361,7 @@ class L3RS(torch.optim.Optimizer):
         self.state.update(exact_state(state_dict, self.param_groups))
 
     def _rebind_to(self, saved_names: Sequence[list[str] | None]) -> None:
-        """Makes sure that the layers are those of a state: some may have been frozen or unfrozen since the binding."""
+        """Takes the layers of a state where some were frozen or unfrozen since the binding."""
         own = [group["param_names"] for group in self.param_groups]
         if saved_names == own:
             return

@@ -1,7 +1,4 @@
-"""
-What an optimizer is given, named parameters in groups and states, and what of it is refused before
-anything moves.
-"""
+"""What an optimizer is given: named parameters in groups, options and states. What is refused is so before a step."""
 
 from __future__ import annotations
 
@@ -29,7 +26,6 @@ FLOAT32 = "float32"
 
 
 def refuse_parameter(name: str, param: torch.Tensor) -> None:
-    """Refuses a parameter that is not the whole of a layer, as under FSDP, or not of real floating-point numbers."""
     is_sharded = any(cls.__name__ == "DTensor" for cls in type(param).__mro__)
     if is_sharded or name.endswith("_flat_param") or "_fsdp_wrapped_module" in name:
         raise UnsupportedSetupError(
@@ -38,8 +34,7 @@ def refuse_parameter(name: str, param: torch.Tensor) -> None:
         )
     if not param.is_floating_point():
         raise UnsupportedSetupError(
-            f"L3RS trains real floating-point parameters, but {name!r} is {param.dtype}; freeze it by "
-            "requires_grad_(False), or convert it."
+            f"L3RS trains real floating-point parameters, but {name!r} is {param.dtype}; freeze or convert it."
         )
 
 
@@ -48,13 +43,12 @@ def refuse_sharding(deepspeed: bool = False, fsdp: bool = False) -> None:
     for engine, is_on in (("DeepSpeed", deepspeed), ("FSDP", fsdp)):
         if is_on or os.environ.get(f"ACCELERATE_USE_{engine.upper()}", "false").lower() in ("true", "1"):
             raise UnsupportedSetupError(
-                f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; run "
-                "with DDP, that is without it (`accelerate launch --multi_gpu` or `torchrun`)."
+                f"L3RS does not support {engine}, which would replace the optimizer or cut layers into shards; use "
+                "DDP (`accelerate launch --multi_gpu` or `torchrun`)."
             )
 
 
 def refuse_sparse_modules(model: nn.Module) -> None:
-    """Refuses embeddings in `model` that are not frozen and will have sparse gradients."""
     for name, module in model.named_modules():
         is_sparse = isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse
         if is_sparse and any(param.requires_grad for param in module.parameters()):
@@ -65,7 +59,6 @@ def refuse_sparse_modules(model: nn.Module) -> None:
 
 
 def refuse_sparse_gradients(params: list[torch.Tensor]) -> None:
-    """Refuses gradients that a model without a sparse module has made sparse all the same."""
     if any(param.grad is not None and param.grad.is_sparse for param in params):
         raise UnsupportedSetupError("L3RS does not support sparse gradients; build the embedding with sparse=False.")
 
@@ -86,10 +79,10 @@ def named_groups(params: Any) -> list[dict[str, Any]]:
             if not _is_named(pair):
                 raise _nameless(pair)
         pairs = [(canonical_name(name), param) for name, param in pairs if param.requires_grad]
-        names, tensors = [name for name, _ in pairs], [param for _, param in pairs]
         for name, param in pairs:
             refuse_parameter(name, param)
-        named.append({**group, "params": tensors, "param_names": names})
+        own = {"params": [param for _, param in pairs], "param_names": [name for name, _ in pairs]}
+        named.append({**group, **own})
     return named
 
 
@@ -118,7 +111,6 @@ def all_named(groups: list[dict[str, Any]]) -> list[tuple[str, torch.Tensor]]:
 
 
 def check_names(names: list[str]) -> None:
-    """Raises if two parameters have the same name, by which layers are told apart."""
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BindingError(
@@ -138,7 +130,7 @@ _OPTIONS: dict[str, tuple[tuple[type, ...], float, float, str, str]] = {
 
 
 def check_options(**options: Any) -> None:
-    """Raises [`~hf_l3rs.errors.ConfigError`] for the first option that is not allowed; no plan is one."""
+    """Raises for the first option that is not allowed; a plan of `None` is."""
     for name, value in options.items():
         kinds, low, high, rule, fix = _OPTIONS[name]
         is_of_kind = isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds)
@@ -147,7 +139,7 @@ def check_options(**options: Any) -> None:
 
 
 def planned_steps(group: dict[str, Any]) -> int:
-    """Returns the planned length K of a group's run; raises if nobody told it."""
+    """Returns the planned length K of a group's run."""
     planned = group["num_training_steps"]
     if planned is None and group["lr"] != 0:  # DCP takes a step at lr = 0 to create the state, before any plan
         raise BindingError(
@@ -157,7 +149,7 @@ def planned_steps(group: dict[str, Any]) -> int:
 
 
 def check_groups(state_dict: Any, fingerprint: str) -> None:
-    """Checks what of a state does not depend on the layers; it must be of the meta-weights with this fingerprint."""
+    """Checks what of a state does not depend on the layers."""
     groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
     are_groups = isinstance(groups, list) and groups and all(isinstance(group, Mapping) for group in groups)
     if groups is None or not are_groups or not isinstance(state_dict.get("state"), Mapping):
@@ -182,7 +174,7 @@ def check_groups(state_dict: Any, fingerprint: str) -> None:
 
 
 def check_state_dict(state_dict: Any, groups: list[dict[str, Any]], config: L3RSConfig, float32_copy: bool) -> None:
-    """Checks that a state fits the layers of `groups` and can be stepped on; the message names the layer."""
+    """Checks that a state fits the layers of `groups` and can be stepped on."""
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     known = {"step", "ema", *buffer_names(config)}
     shapes = {"step": (), "ema": (len(EMA_CHANNELS), len(config.ema_decays))}

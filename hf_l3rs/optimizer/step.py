@@ -1,7 +1,4 @@
-"""
-The step of all layers at once, eq. 1: as a function of parameters, gradients and state ([`LayerStack`]), and on the
-parameters and the state of an optimizer ([`Binding`]).
-"""
+"""The step of all layers at once, eq. 1: as a function ([`LayerStack`]), and on an optimizer's state ([`Binding`])."""
 
 from __future__ import annotations
 
@@ -37,34 +34,26 @@ REFERENCE_FAN_IN, REFERENCE_SIZE = 64, 100_000
 
 
 class LayerState(NamedTuple):
-    """
-    Each layer's number of updates `(num_layers,)`, on the CPU, its averages of eq. 2, and its
-    directions' buffers.
-    """
+    """What the layers keep from step to step."""
 
-    steps: torch.Tensor
-    ema: torch.Tensor
-    buffers: Mapping[str, Tensors]
+    steps: torch.Tensor  # each layer's number of updates, (num_layers,), on the CPU
+    ema: torch.Tensor  # the averages of eq. 2, (num_layers, 4, num_decays)
+    buffers: Mapping[str, Tensors]  # of the directions
 
 
 class Decision(NamedTuple):
-    """
-    What was decided in one step: the mixture μ `(num_layers, num_directions)`; λ times the learning rate, the roots of
-    the layers' numbers of elements, and whether each gradient was a number (`None`: all are), of shape
-    `(num_layers,)`.
-    """
+    """What was decided in one step."""
 
-    mixture: torch.Tensor
-    update_norms: torch.Tensor
-    sqrt_numel: torch.Tensor
-    is_usable: torch.Tensor | None
+    mixture: torch.Tensor  # μ, (num_layers, num_directions)
+    update_norms: torch.Tensor  # λ times the learning rate, (num_layers,)
+    sqrt_numel: torch.Tensor  # the roots of the layers' numbers of elements, (num_layers,)
+    is_usable: torch.Tensor | None  # whether each gradient was a number, (num_layers,); `None`: all are
 
 
 class LayerStack:
     """
-    The layers that one step updates, all on one device: what does not change from step to step. Of `layers` only
-    shapes, types and device are used. `num_trained` is the run's number of trained parameters, for
-    `config.size_exponent`; by default those of `layers`.
+    What does not change from step to step: shapes, types and the one device of the layers. `num_trained` is the run's
+    number of trained parameters, for `config.size_exponent`; by default those of `layers`.
     """
 
     def __init__(self, config: L3RSConfig, layers: Sequence[torch.Tensor], num_trained: int | None = None) -> None:
@@ -121,34 +110,24 @@ class LayerStack:
         feature_gradient: bool = True,
     ) -> tuple[Tensors, LayerState, Decision]:
         """
-        Takes one step: θ(l) ← θ(l) − lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖ (paper, eq. 1).
+        Takes step `k`, from 1: θ(l) ← θ(l) − lr λ(l) Σ_p μ(l)_p d_p(l)/‖d_p(l)‖ (paper, eq. 1).
 
-        Args:
-            network ([`LayersNetwork`]): The meta-weights, from [`~hf_l3rs.L3RSNetwork.for_layers`].
-            params (`list[torch.Tensor]`): θ, in the types of the state.
-            grads (`list[torch.Tensor]`): Their gradients; never written.
-            state ([`LayerState`]): Of the step before, or [`~LayerStack.initial_state`].
-            loss (`torch.Tensor`, *optional*): Training loss, 0-dimensional; neutral if absent or not a number.
-            k (`int`): Steps of the run, this one included, from 1.
-            num_training_steps (`int`): The planned length K of the run.
-            arithmetic ([`Arithmetic`]): `IN_PLACE`, or `FUNCTIONAL` for gradients through the step.
-            lr (`float`, *optional*, defaults to `1.0`): Multiplier on λ.
-            feature_gradient (`bool`, *optional*, defaults to `True`):
-                Whether gradients flow through what the network sees, or only through what it decides.
+        `params` are in the types of the state, and `grads` are never written. Without `feature_gradient` gradients
+        flow only through what the network decides, not through what it sees.
         """
-        grad_norms = self._norms(grads, arithmetic)
+        grad_norms = arithmetic.norms(grads).to(self.dtype)
         is_usable = self._usable(grad_norms)
         if is_usable is not None:  # a layer whose gradient is not a number takes it as zero
             grads = [torch.where(flag, grad, 0.0) for flag, grad in zip(is_usable.unbind(), grads)]
             grad_norms = torch.where(is_usable, grad_norms, 0.0)
         (steps,) = arithmetic.add_([state.steps], 1.0)
 
-        norms = [grad_norms, self._norms(params, arithmetic)]
+        norms = [grad_norms, arithmetic.norms(params).to(self.dtype)]
         directions, buffers = [], dict[str, Tensors]()
         for name in self.config.directions:  # d_p(l), and ‖d_p(l)‖
             direction, own = DIRECTIONS[name].update(self.config, grads, state.buffers, steps.double(), arithmetic)
             directions.append(direction)
-            norms.append(grad_norms if direction is grads else self._norms(direction, arithmetic))
+            norms.append(grad_norms if direction is grads else arithmetic.norms(direction).to(self.dtype))
             buffers.update(own)
 
         measured = torch.stack(norms, dim=1)
@@ -168,14 +147,8 @@ class LayerStack:
             params = arithmetic.addcmul_(params, direction, list(column.unbind()))
         return params, LayerState(steps, ema, buffers), Decision(mixture, update_norms, self.sqrt_numel, is_usable)
 
-    def _norms(self, tensors: Tensors, arithmetic: Arithmetic) -> torch.Tensor:
-        return arithmetic.norms(tensors).to(self.dtype)
-
     def _usable(self, grad_norms: torch.Tensor) -> torch.Tensor | None:
-        """
-        Whose gradients can be squared; `None` if all can: only a CPU is asked, a GPU would have to
-        be waited for.
-        """
+        """Whose gradients can be squared; `None` if all can. A GPU is not asked: it would have to be waited for."""
         is_usable = grad_norms <= self.max_norm
         return None if is_usable.device.type == "cpu" and bool(is_usable.all()) else is_usable
 
@@ -204,10 +177,8 @@ def state_dtype(parameter: torch.Tensor) -> torch.dtype:
 
 class Binding:
     """
-    The parameters of one group that have a gradient, on one device.
-
-    The truth stays in `optimizer.state[p]`: the small per-layer tensors in it are rows of the binding's, so that a
-    checkpoint sees every update, and a binding can be dropped and made anew from the state at any time.
+    The parameters of one group that have a gradient, on one device. The small tensors in `optimizer.state[p]`
+    are rows of the binding's: a checkpoint sees every update, and a binding can be made anew from the state.
     """
 
     def __init__(
@@ -229,7 +200,7 @@ class Binding:
         self._copies = [_float32_copy(*pair) for pair in zip(params, entries)] if float32_copy else None
 
     def _stacked_state(self, entries: Sequence[dict[str, Any]]) -> LayerState:
-        """Stacks the state, as it is where the parameters are now, and leaves the rows in it."""
+        """Stacks the state where the parameters are now, and leaves the rows in it."""
         steps, ema = self.stack.initial_averages()
         names = buffer_names(self.stack.config)
         rows = zip(self.params, self.stack.dtypes, entries, steps.unbind(), ema.unbind())

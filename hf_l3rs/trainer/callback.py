@@ -23,28 +23,21 @@ from hf_l3rs.optimizer.parameters import all_named, refuse_sharding, refuse_spar
 
 logger = logging.getLogger(__name__)
 
-# Optimizers that a Trainer has bound to its model: another Trainer may bind them to its own. Those that a user has
-# bound to another model are a mistake there.
+# Optimizers that a Trainer has bound, which another may bind anew; one that a user has bound elsewhere is a mistake.
 _bound_by_trainer: weakref.WeakSet[L3RS] = weakref.WeakSet()
 
 
 def unwrap_optimizer(optimizer: Any) -> L3RS | None:
-    """Returns the [`L3RS`] inside whatever Accelerate wrapped around it, or `None` if it is another optimizer."""
+    """Returns the [`L3RS`] that Accelerate may have wrapped, or `None` if it is another optimizer."""
     while isinstance(optimizer, AcceleratedOptimizer):
         optimizer = optimizer.optimizer
     return optimizer if isinstance(optimizer, L3RS) else None
 
 
 def register() -> None:
-    """Adds [`L3RSCallback`], once, to the callbacks of every `Trainer` to come; other optimizers are left alone."""
+    """Adds [`L3RSCallback`], once, to the callbacks of every `Trainer` to come."""
     if L3RSCallback not in transformers.trainer.DEFAULT_CALLBACKS:
         transformers.trainer.DEFAULT_CALLBACKS.append(L3RSCallback)  # type: ignore[arg-type]
-
-
-def unregister() -> None:
-    """Takes [`L3RSCallback`] out of the callbacks of Trainers to come, until the next unbound L3RS is built."""
-    while L3RSCallback in transformers.trainer.DEFAULT_CALLBACKS:
-        transformers.trainer.DEFAULT_CALLBACKS.remove(L3RSCallback)  # type: ignore[arg-type]
 
 
 class L3RSCallback(TrainerCallback):
@@ -53,15 +46,10 @@ class L3RSCallback(TrainerCallback):
     that is built after an L3RS has one; pass one by `callbacks` if the L3RS was built with parameters before
     `transformers.Trainer` was imported.
 
-    It binds the optimizer to the model and tells it the number of steps, reads the training loss from the model's
-    output, and starts the optimizer over at each `train()` that does not resume. The learning rate schedule that the
-    Trainer makes is held at 1.0, as L3RS is its own schedule (a scheduler that you pass is kept). In its steps,
-    gradients are clipped as the L3RS was meta-trained with. `args` stay as they are. Logs get `learning_rate`, the
-    root mean square per element of the update, averaged over layers, and `l3rs/step_size_min`, `l3rs/step_size_max`
-    and `l3rs/mixture_<direction>`.
-
-    The draft card that the stock `Trainer.create_model_card` writes names `args.optim`, which no callback can change;
-    that of [`L3RSTrainer`] names L3RS.
+    It binds the optimizer to the model, tells it the number of steps, reads the training loss from the model's output,
+    and starts the optimizer over at each `train()` that does not resume. The schedule that a Trainer makes is held at
+    1.0 (a scheduler that you pass is kept), and gradients are clipped as in meta-training. Logs get `learning_rate`,
+    the update's RMS per element averaged over layers, and the rest of [`L3RS.statistics`] as `l3rs/<name>`.
 
     Raises:
         UnsupportedSetupError: Under DeepSpeed, FSDP or `nn.DataParallel`, for embeddings with sparse gradients, and
@@ -171,7 +159,7 @@ def _bind(optimizer: L3RS, model: Any) -> None:
 
 
 def _begin_run(optimizer: L3RS, model: Any, state: TrainerState) -> None:
-    """Starts the optimizer over, or checks that it goes on where the run does."""
+    """Starts the optimizer over, or lets it go on where the run does."""
     if not optimizer.is_bound:  # which also restores what was loaded while the optimizer was unbound
         _bind(optimizer, model)
     own_step = max(group["step"] for group in optimizer.param_groups)
@@ -181,8 +169,8 @@ def _begin_run(optimizer: L3RS, model: Any, state: TrainerState) -> None:
         optimizer.reset()
     if state.global_step and not is_restored:
         logger.warning(
-            "The run resumes at step %d without a state of the optimizer, as save_only_model leaves it out; L3RS goes "
-            "on from that step with empty averages, so the run will differ from an uninterrupted one.",
+            "The run resumes at step %d without a state of the optimizer, as with save_only_model; L3RS goes on with "
+            "empty averages, so the run will differ from an uninterrupted one.",
             state.global_step,
         )
     for group in optimizer.param_groups:
@@ -200,10 +188,7 @@ def _warn_of_inflation() -> None:
 
 
 def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) -> None:
-    """
-    Holds every group's `lr` where it was before the schedule, and logs so: a warning if the user chose the schedule.
-    What no `SchedulerType` makes is somebody's choice and left alone.
-    """
+    """Holds every group's `lr` where it was before a schedule of the Trainer's; a schedule of another kind stays."""
     if isinstance(lr_scheduler, LambdaLR):
         lr_scheduler.lr_lambdas = [lambda step: 1.0] * len(lr_scheduler.lr_lambdas)
         lr_scheduler._last_lr = list(lr_scheduler.base_lrs)
@@ -225,12 +210,10 @@ def hold_schedule(lr_scheduler: Any, args: TrainingArguments, max_steps: int) ->
 
 
 def refuse_engines(args: TrainingArguments) -> None:
-    """Raises [`~hf_l3rs.errors.UnsupportedSetupError`] if `args` ask for DeepSpeed or FSDP."""
     refuse_sharding(deepspeed=bool(args.deepspeed or args.deepspeed_plugin), fsdp=bool(args.fsdp))
 
 
 def _refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:
-    """Raises where the training loss is not in the output of the model itself."""
     if args.n_gpu > 1:
         raise UnsupportedSetupError(
             "L3RS cannot read the training loss under nn.DataParallel, which the Trainer uses for "
@@ -269,8 +252,7 @@ def _refuse_renamed_weights(args: TrainingArguments, model: Any) -> None:
 class _Clipping:
     """
     Has the `Trainer` clip the gradients of an L3RS as in its meta-training, and those of others as before. No callback
-    can do that, so two methods of the class are replaced, from the beginning of a step to its clipping. A step that
-    fails leaves them replaced until the next step of an L3RS has clipped.
+    can do that, so two methods of the class are replaced, from the beginning of a step to its clipping.
     """
 
     def __init__(self) -> None:
@@ -303,7 +285,7 @@ _clipping = _Clipping()
 
 
 def _clip(trainer: Trainer, model: nn.Module, max_norm: float | None) -> torch.Tensor:
-    """Returns the norm of all gradients, which are clipped to `max_norm`, or left alone where that is `None`."""
+    """Returns the norm of all gradients, which are clipped to `max_norm`; `None` leaves them alone."""
     if max_norm is not None:
         return trainer.accelerator.clip_grad_norm_(model.parameters(), max_norm)
     trainer.accelerator.unscale_gradients()

@@ -24,11 +24,8 @@ register()
 
 class L3RSFactory:
     """
-    Builds an [`L3RS`] of its own for each model, for `Trainer(optimizer_cls_and_kwargs=(L3RSFactory, {...}))`: with
-    `model_init` and `hyperparameter_search`, where `optimizers` are refused. Beside it the stock `Trainer` behaves as
-    with [`L3RSCallback`]; of the optimizer's settings in `TrainingArguments`, such as `learning_rate`, none is used.
-
-    The second part of the pair are the arguments of a call:
+    Builds an [`L3RS`] of its own for each model of a stock `Trainer`, as `model_init` and `hyperparameter_search`
+    need. The optimizer's settings in `TrainingArguments`, such as `learning_rate`, are not used.
 
     Args:
         l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`]):
@@ -39,12 +36,8 @@ class L3RSFactory:
     Example:
 
     ```python
-    trainer = Trainer(
-        model_init=model_init,
-        args=args,
-        train_dataset=dataset,
-        optimizer_cls_and_kwargs=(L3RSFactory, {"l3rs": "l3rs-resnet-tiny-fashion"}),
-    )
+    factory = (L3RSFactory, {"l3rs": "l3rs-resnet-tiny-fashion"})
+    trainer = Trainer(args=args, model_init=model_init, train_dataset=dataset, optimizer_cls_and_kwargs=factory)
     ```
     """
 
@@ -54,7 +47,6 @@ class L3RSFactory:
 
 
 def _as_optimizer(l3rs: Any, kwargs: dict[str, Any]) -> L3RS:
-    """Returns the learned optimizer that `l3rs` names or holds."""
     if isinstance(l3rs, (str, os.PathLike)):
         return L3RS.from_pretrained(l3rs, **kwargs)
     if kwargs:
@@ -90,13 +82,11 @@ def _unbound_twin(template: L3RS) -> L3RS:
 
 class L3RSTrainer(Trainer):
     """
-    A `Trainer` that trains with an [`L3RS`]. Beyond what the stock `Trainer` does with one, the optimizer sees the
-    very loss that is differentiated, label smoothing, `compute_loss_func` and an overridden `compute_loss` included,
-    and `model_init` and `hyperparameter_search` work: each run gets an optimizer of its own.
+    A `Trainer` that trains with an [`L3RS`]. It sees the very loss that is differentiated, with label smoothing,
+    `compute_loss_func` or an own `compute_loss`, and each run of a `hyperparameter_search` gets its own optimizer.
 
     Args:
-        model (`PreTrainedModel` or `nn.Module`, *optional*): As for `Trainer`.
-        args (`TrainingArguments`, *optional*): As for `Trainer`; of the optimizer's own settings none is used.
+        model, args: As for `Trainer`; the optimizer's settings in `args` are not used.
         l3rs (`str`, `os.PathLike`, [`L3RS`], [`L3RSArtifact`] or [`L3RSNetwork`], *optional*):
             The learned optimizer, as of [`L3RSFactory`]. Without it, `optimizers` must hold one.
         l3rs_kwargs (`dict`, *optional*):
@@ -105,8 +95,9 @@ class L3RSTrainer(Trainer):
 
     Example:
 
-    ```python args = TrainingArguments("out", max_steps=100, label_smoothing_factor=0.1) trainer = L3RSTrainer(model,
-    args, train_dataset=dataset, l3rs="l3rs-resnet-tiny-fashion") trainer.train() ```
+    ```python
+    L3RSTrainer(model, args, train_dataset=dataset, l3rs="l3rs-resnet-tiny-fashion").train()
+    ```
     """
 
     def __init__(
@@ -158,7 +149,7 @@ class L3RSTrainer(Trainer):
             card.write_text(_name_optimizer(text, f"L3RS {name}, a learned optimizer"), encoding="utf-8")
 
     def _divide_loss_itself(self) -> None:
-        """Goes back to the loss as a mean over each batch, for models that take `num_items_in_batch` and ignore it."""
+        """Takes the loss as a mean over each batch: the model ignores `num_items_in_batch`."""
         self.model_accepts_loss_kwargs = False
 
 

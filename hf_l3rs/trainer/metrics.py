@@ -27,18 +27,11 @@ class Accuracy(evaluate.Metric):
 
 
 def compute_accuracy(eval_pred: Any) -> dict[str, float]:
-    """
-    Computes the accuracy of a classifier, for `Trainer(compute_metrics=compute_accuracy)`.
-
-    Args:
-        eval_pred (`EvalPrediction`):
-            Logits of shape `(num_examples, num_classes)`, alone or first of several outputs, and labels of shape
-            `(num_examples,)`; with `eval_do_concat_batches=False` lists of those.
-    """
+    """Computes a classifier's accuracy, for `Trainer(compute_metrics=...)`; logits may be first of several outputs."""
     logits, labels = eval_pred[0], eval_pred[1]
-    is_list = isinstance(logits, list)
     metric = Accuracy()
-    for outputs, references in zip(logits, labels) if is_list else [(logits, labels)]:
+    batches = zip(logits, labels) if isinstance(logits, list) else [(logits, labels)]  # eval_do_concat_batches
+    for outputs, references in batches:
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         metric.add_batch(predictions=np.argmax(outputs, axis=-1), references=references)
     return metric.compute() or {}

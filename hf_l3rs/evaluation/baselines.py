@@ -48,8 +48,7 @@ class Contender:
     Args:
         name (`str`): In tables and plots.
         build (`Callable`, *optional*):
-            `(model, num_training_steps) -> (optimizer, scheduler or None)`, both fresh. Any torch optimizer will do.
-            `None` takes no step at all.
+            `(model, num_training_steps) -> (optimizer, scheduler or None)`, both fresh. `None` takes no step at all.
         learning_rate (`float`, *optional*): For the record.
         identity (`Mapping`, *optional*):
             What its runs depend on beside name and learning rate, as plain JSON values: rows of contenders of one name
@@ -73,32 +72,20 @@ class Contender:
 @dataclass(frozen=True)
 class Baseline:
     """
-    A hand-designed optimizer, whose learning rate is searched unless there is a single one or none. The arguments that
-    are not described here are those of [`Contender`].
-
-    Args:
-        name (`str`): In tables and plots.
-        make (`Callable`, *optional*): `(model, learning_rate) -> optimizer`; `None` takes no step.
-        schedule (`str`, *optional*, defaults to `"constant"`): How the learning rate goes over the run: `"constant"`,
-            `"cosine"` or `"linear"`, as `transformers.get_scheduler` has them.
-        learning_rates (`tuple[float, ...]`, *optional*): Eleven rates by default.
-        package (`str`, *optional*): The package that it comes from where that is not torch; its version is recorded.
-
-    Example:
-
-    One of your own, in `my_rivals.py`. `baselines: [my_rivals.adamax]` in the settings of an evaluation measures it.
+    A hand-designed optimizer, whose learning rate is searched unless there is a single one or none. One of your own,
+    in `my_rivals.py`, is measured by `baselines: [my_rivals.adamax]` in the settings of an evaluation:
 
     ```python
     adamax = Baseline("Adamax cosine", lambda model, rate: torch.optim.Adamax(model.parameters(), lr=rate), "cosine")
     ```
     """
 
-    name: str
-    make: Make | None
-    schedule: str = "constant"
+    name: str  # in tables and plots
+    make: Make | None  # `(model, learning_rate) -> optimizer`; `None` takes no step
+    schedule: str = "constant"  # how the learning rate goes over the run: one of SCHEDULES
     learning_rates: tuple[float, ...] = ADAPTIVE_RATES
-    package: str | None = None
-    max_grad_norm: float | None = None
+    package: str | None = None  # where it comes from if that is not torch; its version is recorded
+    max_grad_norm: float | None = None  # this and the following are those of [`Contender`]
     learner: type[ModelLearner] = ModelLearner
     starts_at_probe: bool = False
 
@@ -143,14 +130,12 @@ class Baseline:
         if self.make is None:
             return probe
         optimizer = self._optimizer(skip_init(nn.Linear, 8, 8), self.learning_rates[0])  # draws no random number
-        settings = {
-            name: str(value) if value == math.inf else value  # JSON has no infinity
-            for name, value in optimizer.defaults.items()
-            if name != "lr"
-        }
+        settings = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         return {
             "class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-            **settings,
+            **{
+                name: str(value) if value == math.inf else value for name, value in settings.items()
+            },  # JSON has no infinity
             "schedule": self.schedule,
             "max_grad_norm": self.max_grad_norm,
             **({} if self.package is None else {"version": installed_version(self.package)}),
@@ -165,27 +150,20 @@ def of_parameters(kind: Callable[..., torch.optim.Optimizer], **settings: Any) -
 
 _ADAM = of_parameters(torch.optim.Adam)
 _ADAMW = of_parameters(torch.optim.AdamW, weight_decay=0.01)
+_TRAINER = of_parameters(torch.optim.AdamW, weight_decay=0.0)  # of transformers.TrainingArguments
 _SGD = of_parameters(torch.optim.SGD, momentum=0.9)
-_SCHEDULE_FREE = Baseline(
-    "Schedule-free AdamW", schedule_free_adamw, package="schedulefree", learner=ScheduleFreeLearner
-)
+_FREE = Baseline("Schedule-free AdamW", schedule_free_adamw, package="schedulefree", learner=ScheduleFreeLearner)
 _ALL = (
     *(Baseline(f"Adam {schedule}", _ADAM, schedule) for schedule in SCHEDULES),
     *(Baseline(f"AdamW {schedule}", _ADAMW, schedule) for schedule in SCHEDULES),
     *(Baseline(f"SGD {schedule}", _SGD, schedule, SGD_RATES) for schedule in SCHEDULES),
     *(Baseline(f"Muon {schedule}", muon_beside_adam, schedule, MUON_RATES) for schedule in SCHEDULES),
-    _SCHEDULE_FREE,
+    _FREE,
     Baseline("LP-FT", _ADAMW, "cosine", starts_at_probe=True),
     Baseline("Linear probe", None, learning_rates=(), starts_at_probe=True),
     Baseline("Adam at 1e-3", _ADAM, learning_rates=(1e-3,)),
-    Baseline(  # of transformers.TrainingArguments
-        "Trainer's default",
-        of_parameters(torch.optim.AdamW, weight_decay=0.0),
-        "linear",
-        learning_rates=(5e-5,),
-        max_grad_norm=1.0,
-    ),
-    replace(_SCHEDULE_FREE, name="Schedule-free AdamW at 2.5e-3", learning_rates=(2.5e-3,)),
+    Baseline("Trainer's default", _TRAINER, "linear", learning_rates=(5e-5,), max_grad_norm=1.0),
+    replace(_FREE, name="Schedule-free AdamW at 2.5e-3", learning_rates=(2.5e-3,)),
 )
 BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in _ALL}
 
@@ -200,11 +178,7 @@ def check_baseline_name(name: str) -> None:
 
 
 def select_baselines(names: Sequence[str]) -> list[Baseline]:
-    """
-    Returns baselines by name: keys of BASELINES, or dotted paths, of a [`Baseline`] or of a class or function that is
-    called as `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's. Raises ConfigError where
-    a name is unknown or cannot be imported, or the package of a baseline is not installed.
-    """
+    """Returns baselines by name, as [`find_baseline`] does, and checks that their packages are installed."""
     baselines = [find_baseline(name) for name in names]
     for name, count in Counter(each.name for each in baselines).items():
         if count > 1:
@@ -215,7 +189,10 @@ def select_baselines(names: Sequence[str]) -> list[Baseline]:
 
 
 def find_baseline(name: str) -> Baseline:
-    """Returns one baseline, as [`select_baselines`] does, without a look at its package."""
+    """
+    Returns a baseline by name: a key of BASELINES, or the dotted path of a [`Baseline`] or of a class or function that
+    is called as `kind(parameters, lr=learning_rate)`, whose learning rate is searched as Adam's.
+    """
     check_baseline_name(name)
     if name in BASELINES:
         return BASELINES[name]
@@ -244,9 +221,8 @@ def installed_version(package: str) -> str | None:
 
 def l3rs_contender(network: L3RSNetwork, name: str = OPTIMIZER_NAME) -> Contender:
     """Returns an L3RS as it ships, with nothing tuned and gradients clipped as in its meta-training."""
-
-    def build(model: nn.Module, num_training_steps: int) -> Built:
-        return inner_optimizer(model, network, num_training_steps), None
-
-    identity = {"fingerprint": network.fingerprint(), "max_grad_norm": network.config.max_grad_norm}
-    return Contender(name, build, identity=identity, max_grad_norm=network.config.max_grad_norm)
+    norm = network.config.max_grad_norm
+    identity = {"fingerprint": network.fingerprint(), "max_grad_norm": norm}
+    return Contender(
+        name, lambda model, steps: (inner_optimizer(model, network, steps), None), None, identity, max_grad_norm=norm
+    )

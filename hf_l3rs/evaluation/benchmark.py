@@ -40,10 +40,7 @@ def run_one(
     evaluate_every: int | None = None,
     device: Device = "cpu",
 ) -> list[Row]:
-    """
-    Carries out one run. Returns a row for each evaluation, the first before any step, the last for the end; of a
-    contender that takes no step, for the end alone.
-    """
+    """Returns a row for each evaluation of a run; of a contender that takes no step, for the end alone."""
     length = run.num_training_steps
     task = draw_task(tasks, seed, run.task, length)
     steps = range(0, length, evaluate_every) if evaluate_every and run.contender.build is not None else ()
@@ -52,16 +49,11 @@ def run_one(
 
 
 def measure(
-    model: nn.Module,
-    contender: Contender,
-    task: Task,
-    evaluate_at: Collection[int] = (),
-    device: Device = "cpu",
+    model: nn.Module, contender: Contender, task: Task, evaluate_at: Collection[int] = (), device: Device = "cpu"
 ) -> dict[int, Evaluation]:
     """
-    Fine-tunes a model, whose state is overwritten, on a task. Returns evaluations by steps taken: after those of
-    `evaluate_at`, and at the end. From where the run diverged on, and where the loss is not a number, they are
-    `DIVERGED`.
+    Fine-tunes a model, whose state is overwritten. Returns evaluations after the steps `evaluate_at` and at the end:
+    from where the run diverged on, and where the loss is not a number, `DIVERGED`.
     """
     length = task.num_training_steps
     if contender.starts_at_probe:
@@ -84,9 +76,8 @@ def make_learner(model: nn.Module, contender: Contender, task: Task, device: Dev
         raise ConfigError(f"{contender.name} trains nothing step by step; name another optimizer.")
     model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
     optimizer, scheduler = contender.build(model, task.num_training_steps)
-    return contender.learner(
-        model, optimizer, scheduler=scheduler, device=device, max_grad_norm=contender.max_grad_norm
-    )
+    norm = contender.max_grad_norm
+    return contender.learner(model, optimizer, scheduler=scheduler, device=device, max_grad_norm=norm)
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:
@@ -102,13 +93,9 @@ def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterabl
 
 
 def best_rates(rows: Iterable[Row]) -> dict[str, dict[int, float]]:
-    """
-    Chooses the learning rate of each baseline and length of run, from the rows of [`search_runs`]: the lowest mean
-    final loss over tasks, among the rates with the fewest diverged runs.
-    """
-    table = ranked(
-        final_rows(rows).dropna(subset="learning_rate"), ("optimizer", "num_training_steps", "learning_rate")
-    )
+    """Chooses the learning rate of each baseline and length of run, from the rows of [`search_runs`]."""
+    finals = final_rows(rows).dropna(subset="learning_rate")
+    table = ranked(finals, ("optimizer", "num_training_steps", "learning_rate"))
     best: dict[str, dict[int, float]] = {}
     for name, horizon, rate in zip(table.optimizer, table.num_training_steps.tolist(), table.learning_rate.tolist()):
         best.setdefault(name, {}).setdefault(horizon, rate)
@@ -122,10 +109,7 @@ def comparison_runs(
     num_tasks: int,
     horizons: Iterable[int],
 ) -> list[Run]:
-    """
-    Returns the runs of a comparison on the same tasks: of baselines, each at the rate that its search found or at its
-    only one, and of contenders that need no tuning.
-    """
+    """Returns the runs of baselines, each at the rate that its search found or its only one, and of contenders."""
 
     def rate_of(baseline: Baseline, horizon: int) -> float | None:
         if baseline.is_tuning_free:
@@ -151,10 +135,9 @@ def run_all(
     evaluate_every: int | None = None,
 ) -> list[Row]:
     """
-    Carries out runs, shared out over processes, with a progress bar of this title, on a model that is on the
-    accelerator's device and whose state is overwritten. Rows are on disk as soon as their run is finished: after an
-    interruption of any kind the same call goes on from there, to the same rows. Returns them on every process, in the
-    order of the runs.
+    Carries out runs, shared out over processes, on a model whose state is overwritten. Rows are on disk as soon as
+    their run is finished: after an interruption of any kind the same call goes on from there, to the same rows.
+    Returns them on every process, in the order of the runs.
     """
     by_run: dict[RunKey, list[Row]] = {}
     for row in on_main_process(accelerator, lambda: store.open(runs)):

@@ -41,34 +41,23 @@ class EvaluationArguments:
     """What is measured, and how long. Each field's help describes it."""
 
     l3rs: str = field(metadata={"help": "Name, folder or Hub id of the L3RS."})
-    setting: str = field(
-        default="in domain", metadata={"help": "How the tasks relate to meta-training; for the card."}
-    )
-    baselines: list[str] = field(
-        default_factory=lambda: ["Adam constant", "Adam cosine", "Linear probe"],
-        metadata={
-            "help": f"Any of {', '.join(BASELINES)}; or the dotted path of one of your own, of a class such as "
-            "torch.optim.RAdam or of a hf_l3rs.evaluation.baselines.Baseline. Schedule-free AdamW needs the package "
-            "schedulefree."
-        },
-    )
-    horizons: list[int] = field(
-        default_factory=lambda: [10, 20, 50, 100], metadata={"help": "Lengths of runs, in steps."}
-    )
+    setting: str = field(default="in domain", metadata={
+        "help": "How the tasks relate to meta-training; for the card."})  # fmt: skip
+    baselines: list[str] = field(default_factory=lambda: ["Adam constant", "Adam cosine", "Linear probe"], metadata={
+        "help": f"Any of {', '.join(BASELINES)}; or the dotted path of one of your own, of a class such as "
+        "torch.optim.RAdam or of a hf_l3rs.evaluation.baselines.Baseline. Schedule-free AdamW needs the package "
+        "schedulefree."})  # fmt: skip
+    horizons: list[int] = field(default_factory=lambda: [10, 20, 50, 100], metadata={
+        "help": "Lengths of runs, in steps."})  # fmt: skip
     num_tasks: int = field(default=16, metadata={"help": "Unseen tasks."})
     num_search_tasks: int = field(default=8, metadata={"help": "Validation tasks of the learning-rate search."})
-    evaluate_every: int | None = field(
-        default=None, metadata={"help": "Steps between points of the curves; at the end of runs only by default."}
-    )
+    evaluate_every: int | None = field(default=None, metadata={
+        "help": "Steps between points of the curves; at the end of runs only by default."})  # fmt: skip
     seed: int = field(default=1000, metadata={"help": "Of the tasks."})
     output_dir: str = field(default="outputs/evaluation", metadata={"help": "Where rows, tables and pictures go."})
-    search_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where the learning-rate search is, or goes to; output_dir by default. Evaluations of several "
-            "L3RS on the same model and data can share it."
-        },
-    )
+    search_dir: str | None = field(default=None, metadata={
+        "help": "Where the learning-rate search is, or goes to; output_dir by default. Evaluations of several L3RS on "
+        "the same model and data can share it."})  # fmt: skip
     title: str = field(default="Fine-tuning", metadata={"help": "Above the picture."})
 
     def __post_init__(self) -> None:
@@ -90,9 +79,8 @@ class EvaluationJob:
     Measures an L3RS against tuned hand-designed optimizers.
 
     First every learning rate of every baseline is tried on validation tasks, for every length of run; then all
-    optimizers, the untrained L3RS among them, run on the same unseen tasks. The same job may run again after an
-    interruption of any kind, with any number of processes: what is measured is not measured again, and the rows are
-    those of an uninterrupted job.
+    optimizers, the untrained L3RS among them, run on the same unseen tasks. After an interruption the same job goes on
+    from there, with any number of processes, to the same rows.
 
     Args:
         model_args ([`ModelArguments`]): The model that is fine-tuned.
@@ -102,9 +90,7 @@ class EvaluationJob:
 
     Raises:
         DataError: If meta-training saw images of the tasks.
-        ConfigError: If the package of a baseline is not installed.
         BindingError: If the L3RS is of another model, or of other layers than those that are fine-tuned.
-        ArtifactError: If the L3RS cannot be read, or has a damaged record of its meta-training.
         CheckpointError: If a folder holds rows that were measured with other settings.
 
     Example:
@@ -149,10 +135,7 @@ class EvaluationJob:
         self.store = RowStore(self.output_dir / ROWS_NAME, comparison, remedy)
 
     def run(self, command: str | None = None) -> str:
-        """
-        Searches, compares and reports. Returns the summary in Markdown, on every process. `command` is what the card
-        says that does this again; the present one by default.
-        """
+        """Searches, compares and reports. Returns the summary in Markdown. The card names `command` to do it again."""
         identities = {each.name: each.identity for each in self.contenders}
         identities |= {each.name: each.identity for each in self.baselines}
         on_main_process(self.accelerator, lambda: self.store.check(identities))  # before a search that takes long

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from PIL import Image
 
 from hf_l3rs.evaluation.report import comparable, mean_and_stderr
@@ -18,22 +19,17 @@ from hf_l3rs.hub.results import OPTIMIZER_NAME
 
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     Tables = dict[str, pd.DataFrame]  # by optimizer, with a row for each step: `mean` and `stderr`
     Styles = dict[str, dict[str, Any]]  # by optimizer, what matplotlib draws its line with
 
 # L3RS and what is made of it stand out; baselines keep to muted colours that differ in lightness too.
-HIGHLIGHT = "#c1121f"
-VARIANTS = ("#f77f00", "#e5989b")
+HIGHLIGHT, VARIANTS = "#c1121f", ("#f77f00", "#e5989b")
 MUTED = ("#1d3557", "#457b9d", "#8d99ae", "#588157", "#b08968", "#6d597a")
 
-# Lengths of run side by side; more of them go below.
-MAX_COLUMNS = 3
-
-# Where a PNG keeps the digest of what it was drawn from.
-_DIGEST = "Data digest"
+MAX_COLUMNS = 3  # lengths of run side by side; more of them go below
+_DIGEST = "Data digest"  # where a PNG keeps the digest of what it was drawn from
 
 
 def plot_learning_curves(rows: Sequence[Row], path: PathLike, title: str) -> None:
@@ -48,18 +44,16 @@ def plot_learning_curves(rows: Sequence[Row], path: PathLike, title: str) -> Non
         2 * bands, columns, figsize=size, squeeze=False, sharey="row", layout="constrained"
     )
     handles: dict[str, Any] = {}
-    for index in range(bands * columns):
+    for axis in axes[-2:, len(horizons) - columns * (bands - 1) :].flat:
+        axis.set_visible(False)
+    for index, horizon in enumerate(horizons):
         band, column = divmod(index, columns)
-        pair = dict(zip(("loss", "accuracy"), axes[2 * band : 2 * band + 2, column]))
-        for metric, axis in pair.items():
-            axis.set_visible(index < len(horizons))
-            if axis.get_visible():
-                _draw_curves(axis, frame[frame.num_training_steps == horizons[index]], metric, styles)
-                axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
-                # lines, which come later, also show how they are dashed
-                handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
-        if pair["loss"].get_visible():
-            pair["loss"].set_title(f"runs of {horizons[index]} steps", fontsize=10)
+        for metric, axis in zip(("loss", "accuracy"), axes[2 * band : 2 * band + 2, column]):
+            _draw_curves(axis, frame[frame.num_training_steps == horizon], metric, styles)
+            axis.set_ylabel(f"evaluation {metric}" if column == 0 else "")
+            # lines, which come later, also show how they are dashed
+            handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+        axes[2 * band, column].set_title(f"runs of {horizon} steps", fontsize=10)
     for axis in axes[::2, 0]:
         scale_loss(axis)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -85,7 +79,7 @@ def _draw_curves(axis: Axes, frame: pd.DataFrame, metric: str, styles: Styles) -
     tables = {name: mean_and_stderr(rows.groupby("step")[metric]) for name, rows in groups}
     tables = {name: table.where(table["mean"] < math.inf) for name, table in tables.items()}
     if frame.step.nunique() == 1:
-        _draw_points(axis, tables, styles, is_loss=metric == "loss")
+        _draw_points(axis, tables, styles, metric == "loss")
         axis.set_xlabel(f"at step {frame.step.iloc[0]}")
     else:
         _draw_lines(axis, tables, styles)
@@ -111,14 +105,15 @@ def _draw_lines(axis: Axes, tables: Tables, styles: Styles) -> None:
 
 def _draw_points(axis: Axes, tables: Tables, styles: Styles, is_loss: bool) -> None:
     """Side by side, the best first: at the same place they would hide one another. Losses bear names."""
-    worst = math.inf if is_loss else -math.inf
-    means = {name: float(table["mean"].fillna(worst).iloc[0]) for name, table in tables.items()}
-    for index, name in enumerate(sorted(means, key=lambda name: means[name], reverse=not is_loss)):
-        mean, stderr = tables[name]["mean"], tables[name]["stderr"]
-        axis.errorbar([index], mean, stderr, fmt="o", capsize=3, markersize=4, color=styles[name]["color"], label=name)
-        if is_loss and math.isfinite(means[name]):
-            place: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-            axis.annotate(name, (index, means[name]), rotation=90, fontsize=6.5, **place)
+    place: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    means = pd.Series({name: table["mean"].iloc[0] for name, table in tables.items()}, dtype=float)
+    for index, (name, mean) in enumerate(means.sort_values(ascending=is_loss, kind="stable").items()):
+        stderr = tables[name]["stderr"]
+        axis.errorbar(
+            [index], [mean], stderr, fmt="o", capsize=3, markersize=4, color=styles[name]["color"], label=name
+        )
+        if is_loss and math.isfinite(mean):
+            axis.annotate(name, (index, mean), rotation=90, fontsize=6.5, **place)
     axis.set_xticks([])
     axis.margins(x=0.08, y=0.3 if is_loss else 0.05)
 
@@ -135,10 +130,7 @@ def scale_loss(axis: Axes) -> None:
 
 
 def save_figure(figure: Any, path: PathLike, data: bytes, dpi: int = 150) -> None:
-    """
-    Writes a picture as a PNG and closes it. It remembers a digest of the data that it was drawn from, which
-    [`is_picture_of`] compares: the bytes of a picture depend on versions of matplotlib and on fonts.
-    """
+    """Writes a picture as a PNG, with a digest of its data for [`is_picture_of`], and closes it."""
     image, path = io.BytesIO(), Path(path)
     figure.savefig(image, dpi=dpi, format="png", metadata={_DIGEST: _digest(data)})
     pyplot().close(figure)

@@ -31,17 +31,13 @@ _MANY_PASSES = "Data limit"
 
 @dataclass(frozen=True)
 class Paired:
-    """
-    The losses of one optimizer less those of another on the same tasks: their mean in nats, negative if the first is
-    better and infinite if one of them diverged; its standard error, `None` for a single task or if a run diverged; the
-    ends of its 95 % interval; and the tasks on which the first has the lower loss.
-    """
+    """The losses of one optimizer less those of another on the same tasks, in nats."""
 
-    difference: float
-    stderr: float | None
-    low: float
+    difference: float  # mean: negative if the first is better, infinite if one of them diverged
+    stderr: float | None  # `None` for a single task or if a run diverged
+    low: float  # ends of the 95 % interval
     high: float
-    wins: int
+    wins: int  # tasks on which the first has the lower loss
     num_tasks: int
 
     @property
@@ -51,10 +47,7 @@ class Paired:
 
 
 def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
-    """
-    Compares final losses in pairs, one a task. Whoever diverges on a task, where its loss is infinite, loses it beyond
-    any interval; two that diverge on the same task are equal there.
-    """
+    """Compares final losses, one a task. Whoever diverges on a task loses beyond any interval; two are equal there."""
     differences = pd.Series([0.0 if a == b else a - b for a, b in zip(ours, theirs, strict=True)])
     wins, count = int((differences < 0).sum()), len(differences)
     worst, best = float(differences.max()), float(differences.min())
@@ -71,10 +64,7 @@ def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
 
 @dataclass(frozen=True)
 class Summary:
-    """
-    An optimizer at the end of runs of one length, beside the best baseline of that length, its reference. Means are
-    over tasks. Of a run that diverged the loss is infinite and the accuracy 0, and both count.
-    """
+    """An optimizer at the end of runs of one length, beside the best baseline, its reference. Means are over tasks."""
 
     optimizer: str
     num_training_steps: int
@@ -107,10 +97,7 @@ def comparable(rows: Iterable[Row]) -> list[Row]:
 
 
 def best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
-    """
-    Returns the hardest reference: the baseline with the lowest mean loss on the very tasks of the comparison, of runs
-    of one length, among those with the fewest diverged runs.
-    """
+    """Returns the baseline that does best on the tasks of the comparison themselves, in runs of one length."""
     table = ranked(finals[finals.optimizer.isin(list(baselines))], ["optimizer"])
     if table.empty:
         raise DataError(
@@ -121,13 +108,7 @@ def best_baseline(finals: pd.DataFrame, baselines: Sequence[str]) -> str:
 
 
 def summarise(rows: Iterable[Row], baselines: Sequence[str]) -> list[Summary]:
-    """
-    Summarises final losses and accuracies, with the best of the named baselines at each horizon as the reference; by
-    horizon, then in the order of the rows.
-
-    Raises:
-        DataError: If a run is there twice, or no baseline is.
-    """
+    """Summarises final losses and accuracies, by horizon, beside the best of the named baselines there."""
     finals = final_rows(comparable(rows))
     repeated = finals[finals.duplicated(["optimizer", "task", "num_training_steps"])]
     if len(repeated):
@@ -200,9 +181,8 @@ def to_markdown(summaries: Iterable[Summary]) -> str:
 
 def describe(rows: Iterable[Row], summaries: Iterable[Summary], cost: float | None = None) -> str:
     """
-    Says, one line for each length of run, how L3RS stands beside the best baseline, and when the cost of its
-    meta-training, in plain steps, is paid back: where it made the L3RS better, and the best baseline has a rate to
-    search.
+    Says, a line for each length of run, how L3RS stands beside the best baseline, and when the cost of meta-training,
+    in plain steps, is paid back: where it made the L3RS better, and the best baseline has a rate to search.
     """
     finals = final_rows(rows)
     lines = []
@@ -239,10 +219,7 @@ def meta_training_cost(meta_training: Mapping[str, Any]) -> float | None:
 
 
 def to_results(summaries: Sequence[Summary], baselines: Sequence[str], **measured: Any) -> list[Result]:
-    """
-    Turns the summaries into entries of a model card: each optimizer that is no baseline beside the best baseline of
-    its horizon. `measured` are what all entries share: `dataset`, `hub_id`, `split`, `setting` and `command`.
-    """
+    """Turns the summaries of all but baselines into entries of a model card, which share what is `measured`."""
     references = {summary.num_training_steps: summary for summary in summaries if summary.is_reference}
     results = []
     for summary in summaries:

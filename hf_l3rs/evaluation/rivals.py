@@ -28,17 +28,14 @@ PROBE_L2 = 0.01
 
 
 class Combined(torch.optim.Optimizer):
-    """
-    Several fresh optimizers, of different classes, that take their steps one after another with the same gradients.
-    Schedulers see the groups of all. `defaults` has those of each by its class, and the further settings.
-    """
+    """Several fresh optimizers, of different classes, that step one after another. Schedulers see all groups."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], **settings: Any) -> None:
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         parameters = dict.fromkeys(parameter for group in groups for parameter in group["params"])
         defaults = {
-            type(optimizer).__name__: {name: value for name, value in optimizer.defaults.items() if name != "lr"}
-            for optimizer in optimizers
+            type(each).__name__: {name: value for name, value in each.defaults.items() if name != "lr"}
+            for each in optimizers
         }
         super().__init__(list(parameters), {**defaults, **settings})
         self.optimizers = list(optimizers)
@@ -57,12 +54,9 @@ class Combined(torch.optim.Optimizer):
 
 def muon_beside_adam(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """
-    Returns torch's Muon for the hidden weights that timm gives to it, and Adam for all else: embeddings, head, norms,
-    biases, and kernels that are depthwise, tiny or thin.
-
-    Kernels of convolutions are shown to Muon as matrices with a row for each output channel, as its author does
-    (kellerjordan.github.io/posts/muon). Updates are scaled to the size of Adam's (`match_rms_adamw`, arXiv
-    2502.16982), so that one learning rate does for both.
+    Returns torch's Muon for the hidden weights that timm gives to it, and Adam for all else. Kernels of convolutions
+    are shown to Muon as matrices with a row for each output channel, as its author does. Updates are scaled to the
+    size of Adam's (`match_rms_adamw`, arXiv 2502.16982), so that one learning rate does for both.
     """
     try:
         from torch.optim import Muon
@@ -111,10 +105,7 @@ def imported(package: str, module: str, name: str) -> Any:
 
 
 class ScheduleFreeLearner(ModelLearner):
-    """
-    One model and a schedule-free optimizer, evaluated as its authors ask: at the average, to which the optimizer's
-    `eval` switches, with statistics of batch norm that are taken again there over the last training batches.
-    """
+    """Evaluates at the average, with batch norm's statistics taken again over the last training batches."""
 
     optimizer: Any
 
@@ -154,8 +145,7 @@ class ScheduleFreeLearner(ModelLearner):
 def with_probe(model: nn.Module, task: Task, device: torch.device | str = "cpu") -> Task:
     """
     Returns a task whose initial state has a linear probe as its head: multinomial logistic regression on the features
-    of all batches of the run, standardised, with the model frozen in evaluation mode. Nothing in it is tuned. The
-    model's state is overwritten.
+    of all batches of the run, with the model in evaluation mode. The model's state is overwritten.
     """
     model.load_state_dict(dict(task.initial_state))
     name, head = _linear_head(model)
@@ -186,24 +176,20 @@ def _features(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The head's inputs for all images of the run, `(num_images, num_features)`, and their labels."""
     inputs: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, args: inputs.append(args[0].flatten(1)))
     labels = []
     model.eval()
-    try:
+    with head.register_forward_pre_hook(lambda _, args: inputs.append(args[0].flatten(1))):
         for step in range(task.num_training_steps):
             batch = task.batches[step].to(device)
             model(pixel_values=batch.pixel_values)
             labels.append(batch.labels)
-    finally:
-        hook.remove()
     return torch.cat(inputs), torch.cat(labels)
 
 
 def fit_probe(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Fits multinomial logistic regression by L-BFGS in float64. Features of shape `(num_images, num_features)` are
-    standardised on the way; the weights `(num_classes, num_features)` and biases `(num_classes,)` are for features as
-    they are.
+    standardised on the way; weights `(num_classes, num_features)` and biases are for features as they are.
     """
     features = features.double()
     mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -215,8 +201,8 @@ def fit_probe(features: torch.Tensor, labels: torch.Tensor, num_classes: int) ->
 
     def closure() -> torch.Tensor:
         solver.zero_grad()
-        loss = nn.functional.cross_entropy(inputs @ weight.T + bias, labels)
-        loss = loss + PROBE_L2 / 2 * weight.square().sum()
+        fit = nn.functional.cross_entropy(inputs @ weight.T + bias, labels)
+        loss = fit + PROBE_L2 / 2 * weight.square().sum()
         loss.backward()
         return loss
 

@@ -21,14 +21,13 @@ from hf_l3rs.errors import CheckpointError, DataError, reason
 from hf_l3rs.evaluation.baselines import Contender, installed_version
 from hf_l3rs.files import PathLike, append_line, write_files
 from hf_l3rs.tasks.distribution import TaskDistribution
+from hf_l3rs.tasks.model import resolved_commit
 from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 
 
 MANIFEST_NAME = "manifest.json"
 PACKAGES = ("hf_l3rs", "torch", "transformers")
-
-# Of each pool, so many images enter the fingerprint, beside all labels.
-NUM_PROBES = 16
+NUM_PROBES = 16  # images of each pool that enter the fingerprint, beside all labels
 # Settings of data sets that change no row: what cards call them, and whether images are kept in memory.
 _WITHOUT_EFFECT = ("hub_id", "max_memory_gb")
 
@@ -46,25 +45,21 @@ class Run:
 
     @property
     def key(self) -> RunKey:
-        """What tells this run from others, as in [`Row.run`]."""
+        """What tells this run from others."""
         return self.contender.name, self.contender.learning_rate, self.task, self.num_training_steps
 
 
 @dataclass(frozen=True)
 class Row:
-    """
-    One evaluation of one run after `step` steps. The same `task` is the same for all contenders. The loss is in nats;
-    of a run that diverged it is infinite, and the accuracy 0. Six significant digits are kept, so that a row in memory
-    is the row on disk.
-    """
+    """One evaluation of one run. Six significant digits are kept, so that a row in memory is the row on disk."""
 
     optimizer: str
     learning_rate: float | None
-    task: int
+    task: int  # the same for all contenders
     num_training_steps: int
     step: int
-    loss: float
-    accuracy: float
+    loss: float  # in nats; infinite if the run diverged
+    accuracy: float  # 0 if the run diverged
 
     def __post_init__(self) -> None:
         diverged = not math.isfinite(self.loss)
@@ -78,7 +73,7 @@ class Row:
 
     @property
     def run(self) -> RunKey:
-        """The run that this is a part of, as in [`Run.key`]."""
+        """The [`Run.key`] of the run that this is a part of."""
         return self.optimizer, self.learning_rate, self.task, self.num_training_steps
 
 
@@ -107,15 +102,11 @@ def to_csv(rows: Iterable[Row], header: bool = True) -> str:
 
 def write_rows(rows: Iterable[Row], path: PathLike) -> None:
     """Writes rows as CSV, all or nothing."""
-    path = Path(path)
-    write_files(path.parent, {path.name: to_csv(rows).encode()})
+    write_files(Path(path).parent, {Path(path).name: to_csv(rows).encode()})
 
 
 def read_rows(path: PathLike, whole: bool = True) -> list[Row]:
-    """
-    Reads what [`write_rows`] wrote; further columns are ignored. Of a file that was not written at once, `whole=False`
-    drops half a last line, as a killed process leaves it. Raises DataError if the file holds something else.
-    """
+    """Reads rows; further columns are ignored. Without `whole`, half a last line, of a killed process, is dropped."""
     try:
         data = Path(path).read_bytes()
         lines = io.BytesIO(data if whole else data[: data.rfind(b"\n") + 1])
@@ -132,10 +123,7 @@ def read_rows(path: PathLike, whole: bool = True) -> list[Row]:
 
 
 def ranked(finals: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """
-    Ranks groups of final rows, which the columns `by` make: the fewest diverged runs first, then the lowest mean loss
-    of the others. Of groups that are equally good, the one whose rows come first is first.
-    """
+    """Ranks groups of final rows: the fewest diverged runs first, then the lowest mean loss of the others."""
     diverged = finals.loss == math.inf
     groups = finals.assign(num_diverged=diverged, loss=finals.loss.where(~diverged)).groupby(list(by), sort=False)
     table = groups.agg(num_diverged=("num_diverged", "sum"), loss=("loss", "mean")).reset_index()
@@ -144,17 +132,10 @@ def ranked(finals: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 class RowStore:
     """
-    A CSV of rows that is safe against interruptions and against other settings. Several comparisons may share it: it
-    keeps runs that one of them does not ask for.
-
-    While it is being measured, each process appends the rows of each run that it finishes to a file of its own in a
-    folder beside the table; the finished table replaces that folder. `manifest.json` says what the rows were measured
-    with, and nothing is ever added to, or taken from, rows that were measured with something else.
-
-    Args:
-        file (`str` or `os.PathLike`): The table, such as `OUTPUT_DIR/rows.csv`.
-        settings (`Mapping`): What the rows depend on beside the optimizer, as of [`measurement_settings`].
-        remedy (`str`, *optional*, defaults to `"name another folder"`): Ends messages that refuse other settings.
+    A CSV of rows, which several comparisons may share. While it is being measured, each process appends the rows of
+    each run that it finishes to a file of its own in a folder beside the table, which the finished table replaces.
+    `manifest.json` says what the rows were measured with: nothing is added to, or taken from, rows of other
+    [`measurement_settings`].
     """
 
     def __init__(self, file: PathLike, settings: Mapping[str, Any], remedy: str = "name another folder") -> None:
@@ -165,7 +146,7 @@ class RowStore:
     def check(self, identities: Mapping[str, Any]) -> dict[str, Any]:
         """
         Checks that rows that are there already were measured with these settings and optimizers, whose identities are
-        given by name. Returns the identities of the rows that are there; raises CheckpointError otherwise.
+        given by name. Returns the identities of the rows that are there.
         """
         if not (self.file.exists() or self.parts.exists()):
             return {}
@@ -188,10 +169,7 @@ class RowStore:
         return known
 
     def open(self, runs: Sequence[Run]) -> list[Row]:
-        """
-        Checks and prepares the store for runs; on one process, before the others append. Returns the rows of all runs
-        that are finished already, also of those that are not asked for.
-        """
+        """Checks and prepares the store for runs, on one process. Returns the rows of all runs that are finished."""
         identities = {run.contender.name: run.contender.identity for run in runs}
         optimizers = {**self.check(identities), **_plain(identities)}
         rows, manifest = self._read(), read_manifest(self.file.parent)
@@ -237,12 +215,11 @@ def measurement_settings(
     evaluate_every: int | None = None,
 ) -> dict[str, Any]:
     """Returns what a row depends on beside its own columns and its optimizer, as plain JSON values."""
-    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     datasets = [asdict(dataset) for dataset in task_args.datasets]
     names = ("num_classes", "batch_size", "batch_sizes", "evaluation_size", "augmentations")
     return {
         **asdict(model_args),
-        "base_model_revision": commit or model_args.base_model_revision,
+        "base_model_revision": resolved_commit(model) or model_args.base_model_revision,
         "images_and_weights": fingerprint(tasks, seed),
         "datasets": [{name: spec[name] for name in spec if name not in _WITHOUT_EFFECT} for spec in datasets],
         **{name: getattr(task_args, name) for name in names},

@@ -17,15 +17,7 @@ from torch import nn
 from hf_l3rs.errors import ConfigError, DataError
 from hf_l3rs.tasks.images import load_image_processor, open_image_pool
 from hf_l3rs.tasks.model import InitialStates, State, freeze, load_image_classifier, resolved_commit
-from hf_l3rs.tasks.pools import (
-    Batch,
-    Images,
-    StreamedImagePool,
-    Transform,
-    View,
-    derive_seed,
-    generator,
-)
+from hf_l3rs.tasks.pools import Batch, Images, StreamedImagePool, Transform, View, derive_seed, generator
 from hf_l3rs.tasks.seen_data import splits_overlap
 from hf_l3rs.tasks.task_arguments import SHARES, DatasetArguments, ModelArguments, TaskArguments
 
@@ -35,11 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Images of one forward pass of an evaluation. It bounds the memory, and changes only the rounding.
-EVALUATION_BATCH_SIZE = 256
-
-# Its multiples modulo 1 are spread evenly over [0, 1), however many are taken.
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+EVALUATION_BATCH_SIZE = 256  # images of one forward pass; it bounds the memory, and changes only the rounding
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 are spread evenly over [0, 1)
 
 
 class Task(NamedTuple):
@@ -57,14 +46,11 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Horizon:
-    """
-    How many steps K tasks have: log-uniform from `minimum` to `maximum`. With `spread`, the tasks of a generation are
-    spread evenly over that range, so that no generation has short runs only.
-    """
+    """How many steps K tasks have: log-uniform from `minimum` to `maximum`."""
 
     minimum: int
     maximum: int
-    spread: bool = False
+    spread: bool = False  # the tasks of a generation evenly over that range, so that none has short runs only
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.maximum:
@@ -94,10 +80,7 @@ class TaskSource:
 
 
 class TaskDistribution:
-    """
-    Draws tasks of one model: which data set, classes, θ0, batches, evaluation set and horizon. Each data set is drawn
-    as often as the others, and the size of a batch is one of `batch_size` if they are several.
-    """
+    """Draws tasks of one model: data set, classes, θ0, one of the batch sizes, batches, evaluation set and horizon."""
 
     def __init__(
         self,
@@ -123,14 +106,7 @@ class TaskDistribution:
         return [self.initial_states.model]
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
-        """
-        Draws a task, which depends on these alone. No image is decoded.
-
-        Args:
-            seed (`int`): The run's seed.
-            generation (`int`): Meta-iteration, from 0.
-            pair (`int`): Index of the sample in its generation.
-        """
+        """Draws a task, which depends on the run's seed, meta-iteration and sample alone. No image is decoded."""
         task_seed = derive_seed(seed, "task", generation, pair)
         rng = generator(task_seed, "data")
         weights = torch.ones(len(self.sources), dtype=torch.float64)
@@ -222,9 +198,6 @@ class TaskMixture:
 
     Args:
         members (`Sequence[TaskDistribution]`): At least one; all of one horizon.
-
-    Raises:
-        ConfigError: If there is none, or their horizons differ.
     """
 
     def __init__(self, members: Sequence[TaskDistribution]) -> None:
@@ -259,14 +232,11 @@ Tasks = TaskDistribution | TaskMixture
 
 
 class Setup(NamedTuple):
-    """
-    What [`build_tasks`] returns: the first model, and the tasks, which are a mixture if there are several models.
-    Meta-training never sees images of the validation tasks.
-    """
+    """What [`build_tasks`] returns."""
 
-    model: nn.Module
-    tasks: Any
-    validation_tasks: Any
+    model: nn.Module  # the first
+    tasks: Any  # a mixture if there are several models
+    validation_tasks: Any  # of images that meta-training never sees
 
 
 # The pools of data sets, for training and for validation, by the image processor that made them.
@@ -285,11 +255,6 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
     Returns:
         `tuple`: The first `model`; `tasks`, a [`TaskMixture`] if there are several models; `validation_tasks`, on
         images that meta-training never sees.
-
-    Raises:
-        ArtifactError: If a base model or its image processor cannot be had or read.
-        ConfigError: If settings do not go together.
-        DataError: If data cannot be had or read, or lack classes or images.
     """
     sources: _Sources = {}
     setups = [_build_of_model(each, task_args, seed, sources) for each in model_args.each()]
@@ -341,24 +306,21 @@ def load_sources(
                 "must differ; name other splits, or leave the rest out to have batches_split divided."
             )
     names = ("name", "revision", "image_column", "label_column", "classes", "max_images")
-    options = {name: getattr(dataset, name) for name in names}
-    opened = {
-        role: open_image_pool(dataset.path, image_processor, split=split, **options) for role, split in splits.items()
-    }
-    if missing := [role for role in SHARES if role not in opened]:
+    open_split = partial(
+        open_image_pool, dataset.path, image_processor, **{name: getattr(dataset, name) for name in names}
+    )
+    pools = {role: open_split(split=split) for role, split in splits.items()}
+    if missing := [role for role in SHARES if role not in pools]:
         roles = ("batches", *missing)
-        parts = _divide(opened["batches"], [SHARES[role] for role in roles], seed)
+        parts = _divide(pools["batches"], [SHARES[role] for role in roles], seed)
         if not all(len(part.labels) for part in parts):
             raise DataError(
                 f"Data set {dataset.path} has too few images in {dataset.batches_split} to be divided into batches, "
                 f"{', '.join(missing)}; add images, or name more splits."
             )
-        opened.update(zip(roles, parts))
-    pools = _hold(opened, 1e9 * dataset.max_memory_gb)
-    return (
-        TaskSource(dataset.path, pools["batches"], pools["evaluation"]),
-        TaskSource(dataset.path, pools["validation_batches"], pools["validation_evaluation"]),
-    )
+        pools.update(zip(roles, parts))
+    held = _hold([pools[role] for role in SHARES], 1e9 * dataset.max_memory_gb)
+    return TaskSource(dataset.path, *held[:2]), TaskSource(dataset.path, *held[2:])
 
 
 def _divide(pool: StreamedImagePool, shares: Sequence[float], seed: int) -> list[StreamedImagePool]:
@@ -375,11 +337,11 @@ def _divide(pool: StreamedImagePool, shares: Sequence[float], seed: int) -> list
     return [pool.select(rows) for rows in map(torch.cat, parts)]
 
 
-def _hold(opened: dict[str, StreamedImagePool], max_memory: float) -> dict[str, Images]:
+def _hold(pools: Sequence[StreamedImagePool], max_memory: float) -> list[Images]:
     """Decodes the pools in their order as long as all of them together fit; the others stay on disk."""
-    pools: dict[str, Images] = {}
-    for role in SHARES:
-        pools[role] = opened[role].hold(max_memory)
-        if pools[role] is not opened[role]:
-            max_memory -= opened[role].num_bytes
-    return pools
+    held: list[Images] = []
+    for pool in pools:
+        held.append(pool.hold(max_memory))
+        if held[-1] is not pool:
+            max_memory -= pool.num_bytes
+    return held

@@ -56,15 +56,8 @@ def open_image_pool(
     seed: int = 0,
 ) -> StreamedImagePool:
     """
-    Reads the labels of a split of an image-classification data set, and decodes no image yet.
-
-    Args:
-        path: What [`load_image_dataset`] takes, or a data set that is already loaded.
-        image_processor: The model's image processor, which sees RGB images, or where it is loaded from.
-        split, name, revision: As in [`load_image_dataset`].
-        image_column, label_column: As in [`find_columns`].
-        classes: Names or ids of the classes to keep; all by default.
-        max_images, seed: How many images to keep at most: a random choice, in the data set's order.
+    Reads the labels of a split of an image-classification data set, and decodes no image yet. The data set may be
+    loaded already. It keeps the `classes` of these names or ids, and a random choice of `max_images`, in their order.
     """
     if max_images is not None and not (isinstance(max_images, int) and max_images >= 1):
         raise DataError(f"max_images is {max_images}, but must be at least 1, or None for all images.")
@@ -142,7 +135,7 @@ def split_names(path: PathLike, *, name: str | None = None) -> list[str]:
 def _located(path: PathLike, name: str | None, split: str, revision: str | None) -> Iterator[tuple[str, str | None]]:
     """
     Yields what `datasets` loads, and of which file if it is one. Its errors become one sentence. Where the Hub does
-    not answer, `datasets` looks into its cache at once: it would ask again and again.
+    not answer, `datasets` looks into its cache at once.
     """
     import datasets
 
@@ -202,10 +195,7 @@ def _at(revision: str | None) -> str:
 def find_columns(
     features: Features, *, image_column: str | None = None, label_column: str | None = None
 ) -> tuple[str, str]:
-    """
-    Returns the names of the image and the label column: those that are named, or the only ones of their types, or of
-    several those of a usual name.
-    """
+    """Returns the names of the image and the label column."""
     import datasets
 
     def of_type(kind: type) -> list[str]:

@@ -19,11 +19,8 @@ from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
 
 
-# Steps between checks for divergence. A check makes the host wait for the device.
-CHECK_INTERVAL = 10
-
-# A run has diverged when its loss is that many times the loss of guessing.
-EXPLODED = 20.0
+CHECK_INTERVAL = 10  # steps between checks for divergence, which make the host wait for the device
+EXPLODED = 20.0  # a run has diverged when its loss is that many times the loss of guessing
 
 Autocast = Callable[[], AbstractContextManager[None]]
 
@@ -59,8 +56,8 @@ class Learner(Protocol):
 
 def run(learner: Learner, task: Task, *, evaluate_at: Collection[int] = ()) -> Trajectory:
     """
-    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left). It ends early when it diverges. The model
-    is evaluated after the steps `evaluate_at`, of which 0 is before all, and after the last.
+    Runs the inner loop: K steps from θ0, one per batch (paper, fig. 1 left), or fewer if it diverges. The model is
+    evaluated after the steps `evaluate_at`, of which 0 is before all, and after the last.
     """
     losses: list[torch.Tensor] = []
     evaluations: dict[int, Evaluation] = {}
@@ -87,9 +84,8 @@ def has_exploded(losses: Sequence[torch.Tensor], task: Task) -> bool:
 
 class ModelLearner:
     """
-    One model and the optimizer that trains it. The model returns an output with `loss` and `logits` for `pixel_values`
-    and `labels`, as those of transformers do; its state is overwritten. The optimizer is in its initial state.
-    `autocast` makes the context of forward passes, for mixed precision.
+    One model, as those of transformers, and the optimizer that trains it, in its initial state. The model's state is
+    overwritten. `autocast` makes the context of forward passes, for mixed precision.
     """
 
     def __init__(

@@ -46,10 +46,7 @@ _CONFIG_NAME = "config.json"
 def load_image_classifier(
     name_or_path: str, num_labels: int | None = None, revision: str | None = None
 ) -> PreTrainedModel:
-    """
-    Loads an image-classification model in float32, with a new head of `num_labels` classes or the checkpoint's own.
-    What transformers says about a new head is not shown. Of a model on the Hub, [`resolved_commit`] tells the commit.
-    """
+    """Loads an image-classification model in float32, with a new head of `num_labels` classes or its own."""
     from transformers import AutoModelForImageClassification
 
     options = _locate(name_or_path, revision)
@@ -148,9 +145,8 @@ def check_trainable(value: str) -> None:
 
 def freeze(model: nn.Module, trainable: str) -> None:
     """
-    Freezes all but the chosen layers of a model, in place, as `ModelArguments.trainable` says. An L3RS does not see
-    frozen layers, and no graph is built for them. The running statistics of their batch norm go on being updated, as
-    in the Trainer.
+    Freezes all but the chosen layers of a model, in place, as `ModelArguments.trainable` says. The running statistics
+    of their batch norm go on being updated, as in the Trainer.
     """
     if trainable == ALL:
         return

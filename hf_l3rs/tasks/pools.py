@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How many bytes of decoded images a pool may hold, unless told otherwise: 4 GB are 7,000 images of 224 x 224.
-DEFAULT_MAX_MEMORY = 4 * 10**9
+DEFAULT_MAX_MEMORY = 4 * 10**9  # bytes of decoded images that a pool may hold: 7,000 images of 224 x 224
 FLOAT32_BYTES = 4
 DECODED_AT_ONCE = 256  # images
 
@@ -175,16 +174,14 @@ class Batch(NamedTuple):
         return Batch(self.pixel_values.to(device, non_blocking=True), self.labels.to(device, non_blocking=True))
 
 
+@dataclass(eq=False)
 class View(Sequence[Batch]):
-    """
-    Batches that are looked up in a pool when they are asked for: for each its `rows` of the pool, with pool labels
-    mapped to the task's by `label_map`, of shape `(num_classes of the pool,)`.
-    """
+    """Batches that are looked up in a pool when they are asked for."""
 
-    def __init__(
-        self, pool: Images, rows: Sequence[torch.Tensor], label_map: torch.Tensor, transform: Transform
-    ) -> None:
-        self.pool, self.rows, self.label_map, self.transform = pool, rows, label_map, transform
+    pool: Images
+    rows: Sequence[torch.Tensor]  # of the pool, for each batch
+    label_map: torch.Tensor  # the task's label of each class of the pool
+    transform: Transform
 
     def __len__(self) -> int:
         return len(self.rows)

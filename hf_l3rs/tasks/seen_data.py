@@ -48,17 +48,11 @@ class SeenData:
     @classmethod
     def of(cls, dataset: DatasetArguments, seed: int, seen_roles: Sequence[str]) -> SeenData:
         """Returns the record of a data set that a run with this seed draws from."""
-        return cls(
-            path=dataset.path,
-            name=dataset.name,
-            hub_id=dataset.known_as,
-            revision=dataset.revision,
-            splits=dataset.splits,
-            division_seed=seed if None in dataset.splits.values() else None,
-            classes=dataset.classes,
-            max_images=dataset.max_images,
-            seen_roles=list(seen_roles),
-        )
+        own = {
+            name: getattr(dataset, name) for name in ("path", "name", "revision", "splits", "classes", "max_images")
+        }
+        division_seed = seed if None in dataset.splits.values() else None
+        return cls(**own, hub_id=dataset.known_as, division_seed=division_seed, seen_roles=list(seen_roles))
 
     def split(self, role: str) -> str:
         """Returns the split that a role's images come from."""
@@ -66,19 +60,13 @@ class SeenData:
 
 
 def describe_data(task_args: TaskArguments, seed: int) -> list[dict[str, Any]]:
-    """
-    Returns the fields of [`SeenData`] for each data set of a meta-training, for its artefact. Validation images count
-    as seen: they choose the weights that are kept.
-    """
+    """Returns the records for an artefact. Validation images count as seen: they choose the weights that are kept."""
     seen_roles = ROLES if task_args.num_validation_tasks else _TASK_ROLES
     return [asdict(SeenData.of(dataset, seed, seen_roles)) for dataset in task_args.datasets]
 
 
 def seen_data(meta_training: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """
-    Returns everything that an artefact's meta-training saw: the records of its last stage and of those before, which
-    `started_from` leads to. `None` if a stage has no record.
-    """
+    """Returns what an artefact's meta-training saw, in all stages; `None` if a stage has no record."""
     records: list[dict[str, Any]] = []
     stage: Any = meta_training
     while stage:
@@ -90,41 +78,30 @@ def seen_data(meta_training: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def check_unseen(seen: Sequence[Mapping[str, Any]] | None, task_args: TaskArguments, seed: int) -> None:
-    """
-    Refuses an evaluation on images that meta-training saw, or may have seen. What was seen comes from [`seen_data`];
-    `seed` is that of the evaluation, by which single splits are divided.
-    """
+    """Refuses an evaluation, with this seed, on images that meta-training saw, or may have seen."""
     if seen is None:
         logger.warning(
             "This L3RS does not tell which images it was meta-trained on; whether they are drawn is unknown."
         )
         return
-    records = [_read(entry) for entry in seen]
-    for dataset in task_args.datasets:
-        for record in records:
-            _check(record, SeenData.of(dataset, seed, _TASK_ROLES))
-
-
-def _read(entry: Any) -> SeenData:
     try:
-        return SeenData(**entry)
+        records = [SeenData(**entry) for entry in seen]
     except (TypeError, ConfigError) as error:
         raise ArtifactError(
             f"The L3RS has a damaged record of the images that it was meta-trained on ({error}); meta-train or "
             "download it again."
         ) from error
+    for dataset, record in product(task_args.datasets, records):
+        _check(record, SeenData.of(dataset, seed, _TASK_ROLES))
 
 
 def _check(seen: SeenData, drawn: SeenData) -> None:
     if not _is_related(seen, drawn) or _has_no_common_class(seen, drawn):
         return
-    shared = [
-        (own_role, seen_role)
-        for own_role, seen_role in product(drawn.seen_roles, seen.seen_roles)
-        if splits_overlap(drawn.split(own_role), seen.split(seen_role))
-    ]
+    pairs = product(drawn.seen_roles, seen.seen_roles)
+    shared = next((pair for pair in pairs if splits_overlap(drawn.split(pair[0]), seen.split(pair[1]))), None)
     if shared and (seen.name == drawn.name or None in (seen.name, drawn.name)):
-        own_role, seen_role = shared[0]
+        own_role, seen_role = shared
         raise DataError(
             f"The evaluation would draw {own_role} images from {drawn.split(own_role)!r} of {drawn.path!r}, but "
             f"meta-training saw {seen.split(seen_role)!r} ({seen_role}); name splits that it did not see as "
@@ -143,10 +120,8 @@ def _is_related(one: SeenData, other: SeenData) -> bool:
     ids = ({name.casefold() for name in (record.path, record.hub_id) if name} for record in (one, other))
     if set.intersection(*ids):
         return True
-    paths = [Path(record.path) for record in (one, other)]
-    first, second = (path.resolve() for path in paths)
-    are_nested = first.is_relative_to(second) or second.is_relative_to(first)
-    return are_nested and all(path.exists() for path in paths)
+    first, second = (Path(record.path).resolve() for record in (one, other))
+    return first.exists() and second.exists() and (first.is_relative_to(second) or second.is_relative_to(first))
 
 
 def _has_no_common_class(one: SeenData, other: SeenData) -> bool:
@@ -158,9 +133,8 @@ def _has_no_common_class(one: SeenData, other: SeenData) -> bool:
 
 def splits_overlap(one: str, other: str) -> bool:
     """
-    Returns whether two splits, as `datasets` writes them, may have images in common, as far as their names tell:
-    slices of one split overlap unless one ends where the other starts, or before, in the same unit and counted from
-    the same end.
+    Returns whether two splits, as `datasets` writes them, may have images in common: slices of one split overlap
+    unless one ends where the other starts, or before, in the same unit and counted from the same end.
     """
     return any(_overlap(*parts) for parts in product(one.split("+"), other.split("+")))
 

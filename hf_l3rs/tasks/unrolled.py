@@ -32,32 +32,23 @@ class Snapshot(NamedTuple):
 
 class UnrolledLearner:
     """
-    A run that keeps the graph from ψ to every loss. It is a [`~hf_l3rs.tasks.inner_loop.Learner`].
-
-    Args:
-        model (`nn.Module`): Gives the function; its weights are not changed.
-        network ([`L3RSNetwork`]): Gives the configuration.
-        vector (`torch.Tensor` of shape `(num_meta_parameters,)`): ψ.
-        num_training_steps (`int`): The horizon K.
-        second_order: Whether inner gradients are differentiated as well, or taken as constants.
-        feature_gradient: Whether the gradient flows through what the network sees, or only through what it decides.
-        begin ([`Snapshot`], *optional*): Where the run is taken up; by default it starts at θ0.
-        keep_graph: Without it, the same run takes less time and the memory of one step.
+    A run that keeps the graph from ψ to every loss: a [`~hf_l3rs.tasks.inner_loop.Learner`]. The model gives the
+    function, and its weights are not changed; the network gives the configuration.
     """
 
     def __init__(
         self,
         model: nn.Module,
         network: L3RSNetwork,
-        vector: torch.Tensor,
-        num_training_steps: int,
+        vector: torch.Tensor,  # ψ, of shape (num_meta_parameters,)
+        num_training_steps: int,  # the horizon K
         *,
-        second_order: bool = True,
-        feature_gradient: bool = False,
+        second_order: bool = True,  # inner gradients are differentiated as well, not taken as constants
+        feature_gradient: bool = False,  # also through what the network sees, not only through what it decides
         device: torch.device | str = "cpu",
         autocast: Autocast = nullcontext,
-        begin: Snapshot | None = None,
-        keep_graph: bool = True,
+        begin: Snapshot | None = None,  # where the run is taken up; by default it starts at θ0
+        keep_graph: bool = True,  # without it, the same run takes less time and the memory of one step
     ) -> None:
         self.model, self.network, self.num_training_steps = model, network, num_training_steps
         self.vector, self.begin, self.keep_graph = vector, begin, keep_graph

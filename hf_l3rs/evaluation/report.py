@@ -80,7 +80,6 @@ class Summary:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is the best baseline itself."""
         return self.optimizer == self.reference
 
 

@@ -45,7 +45,6 @@ class Run:
 
     @property
     def key(self) -> RunKey:
-        """What tells this run from others."""
         return self.contender.name, self.contender.learning_rate, self.task, self.num_training_steps
 
 
@@ -68,12 +67,10 @@ class Row:
 
     @property
     def is_final(self) -> bool:
-        """Whether this is the end of its run."""
         return self.step == self.num_training_steps
 
     @property
     def run(self) -> RunKey:
-        """The [`Run.key`] of the run that this is a part of."""
         return self.optimizer, self.learning_rate, self.task, self.num_training_steps
 
 

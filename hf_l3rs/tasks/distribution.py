@@ -102,7 +102,6 @@ class TaskDistribution:
 
     @property
     def models(self) -> list[nn.Module]:
-        """The models that the tasks fine-tune, each once."""
         return [self.initial_states.model]
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
@@ -215,7 +214,6 @@ class TaskMixture:
 
     @property
     def horizon(self) -> Horizon:
-        """That of all members."""
         return self.members[0].horizon
 
     def draw(self, seed: int, generation: int, pair: int) -> Task:
@@ -223,7 +221,6 @@ class TaskMixture:
         return self.members[(generation + pair) % len(self.members)].draw(seed, generation, pair)
 
     def with_horizon(self, horizon: Horizon) -> TaskMixture:
-        """Returns the same mixture with another horizon."""
         return TaskMixture([member.with_horizon(horizon) for member in self.members])
 
 

@@ -107,13 +107,11 @@ class ModelLearner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=_is_float16(self.device, autocast))
 
     def start(self, initial_state: State) -> None:
-        """See [`Learner.start`]."""
         self.model.load_state_dict(dict(initial_state))
         self._forget_gradients()
         self.model.train()
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """See [`Learner.step`]."""
         batch = batch.to(self.device)
         with self.autocast(), temporary_momentum(self._norms, self._batch_norm_momentum):
             loss = self.model(pixel_values=batch.pixel_values, labels=batch.labels).loss
@@ -131,7 +129,6 @@ class ModelLearner:
         return loss.detach()
 
     def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
-        """See [`Learner.evaluate`]."""
         with self.at_point_of_evaluation():
             result = evaluate(self.model, evaluation, device=self.device, autocast=self.autocast)
         self.model.train()

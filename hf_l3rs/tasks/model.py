@@ -204,9 +204,9 @@ def compare_trainable(meta_training: Mapping[str, Any], trainable: str) -> None:
 
 def adapted_modules(model: nn.Module) -> list[str]:
     """Returns the modules that get an adapter: query and value projections, or else the dense convolutions."""
-    layers = list(zip(describe_layers(model.named_parameters()), (name for name, _ in model.named_parameters())))
     for roles in (_ATTENTION, _CONVOLUTION):
-        names = [name.rpartition(".")[0] for layer, name in layers if layer.role in roles]
+        layers = zip(describe_layers(model.named_parameters()), model.named_parameters())
+        names = [name.rpartition(".")[0] for layer, (name, _) in layers if layer.role in roles]
         names = [name for name in names if getattr(model.get_submodule(name), "groups", 1) == 1]
         if names:
             return names
@@ -230,17 +230,6 @@ def _add_adapters(model: nn.Module, rank: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0), model)
 
 
-def _new_adapters(state: State) -> State:
-    """The adapters of a state drawn anew, as PEFT initialises them: A at random, and B zero."""
-    drawn = {}
-    for name, tensor in state.items():
-        if ".lora_A." in name:
-            drawn[name] = nn.init.kaiming_uniform_(torch.empty_like(tensor), a=math.sqrt(5))
-        elif ".lora_B." in name:
-            drawn[name] = torch.zeros_like(tensor)
-    return drawn
-
-
 class InitialStates:
     """Draws θ0 for a model: its weights as they are now, with a new head and new adapters for each seed."""
 
@@ -259,10 +248,15 @@ class InitialStates:
         """Returns the state that this seed stands for. Tensors that are the same for all seeds are shared."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial state"))
-            head: dict[str, torch.Tensor] = {}
+            drawn: dict[str, torch.Tensor] = {}
             for name, module in self._head.items():
-                head |= {f"{name}.{key}": tensor for key, tensor in _reinitialised(self.model, module).items()}
-            return {**self.state, **head, **_new_adapters(self.state)}
+                drawn |= {f"{name}.{key}": tensor for key, tensor in _reinitialised(self.model, module).items()}
+            for name, tensor in self.state.items():  # adapters, as PEFT initialises them
+                if ".lora_A." in name:
+                    drawn[name] = nn.init.kaiming_uniform_(torch.empty_like(tensor), a=math.sqrt(5))
+                elif ".lora_B." in name:
+                    drawn[name] = torch.zeros_like(tensor)
+            return {**self.state, **drawn}
 
 
 def _reinitialised(model: nn.Module, module: nn.Module) -> State:

@@ -49,11 +49,9 @@ class ImagePool(NamedTuple):
 
     @property
     def num_channels(self) -> int:
-        """Channels of every image."""
         return self.pixel_values.shape[1]
 
     def fetch(self, rows: torch.Tensor) -> torch.Tensor:
-        """See [`StreamedImagePool.fetch`]."""
         return self.pixel_values[rows]
 
 
@@ -75,7 +73,6 @@ class StreamedImagePool:
 
     @property
     def num_channels(self) -> int:
-        """Channels of every image."""
         return self.image_shape[0]
 
     @property
@@ -128,15 +125,12 @@ class StreamedImagePool:
         """RGB images of PIL. Decoders raise errors of every kind, so every error is taken for a bad image."""
         try:
             return [image.convert("RGB") for image in self.dataset[rows][self.image_column]]
-        except Exception:
-            return [self._read_one(row) for row in rows]
-
-    def _read_one(self, row: int) -> Any:
-        try:
-            return self.dataset[row][self.image_column].convert("RGB")
         except Exception as error:
+            if len(rows) > 1:  # one of them is bad
+                return [image for row in rows for image in self._read([row])]
             import datasets
 
+            (row,) = rows
             stored = self.dataset.cast_column(self.image_column, datasets.Image(decode=False))[row][self.image_column]
             path = (stored or {}).get("path")
             raise DataError(
@@ -170,7 +164,6 @@ class Batch(NamedTuple):
     labels: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        """Returns the batch on `device`."""
         return Batch(self.pixel_values.to(device, non_blocking=True), self.labels.to(device, non_blocking=True))
 
 

@@ -171,5 +171,4 @@ class TaskArguments:
 
     @property
     def longest_horizon(self) -> int:
-        """The greatest number of steps of a task."""
         return self.min_steps if self.max_steps is None else self.max_steps

@@ -66,7 +66,6 @@ class UnrolledLearner:
         self.evaluation_losses: list[torch.Tensor] = []  # so far, with their graph
 
     def start(self, initial_state: State) -> None:
-        """See [`~hf_l3rs.tasks.inner_loop.Learner.start`]."""
         fixed = {name: tensor.to(self.device, copy=True) for name, tensor in initial_state.items()}
         params = [fixed.pop(name) for name in self.names]
         self.stack = LayerStack(self.network.config, params)
@@ -74,7 +73,6 @@ class UnrolledLearner:
         self.resume(self.begin or fresh)
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """See [`~hf_l3rs.tasks.inner_loop.Learner.step`]."""
         batch = batch.to(self.device)
         self.model.train()
         loss = self._forward({"pixel_values": batch.pixel_values, "labels": batch.labels}).loss
@@ -103,7 +101,6 @@ class UnrolledLearner:
         return loss.detach()
 
     def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
-        """See [`~hf_l3rs.tasks.inner_loop.Learner.evaluate`]."""
         self.model.eval()
         losses, correct, count = [], 0, 0
         for batch in evaluation:

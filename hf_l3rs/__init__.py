@@ -42,31 +42,31 @@ __all__ = [*_MODULES]
 if TYPE_CHECKING:
     from hf_l3rs.errors import L3RSError as L3RSError
     from hf_l3rs.evaluation.baselines import Contender as Contender
-    from hf_l3rs.evaluation.job import EvaluationArguments as EvaluationArguments
-    from hf_l3rs.evaluation.job import EvaluationJob as EvaluationJob
+    from hf_l3rs.evaluation.job import EvaluationArguments as EvaluationArguments, EvaluationJob as EvaluationJob
     from hf_l3rs.hub.artifact import L3RSArtifact as L3RSArtifact
-    from hf_l3rs.meta.meta_arguments import L3RSArguments as L3RSArguments
-    from hf_l3rs.meta.meta_arguments import MetaTrainingArguments as MetaTrainingArguments
-    from hf_l3rs.meta.meta_arguments import build_network as build_network
+    from hf_l3rs.meta.meta_arguments import (
+        L3RSArguments as L3RSArguments,
+        MetaTrainingArguments as MetaTrainingArguments,
+        build_network as build_network,
+    )
     from hf_l3rs.meta.meta_trainer import MetaTrainer as MetaTrainer
     from hf_l3rs.meta.outer import OuterConfig as OuterConfig
-    from hf_l3rs.optimizer.config import L3RSConfig as L3RSConfig
-    from hf_l3rs.optimizer.config import LayerSpec as LayerSpec
+    from hf_l3rs.optimizer.config import L3RSConfig as L3RSConfig, LayerSpec as LayerSpec
     from hf_l3rs.optimizer.directions import Direction as Direction
     from hf_l3rs.optimizer.fit import Fit as Fit
     from hf_l3rs.optimizer.layers import describe_layers as describe_layers
     from hf_l3rs.optimizer.network import L3RSNetwork as L3RSNetwork
     from hf_l3rs.optimizer.optimizer import L3RS as L3RS
     from hf_l3rs.settings import parse_arguments as parse_arguments
-    from hf_l3rs.tasks.distribution import TaskMixture as TaskMixture
-    from hf_l3rs.tasks.distribution import build_tasks as build_tasks
+    from hf_l3rs.tasks.distribution import TaskMixture as TaskMixture, build_tasks as build_tasks
     from hf_l3rs.tasks.inner_loop import fine_tune as fine_tune
-    from hf_l3rs.tasks.task_arguments import DatasetArguments as DatasetArguments
-    from hf_l3rs.tasks.task_arguments import ModelArguments as ModelArguments
-    from hf_l3rs.tasks.task_arguments import TaskArguments as TaskArguments
+    from hf_l3rs.tasks.task_arguments import (
+        DatasetArguments as DatasetArguments,
+        ModelArguments as ModelArguments,
+        TaskArguments as TaskArguments,
+    )
     from hf_l3rs.trainer.callback import L3RSCallback as L3RSCallback
-    from hf_l3rs.trainer.l3rs_trainer import L3RSFactory as L3RSFactory
-    from hf_l3rs.trainer.l3rs_trainer import L3RSTrainer as L3RSTrainer
+    from hf_l3rs.trainer.l3rs_trainer import L3RSFactory as L3RSFactory, L3RSTrainer as L3RSTrainer
 
 
 def __getattr__(name: str) -> Any:

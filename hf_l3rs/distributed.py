@@ -1,7 +1,4 @@
-"""
-The processes of a launcher: what they do together, whom they report to, and how they are asked to stop. Results do not
-depend on their number, and errors stop all of them.
-"""
+"""The processes of a launcher: what they do together, errors included, and how they are asked to stop."""
 
 from __future__ import annotations
 
@@ -38,10 +35,7 @@ def own_share(accelerator: Accelerator, num_jobs: int) -> range:
 def share_out(
     accelerator: Accelerator, jobs: Sequence[Job], execute: Callable[[Job], Outcome], title: str | None = None
 ) -> list[Outcome]:
-    """
-    Executes each job on one process, with a progress bar if it has a title. Returns the outcomes in the order of the
-    jobs, the same on every process; they are pickled where there are several.
-    """
+    """Executes each job on one process. Returns all outcomes, in the order of the jobs, on every process."""
     shares = own_share(accelerator, len(jobs))
     with tqdm(shares, desc=title, unit="run", disable=title is None or not accelerator.is_main_process) as bar:
         outcomes = gather_object([(index, execute(jobs[index])) for index in bar])
@@ -76,10 +70,7 @@ def _together(accelerator: Accelerator, execute: Callable[[], Outcome], takes_pa
 
 
 def make_accelerator(report_to: str | None = None, project_dir: str | Path | None = None) -> Accelerator:
-    """
-    Returns an Accelerator that joins the processes of `torchrun` also where there is no GPU. `report_to` is a tracker
-    that Accelerate knows, or `"all"` for all that are installed; those that write files do so in `project_dir`.
-    """
+    """Joins the processes of `torchrun`, also without a GPU. `report_to` is a tracker of Accelerate or `"all"`."""
     installed = [str(kind) for kind in get_available_trackers()]
     if report_to is not None and report_to not in installed and not (report_to == "all" and installed):
         raise ConfigError(

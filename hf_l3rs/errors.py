@@ -45,10 +45,7 @@ class CheckpointError(L3RSError, RuntimeError):
 
 
 def reason(error: BaseException) -> str:
-    """
-    Returns what an error of another library says, to be put into a sentence: the first sentence of the error at the
-    bottom of the chain, short, on one line, and with the bare names of classes and objects.
-    """
+    """Returns the first sentence of the error at the bottom of a chain, short and on one line, for a message."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", f"{error}".strip())

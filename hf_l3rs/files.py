@@ -79,10 +79,7 @@ def write_folder(folder: PathLike, contents: Mapping[str, bytes]) -> None:
 
 
 def append_line(file: PathLike, line: str) -> None:
-    """
-    Adds a line to a file, at once and durably. A process that is killed meanwhile leaves at most half a line, which
-    stays on a line of its own.
-    """
+    """Adds a line to a file durably. Half a line of a process that was killed stays on a line of its own."""
     file = Path(file)
     with _one_sentence(file):
         is_new = not file.exists()

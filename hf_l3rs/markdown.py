@@ -56,10 +56,7 @@ def markdown_code(value: Any) -> str:
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], alignments: Sequence[str] = ()) -> str:
-    """
-    Returns a table of cells that are brought to text; `None` is an empty one. What is in a cell stays in it: a line
-    break or a bar would end it. `alignments` are `"left"` or `"right"`, one a column; all left by default.
-    """
+    """Returns a table of any values, each column `"left"` or `"right"`. Bars and line breaks stay in their cells."""
     rules = [ALIGNMENTS[alignment] for alignment in alignments or ["left"] * len(headers)]
     lines = [headers, rules, *rows]
     if any(len(cells) != len(headers) for cells in lines):

@@ -27,13 +27,6 @@ class OptionParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, but nothing unknown is left over: a subcommand, too, refuses it by itself."""
-        found, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return found, unknown
-
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Names each option once, with its default, or that it is needed."""

@@ -24,10 +24,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Range:
-    """
-    The numbers that a field allows: from `low` to `high`, or greater than `above` and less than `below`. NaN is never
-    one of them, and infinity only as `high=math.inf`.
-    """
+    """Numbers from `low` to `high`, or between `above` and `below`; no NaN, and infinity only as `high=math.inf`."""
 
     low: float | None = None
     high: float | None = None
@@ -58,17 +55,9 @@ def check_fields(
     error: type[L3RSError] = ConfigError,
 ) -> None:
     """
-    Checks the types of all fields of a dataclass by their annotations, and the values of some by rules. A list where
-    the annotation says tuple becomes one, also in a frozen dataclass, and a whole number where it says float.
-
-    Args:
-        settings: The dataclass instance, from its `__post_init__`.
-        rules:
-            Field names to a [`Range`] of numbers or a collection of allowed strings. For a field that holds several
-            values, the rule is for each of them; `None` needs no rule where the annotation allows it. Numbers without
-            a rule must be finite.
-        lengths: Field names to how many values a list may have.
-        error: What to raise for the first value that is not allowed.
+    Checks the fields of a dataclass, from its `__post_init__`: types by annotations, numbers and choices, also each
+    in a list, by `rules`, and lists by `lengths`. A list where the annotation says tuple becomes one, and a whole
+    number where it says float. Numbers without a rule must be finite.
     """
     hints = _hints(settings.__class__)
     for spec in fields(settings):

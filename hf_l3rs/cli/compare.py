@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_l3rs.cli.info import artifact_in
 from hf_l3rs.cli.init import survey_data
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.job import EvaluationArguments, EvaluationJob
+from hf_l3rs.hub.artifact import l3rs_of_run
 from hf_l3rs.settings import OptionParser
 from hf_l3rs.tasks.task_arguments import DatasetArguments, ModelArguments, TaskArguments
 
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> str:
     if arguments.search_seeds < 0:
         raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 searches no rate.")
     args = EvaluationArguments(
-        l3rs=artifact_in(arguments.source),
+        l3rs=str((arguments.source and l3rs_of_run(arguments.source)) or arguments.source),
         setting="quick comparison",
         baselines=[*(TUNED if arguments.search_seeds else ()), *UNTUNED],
         horizons=[arguments.steps],

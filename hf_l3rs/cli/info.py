@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_l3rs.cli.main import columns
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.hub.artifact import CONFIG_NAME, L3RS_NAME, RELEASED, RESULTS_NAME, L3RSArtifact, released_names
+from hf_l3rs.hub.artifact import RELEASED, RESULTS_NAME, L3RSArtifact, l3rs_of_run, released_names
 from hf_l3rs.hub.card import base_of, describe_gain, trained_part
 from hf_l3rs.hub.results import OPTIMIZER_NAME, Result, read_results_of
 from hf_l3rs.markdown import duration, listed, mean_with_stderr, one_line
@@ -45,13 +45,6 @@ def run(argv: Sequence[str]) -> str:
     return json.dumps(plain_json(data), indent=2) if arguments.json else text
 
 
-def artifact_in(source: str) -> str:
-    """Returns the folder of the learned optimizer in the output folder of a run, or the source as it is."""
-    inner = Path(source, L3RS_NAME)
-    is_run = source and not Path(source, CONFIG_NAME).exists() and (inner / CONFIG_NAME).is_file()
-    return str(inner) if is_run else source
-
-
 def _released() -> tuple[str, list[dict[str, Any]]]:
     """The list of all, as text and as data."""
     lines = []
@@ -67,7 +60,7 @@ def _released() -> tuple[str, list[dict[str, Any]]]:
 
 def _one(name: str, revision: str | None, model: str | None) -> tuple[str, dict[str, Any]]:
     """What there is to say of one, as text and as data."""
-    source = artifact_in(name)
+    source = str((name and l3rs_of_run(name)) or name)
     artifact = L3RSArtifact.from_pretrained(source, revision=revision)
     rows, entries = _describe(artifact), _results(artifact, source)
     text = columns(rows.items())

@@ -177,8 +177,8 @@ def survey_data(
     path: str, model: str, *, name: str | None = None, split: str | None = None, test_split: str | None = None
 ) -> DataSurvey:
     """
-    Looks at a data set, prepared by the model's image processor: which split is for what goes by their names, unless
-    they are given. Of a single split a part is kept apart, rows if all classes are in both parts, else classes.
+    Looks at a data set as the model's image processor prepares it. Splits go by their names unless given. Of a single
+    one a part is kept apart: rows if all classes are in both parts, else classes.
     """
     processor = load_image_processor(model)
 
@@ -282,16 +282,13 @@ _SHORT, _LONG = 1, 3
 
 
 class StepCosts(NamedTuple):
-    """
-    Seconds of an inner step that is differentiated, its share of the way back included, of a plain one and of an
-    evaluation; bytes that the graph of a differentiated run of one step holds, and that every further step adds.
-    """
+    """Seconds of the parts of a meta-training, and bytes of the graph of a differentiated run."""
 
-    differentiated: float
+    differentiated: float  # an inner step, its share of the way back included
     plain: float
     evaluation: float
-    graph_bytes: int
-    step_bytes: int
+    graph_bytes: int  # of a run of one step
+    step_bytes: int  # of every further step
 
     def seconds(self, task_args: TaskArguments, num_generations: int, num_tasks: int, interval: int) -> float:
         """Returns what a meta-training by gradient will take in one process, the first validation included."""

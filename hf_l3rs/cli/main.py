@@ -43,48 +43,41 @@ def make_parser() -> OptionParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Runs the command line, by default that of the process. Returns the exit status: 0, 1 after one line on standard
-    error that says what went wrong, 130 after Ctrl-C, or 141 if the reader of the answer left early.
-    """
+    """Runs the command line, by default that of the process, and returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+
+    def command() -> None:
+        name = make_parser().parse_args(argv[:1]).command
+        write(import_module(f"hf_l3rs.cli.{name.replace('-', '_')}").run(argv[1:]), sys.stdout)
+
+    return _status(command, "hf-l3rs")
+
+
+def run_script(main: Callable[[], object]) -> None:
+    """Runs the `main` of a recipe; a user's mistake ends in a sentence and a status in place of a traceback."""
+    if status := _status(main, "error"):
+        sys.exit(status)
+
+
+def _status(work: Callable[[], object], name: str) -> int:
     try:
         try:
-            command = make_parser().parse_args(argv[:1]).command
-            text = import_module(f"hf_l3rs.cli.{command.replace('-', '_')}").run(argv[1:])
-        except SystemExit:  # of argparse, after --help or a usage error
+            work()
+        finally:  # also after --help, when argparse ends the process
             write("", sys.stdout)
-            raise
-        write(text, sys.stdout)
     except BrokenPipeError:
+        _discard(sys.stdout)
         return READER_LEFT
     except (L3RSError, OSError) as error:  # the latter from a folder that may not be read
-        write(one_line(f"hf-l3rs: {error}"), sys.stderr)
+        write(one_line(f"{name}: {error}"), sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
 
 
-def run_script(main: Callable[[], object]) -> None:
-    """Runs the `main` of a recipe; a user's mistake ends in a sentence and a status in place of a traceback."""
-    try:
-        main()
-        write("", sys.stdout)
-    except BrokenPipeError:
-        _discard(sys.stdout)
-        sys.exit(READER_LEFT)
-    except L3RSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-
-
 def columns(rows: Iterable[Sequence[Any]]) -> str:
-    """
-    Returns a line for each row, with columns as wide as their widest cell. What an artefact says may be any text: here
-    it is shown, and never reaches the terminal as a command.
-    """
+    """Returns a line for each row, with aligned columns. Text that a terminal would obey is shown in place of that."""
     lines = [[one_line(_text(cell)) for cell in row] for row in rows]
     widths = [min(max(map(len, column)), _MAX_WIDTH) for column in zip(*lines)]
     return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in lines)
@@ -95,10 +88,7 @@ def _text(value: Any) -> str:
 
 
 def write(text: str, stream: TextIO | None) -> None:
-    """
-    Writes a line, if there is text and the stream is open, and sends on what is buffered, so that an error comes here
-    and not when Python ends. Characters that the stream's encoding lacks become escapes.
-    """
+    """Writes and flushes a line if the stream is open. Characters that its encoding lacks become escapes."""
     if stream is None:
         return
     encoding, end = stream.encoding or "utf-8", "\n" if text else ""

@@ -16,8 +16,7 @@ from hf_l3rs.evaluation.baselines import Baseline, Contender
 from hf_l3rs.evaluation.rivals import with_probe
 from hf_l3rs.evaluation.store import Row, RowStore, Run, RunKey, final_rows, ranked
 from hf_l3rs.tasks.distribution import Horizon, Task, TaskDistribution
-from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner, evaluate
-from hf_l3rs.tasks.inner_loop import run as run_inner_loop
+from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner, evaluate, run as run_inner_loop
 
 
 logger = logging.getLogger(__name__)

@@ -187,10 +187,7 @@ def picture_in(folder: PathLike) -> str | None:
 
 
 def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
-    """
-    Reads what [`save_network`] wrote, strictly. Nothing is unpickled, no code is run, and no more memory is taken than
-    the weights need that are there. Messages call the folder `source`.
-    """
+    """Reads what [`save_network`] wrote, strictly, in the memory of its weights; messages call the folder `source`."""
     folder, source = Path(folder), source or str(folder)
     if not os.path.isdir(folder):
         raise ArtifactError(
@@ -217,7 +214,7 @@ def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
 def _read_config(file: Path, source: str) -> L3RSConfig:
     if not file.is_file():
         where = "the folder that L3RS.save_pretrained wrote"
-        if (file.parent / L3RS_NAME / CONFIG_NAME).is_file():  # the output folder of a run
+        if l3rs_of_run(file.parent):
             where = f"{Path(source, L3RS_NAME)}, in which it has one"
         raise ArtifactError(f"{source} has no {CONFIG_NAME}; pass {where}.")
     try:
@@ -325,23 +322,27 @@ class _Upload:
         return operations
 
 
+def l3rs_of_run(folder: PathLike) -> Path | None:
+    """Returns the folder of the L3RS in the output folder of a run; `None` for any other folder."""
+    inner = Path(folder, L3RS_NAME)
+    return inner if (inner / CONFIG_NAME).is_file() and not Path(folder, CONFIG_NAME).exists() else None
+
+
 def gather_release(folder: PathLike, more: Iterable[PathLike] = ()) -> Path:
     """
     Puts the results of an L3RS beside it, with a card that shows them, and returns its folder. Results are those in
-    `more`, files or output folders of evaluations, and, if `folder` is the output folder of a run, those in it and
-    one level down. Of the latter, results of other meta-weights are left out, with a warning.
+    `more` and, of the output folder of a run, those in it and one level down, but for those of other meta-weights.
     """
     if not os.path.exists(folder) and str(folder) in released_names():
         return RELEASED / folder
-    folder = Path(folder)
-    is_run = not (folder / CONFIG_NAME).exists() and (folder / L3RS_NAME).is_dir()
-    home = folder / L3RS_NAME if is_run else folder
+    folder, inner = Path(folder), l3rs_of_run(folder)
+    home = inner or folder
     named = [Path(path, RESULTS_NAME) if os.path.isdir(path) else Path(path) for path in more]
-    if not is_run and not named:  # as it was saved, which is checked when it is pushed
+    if inner is None and not named:  # as it was saved, which is checked when it is pushed
         return home
     network = load_network(home)
     fingerprint, files = network.fingerprint(), [home / RESULTS_NAME]
-    for pattern in (RESULTS_NAME, BEHAVIOUR_NAME, f"*/{RESULTS_NAME}", f"*/{BEHAVIOUR_NAME}") if is_run else ():
+    for pattern in (RESULTS_NAME, BEHAVIOUR_NAME, f"*/{RESULTS_NAME}", f"*/{BEHAVIOUR_NAME}") if inner else ():
         files += sorted(folder.glob(pattern))
     parts = {file: read_results_of(fingerprint, file, strict=file in named) for file in [*files, *named]}
     results = merge_results(fingerprint, parts.values())

@@ -49,10 +49,9 @@ def generate_model_card(
     all_results: str = "results.json",
 ) -> ModelCard:
     """
-    Writes the card of an L3RS. The same arguments give the same bytes, and so does the own output as `existing`. Of an
-    `existing` card only what stands between the markers of hf_l3rs is replaced, and a section that was removed stays
-    removed. Additional metadata, tags, license and results are kept. `picture` is the name of a file beside the card,
-    `all_results` what the table links to.
+    Writes the card of an L3RS, the same bytes for the same arguments. Of an `existing` card only what stands between
+    the markers of hf_l3rs is replaced, and a section that was removed stays removed. `picture` is the name of a file
+    beside the card, `all_results` what the table links to.
     """
     if repo_id is not None and not is_repo_id(repo_id):
         raise ArtifactError(f'{short(repo_id)} is not a Hub id of the form "user/name"; check it for a typo.')
@@ -100,10 +99,7 @@ def read_card(file: PathLike | None) -> ModelCard | None:
 
 
 def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCard | None:
-    """
-    Joins two versions of a card: the text of the first if a person wrote into it, else of the second, and the
-    metadata of both, where the first has precedence.
-    """
+    """Joins two versions of a card: the text of the first if a person edited it, and the metadata of both."""
     if first is None or second is None:
         return first or second
     metadata = {**second.data.to_dict(), **first.data.to_dict()}
@@ -114,10 +110,7 @@ def combine_cards(first: ModelCard | None, second: ModelCard | None) -> ModelCar
 
 
 def describe_gain(entries: Sequence[Result]) -> str | None:
-    """
-    Says where an L3RS is ahead of the best baseline beyond the noise of the tasks, level with it, or behind, such as
-    `"in domain: ahead after 40 steps, level after 10 and 20"`; without results in domain, how often.
-    """
+    """Says after how many steps an L3RS is ahead of the best baseline, level or behind; not in domain, how often."""
     own = [entry for entry in entries if entry.optimizer == OPTIMIZER_NAME and entry.verdict]
     in_domain = [entry for entry in own if entry.setting == IN_DOMAIN]
     found = {
@@ -144,10 +137,7 @@ def trained_part(meta_training: Mapping[str, Any]) -> str | None:
 
 
 def base_of(config: L3RSConfig, *, markdown: bool = False) -> str:
-    """
-    Returns what an L3RS was made for: a Hub id if the weights are those of the Hub, else the name of a folder without
-    the way to it, with the Hub's model of the same layers where one is known. As Markdown, ids are links.
-    """
+    """Returns what an L3RS was made for: a Hub id, or the name of a folder with the Hub's model of the same layers."""
     name = config.base_model
     if _knows_roles(config):
         return "any image classifier"
@@ -288,15 +278,13 @@ def _chosen(own: Sequence[Result]) -> list[Result]:
 def _row(entry: Result, untrained: Result | None) -> list[Any]:
     own = _loss(entry.loss, entry.loss_stderr if entry.num_tasks > 1 else None)
     baseline = None if entry.baseline_loss is None else f"{_loss(entry.baseline_loss)}, {entry.baseline}"
-    wins = (
-        None if entry.wins is None else ", ".join(filter(None, (f"{entry.wins} of {entry.num_tasks}", entry.verdict)))
-    )
+    wins = () if entry.wins is None else (f"{entry.wins} of {entry.num_tasks}", entry.verdict)
     return [
         ": ".join(filter(None, (entry.setting, last_part(entry.shown_dataset)))),
         entry.num_training_steps,
         baseline,
         f"**{own}**" if entry.verdict == "ahead" else own,
-        wins,
+        ", ".join(filter(None, wins)),
         None if untrained is None else _loss(untrained.loss),
     ]
 

@@ -90,10 +90,7 @@ def _is_unanswered(error: Exception) -> bool:
 
 
 def hub_answers(repo_id: str, repo_type: str = "model") -> bool:
-    """
-    Returns whether downloads are on and the Hub answers, if only that there is no such repository. Where it does not,
-    the libraries that download can be told to use their caches: they ask again and again for half a minute.
-    """
+    """Returns whether downloads are on and the Hub answers; if not, libraries should use their caches and not wait."""
     if constants.is_offline_mode():
         return False
     try:
@@ -118,10 +115,7 @@ def _at(name: str, revision: str | None) -> str:
 
 
 def refuse_missing_path(name: str) -> None:
-    """
-    Refuses the name of a folder that is not there: what is no Hub id, or is in a folder that is there while the Hub
-    does not answer.
-    """
+    """Refuses what is no Hub id, or lies in a local folder while the Hub does not answer: a missing folder."""
     if not is_repo_id(name):
         raise ArtifactError(
             f'{short(name)} is neither a local folder nor a Hub id of the form "user/name"{_similar_folders(name)}; '

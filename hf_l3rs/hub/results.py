@@ -160,10 +160,7 @@ def _parse_entry(entry: Any) -> Result:
 
 
 def read_results_of(fingerprint: str, file: PathLike, *, strict: bool = False) -> Results | None:
-    """
-    Reads results of certain meta-weights. If they are of others, which must not be shown as if they were theirs, or
-    if there is no file, the answer is `None`, or an error if `strict`.
-    """
+    """Reads the results of these meta-weights; if the file has none of them, `None`, or an error if `strict`."""
     if not strict and not os.path.isfile(file):  # also of a name that no file can have
         return None
     results = read_results(file)

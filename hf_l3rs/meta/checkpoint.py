@@ -1,8 +1,4 @@
-"""
-The folder of a meta-training run: its checkpoints, its metrics, and the lock that keeps other runs out.
-
-A checkpoint is safetensors and JSON with a checksum over both, in a folder that appears whole or not at all.
-"""
+"""The folder of a meta-training run: its checkpoints, its metrics, and the lock that keeps other runs out."""
 
 from __future__ import annotations
 
@@ -45,31 +41,23 @@ _PLAIN_VALUES = ("settings", "best_generation", "best_loss", "untrained_loss", "
 _STATE_TENSORS = tuple(name for name in OuterState._fields if name != "generation")
 
 # What is counted over a run.
-NO_COST: dict[str, float] = {
-    "inner_steps": 0,
-    "cost_in_plain_steps": 0,
-    "evaluations": 0,
-    "seconds": 0.0,
-    "num_diverged": 0,
-}
+NO_COST: dict[str, float] = dict.fromkeys(
+    ("inner_steps", "cost_in_plain_steps", "evaluations", "seconds", "num_diverged"), 0
+)
 
 
 @dataclass
 class Progress:
-    """
-    Everything a run must remember: where it stands, the settings that its result depends on, the meta-weights of the
-    best validation, the validation loss of an untrained L3RS, absent if it diverged, what NO_COST counts, and the
-    tensors that the estimator carries over to the next generation.
-    """
+    """Everything a run must remember."""
 
     state: OuterState
-    settings: dict[str, Any]
-    best_mean: torch.Tensor | None = None
+    settings: dict[str, Any]  # that its result depends on
+    best_mean: torch.Tensor | None = None  # the meta-weights of the best validation
     best_generation: int | None = None
     best_loss: float | None = None
-    untrained_loss: float | None = None
+    untrained_loss: float | None = None  # of an untrained L3RS at validation; None, too, if it diverged
     cost: dict[str, float] = field(default_factory=NO_COST.copy)
-    carried: dict[str, torch.Tensor] = field(default_factory=dict)
+    carried: dict[str, torch.Tensor] = field(default_factory=dict)  # from the estimator to the next generation
 
 
 class RunFolder:
@@ -156,7 +144,7 @@ def sole_use(output_dir: Path) -> Iterator[None]:
 
 
 def save_checkpoint(output_dir: Path, progress: Progress, keep: int) -> Path:
-    """Writes `checkpoint-<generation>` and removes all but the last `keep`, none if it cannot be written."""
+    """Writes `checkpoint-<generation>`, whole or not at all; then removes all but the last `keep`."""
     folder = output_dir / f"checkpoint-{progress.state.generation}"
     if folder.exists():  # complete, and of the same generation: the same content
         return folder

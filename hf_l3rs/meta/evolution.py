@@ -95,10 +95,7 @@ def gradient(config: OuterConfig, state: OuterState, meta_losses: torch.Tensor) 
 
 
 def signed_ranks(meta_losses: torch.Tensor) -> torch.Tensor:
-    """
-    Returns each pair's sign times the rank of its difference, in [-1, 1], ties sharing their average. Pairs on tasks
-    of their own can be compared so. What is not finite is the worst.
-    """
+    """Returns the sign and rank of each pair's difference, in [-1, 1]; ties share a rank, infinities are the worst."""
     first, second = torch.where(torch.isfinite(meta_losses), meta_losses, math.inf).unbind(1)
     difference = torch.where(first == second, 0.0, first - second)
     _, inverse, counts = difference.abs().unique(sorted=True, return_inverse=True, return_counts=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,8 +11,7 @@ import torch
 from hf_l3rs.distributed import share_out
 from hf_l3rs.meta.outer import Estimate, Estimator, OuterState
 from hf_l3rs.tasks.distribution import Task
-from hf_l3rs.tasks.inner_loop import Evaluation, run
-from hf_l3rs.tasks.model import State
+from hf_l3rs.tasks.inner_loop import run
 from hf_l3rs.tasks.pools import Batch
 from hf_l3rs.tasks.unrolled import Snapshot, UnrolledLearner
 
@@ -26,12 +24,9 @@ MAX_TASK_GRADIENT = 1.0
 
 
 class TaskGradient(NamedTuple):
-    """
-    What one task gives: the final evaluation loss, its gradient of shape `(num_meta_parameters,)`, and the final
-    accuracy; infinite, zero and 0 if the run diverged.
-    """
+    """What one task gives, by its final evaluation; zero, infinite and 0 if the run diverged."""
 
-    gradient: torch.Tensor
+    gradient: torch.Tensor  # of shape (num_meta_parameters,)
     meta_loss: float
     accuracy: float
     num_steps: int
@@ -85,10 +80,7 @@ class MetaGradient(Estimator):
 
 
 def differentiate(learner: UnrolledLearner, task: Task, segment_steps: int = 0) -> TaskGradient:
-    """
-    Runs a task, or a part of one, and differentiates its final evaluation loss. The learner's vector requires a
-    gradient. `segment_steps` are the steps whose graph is held at a time; 0 for all.
-    """
+    """Runs a task and differentiates its final loss; the graph of `segment_steps` is held at a time, 0: of all."""
     recorder = _Recorder(learner, segment_steps) if segment_steps else None
     trajectory = run(recorder or learner, task)
     final = trajectory.evaluations.get(task.num_training_steps)
@@ -106,21 +98,16 @@ class _Recorder:
 
     def __init__(self, learner: UnrolledLearner, segment_steps: int) -> None:
         self.learner, self.segment_steps = learner, segment_steps
+        self.start, self.evaluate = learner.start, learner.evaluate
         self.snapshots: list[Snapshot] = []
         self._num_steps = 0
         learner.keep_graph = False
-
-    def start(self, initial_state: State) -> None:
-        self.learner.start(initial_state)
 
     def step(self, batch: Batch) -> torch.Tensor:
         if self._num_steps % self.segment_steps == 0:
             self.snapshots.append(self.learner.snapshot())
         self._num_steps += 1
         return self.learner.step(batch)
-
-    def evaluate(self, evaluation: Sequence[Batch]) -> Evaluation:
-        return self.learner.evaluate(evaluation)
 
 
 def _recomputed(learner: UnrolledLearner, task: Task, snapshots: list[Snapshot]) -> torch.Tensor:

@@ -144,10 +144,7 @@ class MetaTrainer:
         return self.network
 
     def summary(self) -> dict[str, Any]:
-        """
-        Returns what the model card tells about the run, as strict JSON values. Where it started from another L3RS,
-        the cost includes that one's, and `started_from` is its summary.
-        """
+        """Returns what the model card tells about the run, as strict JSON. Costs include those of `started_from`."""
         progress, earlier = self.progress, self.network.config.meta_training
         tasks, models = (dict(progress.settings.get(name, {})) for name in ("tasks", "model"))
         datasets = tasks.pop("datasets", [])

@@ -109,17 +109,14 @@ class OuterConfig:
 
 
 class OuterState(NamedTuple):
-    """
-    Where meta-training stands: ψ, its running average, Adam's moments and their steps, and the generations that are
-    done. All tensors but `step` are of shape `(num_meta_parameters,)`.
-    """
+    """Where meta-training stands. All tensors but `step` are of shape `(num_meta_parameters,)`."""
 
-    mean: torch.Tensor
-    average: torch.Tensor
-    exp_avg: torch.Tensor
+    mean: torch.Tensor  # ψ
+    average: torch.Tensor  # of ψ over generations
+    exp_avg: torch.Tensor  # of Adam, as the next two
     exp_avg_sq: torch.Tensor
     step: torch.Tensor
-    generation: int = 0
+    generation: int = 0  # so many are done
 
     @classmethod
     def start(cls, mean: torch.Tensor, generation: int = 0) -> OuterState:
@@ -148,27 +145,20 @@ class OuterState(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """
-    An estimate of the meta-gradient, and what it cost.
+    """An estimate of the meta-gradient, and what it cost."""
 
-    `gradient`, of shape `(num_meta_parameters,)`, is finite, or `None` where most inner loops failed: ψ then goes back
-    to its average. `num_diverged` of the `num_evaluations` inner loops gave nothing usable. `cost_in_plain_steps` is
-    what all `num_inner_steps` cost, in steps that are not differentiated. `metrics` are logged.
-    """
-
-    gradient: torch.Tensor | None
+    gradient: torch.Tensor | None  # finite; None where most inner loops failed: ψ then goes back to its average
     num_evaluations: int
-    num_diverged: int
+    num_diverged: int  # evaluations that gave nothing usable
     num_inner_steps: int
-    cost_in_plain_steps: float
-    metrics: dict[str, float]
+    cost_in_plain_steps: float  # what the steps cost, in steps that are not differentiated
+    metrics: dict[str, float]  # are logged
 
 
 class Estimator(ABC):
     """
-    Estimates the meta-gradient from samples, such as tasks, that processes share out with
-    [`~hf_l3rs.distributed.share_out`]. Randomness is a function of seed, generation and sample, so that every number
-    of processes gives the same estimate. A sample that fails is counted and changes no other.
+    Estimates the meta-gradient from samples that processes share out. Randomness is a function of seed, generation and
+    sample, never of the number of processes. A sample that fails is counted and changes no other.
     """
 
     def __init__(self, config: OuterConfig, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator) -> None:

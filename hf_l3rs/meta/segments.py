@@ -53,9 +53,8 @@ class Run(NamedTuple):
 
 class SegmentedGradient(MetaGradient):
     """
-    A sample is a whole short run, or a slot: it holds one run after another, of whatever model, and a generation takes
-    it a segment further. First runs are cut short at random, so that slots do not march in step. A run that diverges
-    ends there.
+    A sample is a whole short run, or a slot: it holds one run after another, and a generation takes it a segment
+    further. First runs are cut short at random, so that slots do not march in step.
     """
 
     def __init__(self, config: OuterConfig, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator) -> None:

@@ -28,10 +28,7 @@ MIN_VALIDATIONS = 5
 
 
 class Selection:
-    """
-    Validates the average of the meta-weights on fixed tasks of other images, and keeps the best in a run's
-    [`Progress`]. The last generation is always validated; without tasks, none is.
-    """
+    """Validates the average of the meta-weights on fixed tasks, at the end at the latest, and keeps the best."""
 
     def __init__(
         self, tasks: Sequence[Task], config: L3RSConfig, accelerator: Accelerator, interval: int, num_generations: int

@@ -3,8 +3,7 @@
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from tests.bad_inputs.doors import Row, file
-from tests.bad_inputs.doors import meta_train as train
+from tests.bad_inputs.doors import Row, file, meta_train as train
 
 
 def dataset(path="<images>", prepare=lambda place: None, **changes):

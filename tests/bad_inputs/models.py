@@ -5,8 +5,7 @@ import shutil
 
 import torch
 
-from tests.bad_inputs.doors import Row, damage_tensors
-from tests.bad_inputs.doors import meta_train as train
+from tests.bad_inputs.doors import Row, damage_tensors, meta_train as train
 
 
 def damaged(change):

@@ -6,9 +6,7 @@ import shutil
 import torch
 from filelock import FileLock
 
-from tests.bad_inputs.doors import Row, damage_tensors, file, recipe
-from tests.bad_inputs.doors import meta_evaluate as evaluate
-from tests.bad_inputs.doors import meta_train as train
+from tests.bad_inputs.doors import Row, damage_tensors, file, meta_evaluate as evaluate, meta_train as train, recipe
 
 
 def continued(change=lambda folder: None, **changes):

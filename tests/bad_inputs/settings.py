@@ -2,9 +2,7 @@
 
 from hf_l3rs.cli.meta_train import run as meta_train
 from recipes import benchmark_meta_training, benchmark_step
-from tests.bad_inputs.doors import Row, command, text_settings, usage
-from tests.bad_inputs.doors import meta_evaluate as evaluate
-from tests.bad_inputs.doors import meta_train as train
+from tests.bad_inputs.doors import Row, command, meta_evaluate as evaluate, meta_train as train, text_settings, usage
 
 
 FILES = [

@@ -26,15 +26,16 @@ def test_a_table_has_one_row_a_line_and_obeys_nobody():
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ConfigError("Too few."), "error: Too few."), (KeyboardInterrupt(), INTERRUPTED)]
+    ("error", "code", "sentence"),
+    [(ConfigError("Too few."), 1, "error: Too few.\n"), (KeyboardInterrupt(), INTERRUPTED, "")],
 )
-def test_what_a_user_causes_is_no_traceback_of_a_recipe(error, code):
+def test_what_a_user_causes_is_no_traceback_of_a_recipe(error, code, sentence, capsys):
     def failing():
         raise error
 
     with pytest.raises(SystemExit) as exit:
         run_script(failing)
-    assert exit.value.code == code
+    assert exit.value.code == code and capsys.readouterr().err == sentence
 
 
 def test_a_mistake_of_ours_is_one():

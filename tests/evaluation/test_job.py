@@ -12,8 +12,7 @@ import torch
 
 from hf_l3rs import L3RSNetwork
 from hf_l3rs.errors import ArtifactError, BindingError, CheckpointError, ConfigError, DataError
-from hf_l3rs.evaluation import benchmark
-from hf_l3rs.evaluation import job as job_module
+from hf_l3rs.evaluation import benchmark, job as job_module
 from hf_l3rs.evaluation.store import MANIFEST_NAME, read_rows
 from hf_l3rs.hub.artifact import load_network, save_network
 from hf_l3rs.hub.results import read_results

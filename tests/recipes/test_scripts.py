@@ -10,8 +10,7 @@ from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.evaluation.store import read_rows
 from hf_l3rs.hub.artifact import PICTURE_NAME, RELEASED, load_network, save_network
 from hf_l3rs.hub.results import Result, Results, read_results, write_results
-from recipes import benchmark_meta_training as benchmark
-from recipes import benchmark_step, demo, release, select_setting, trajectories
+from recipes import benchmark_meta_training as benchmark, benchmark_step, demo, release, select_setting, trajectories
 from recipes.evidence.stored import read_stored
 from tests.meta.problems import make_network
 

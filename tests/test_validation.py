@@ -64,15 +64,10 @@ VALID = [
 ]
 
 
-@pytest.mark.parametrize("name, value", VALID, ids=str)
-def test_what_is_right_stays_as_it_is(name, value):
-    kept = getattr(Settings(**{name: value}), name)
-    assert kept == value and type(kept) is type(value)
-
-
 @pytest.mark.parametrize(
     "name, value, kept",
     [
+        *((name, value, value) for name, value in VALID),
         ("number", 2, 2.0),
         ("maybe", 0.25, 0.25),
         ("either", 2, 2),

@@ -84,8 +84,6 @@ DAMAGES = [
     Row("config.json: a layer of negative size", layer(shape=[-3]), "shape must be in .*got -3"),
     Row("config.json: the same layer twice", config(layers=[dict(name="w", shape=[3], role="r", block="")] * 2),
         "layers must hold each value only once, got 'w' twice"),
-    Row("config.json: 100,000 hidden layers", config(hidden_sizes=[1] * 100_000), "must have a length in .*100000"),
-    Row("config.json: a base_step of 1e300", config(base_step=1e300), r"base_step must be in .*got 1e\+300"),
     Row("config.json: meta_training nested 900 deep", config(meta_training=nested(900)), "meta_training must be"),
     Row("config.json: meta_training with NaN", config(meta_training={"loss": float("nan")}), "without NaN"),
     Row("model.safetensors: absent", damaged(lambda folder: (folder / "model.safetensors").unlink()),

@@ -1,14 +1,11 @@
 """Variations differ in what they name and nothing else, are made once, and are compared in pairs."""
 
-import math
-
 import pytest
 
 from hf_l3rs.errors import ConfigError
-from hf_l3rs.evaluation.store import Row, read_rows
+from hf_l3rs.evaluation.store import read_rows
 from hf_l3rs.hub.artifact import load_network
 from recipes import ablations
-from recipes.ablations import variations_table
 from tests.evaluation.evaluate_tiny import make_inputs
 
 
@@ -83,18 +80,3 @@ def test_mistakes_are_told_before_anything_is_trained(config, tmp_path, old, new
 def test_the_config_in_the_repository_is_readable():
     ablation = ablations.read_ablation(["recipes/configs/ablations.yaml"])
     assert next(iter(ablation.variations)) == "base" and len(ablation.variations) > 15
-
-
-def rows_of(losses):
-    return [Row(name, None, task, 10, 10, loss, 0.5) for name, own in losses.items() for task, loss in enumerate(own)]
-
-
-def test_differences_are_of_pairs():
-    """A variation that is 0.1 worse on each task has no standard error, however far tasks are apart."""
-    rows = rows_of({"base": [0.2, 0.4, 0.9], "worse": [0.3, 0.5, 1.0], "lost": [0.2, math.inf, 0.2]})
-    assert variations_table(rows).splitlines()[2:] == [
-        "| base | 0.500 |",
-        "| worse | 0.600 (+0.100 ± 0.000) |",
-        "| lost | diverged on 1 |",
-    ]
-    assert variations_table(rows_of({"base": [0.5], "worse": [0.6]})).endswith("| worse | 0.600 (+0.100) |")

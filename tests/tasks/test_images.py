@@ -177,15 +177,12 @@ def splits():
 
 
 class TestFashionMnist:
-    def test_classes_are_balanced(self, splits):
-        for split, (_, classes, count) in SPLITS.items():
+    def test_classes_are_balanced_and_splits_are_disjoint(self, splits):
+        used: dict[str, list[int]] = {"train": [], "t10k": []}
+        for split, (file, classes, count) in SPLITS.items():
             labels, counts = np.unique(splits[split].with_format("numpy")["label"][:], return_counts=True)
             assert labels.tolist() == list(classes)
             assert counts.tolist() == [count] * len(classes)
-
-    def test_splits_are_disjoint(self, splits):
-        used: dict[str, list[int]] = {"train": [], "t10k": []}
-        for split, (file, _, _) in SPLITS.items():
             used[file] += splits[split]["source_index"][:]
         for indices in used.values():
             assert len(set(indices)) == len(indices)

@@ -31,8 +31,7 @@ ADAPTIVE_RATES = (1e-4, 2e-4, 4e-4, 7e-4, 1.2e-3, 2e-3, 3.5e-3, 6e-3, 1e-2, 1.8e
 SGD_RATES = tuple(rate * 10 for rate in ADAPTIVE_RATES)
 MUON_RATES = tuple(rate * 3 for rate in ADAPTIVE_RATES)
 
-# Names of `transformers.get_scheduler`, without warm-up.
-SCHEDULES = ("constant", "cosine", "linear")
+SCHEDULES = ("constant", "cosine", "linear")  # of `transformers.get_scheduler`, without warm-up
 
 Built = tuple[torch.optim.Optimizer, LRScheduler | None]
 Make = Callable[[nn.Module, float], torch.optim.Optimizer]

@@ -11,12 +11,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_l3rs.distributed import on_main_process, share_out
-from hf_l3rs.errors import ConfigError
 from hf_l3rs.evaluation.baselines import Baseline, Contender
 from hf_l3rs.evaluation.rivals import with_probe
 from hf_l3rs.evaluation.store import Row, RowStore, Run, RunKey, final_rows, ranked
 from hf_l3rs.tasks.distribution import Horizon, Task, TaskDistribution
-from hf_l3rs.tasks.inner_loop import Evaluation, ModelLearner, evaluate, run as run_inner_loop
+from hf_l3rs.tasks.inner_loop import Evaluation, evaluate, run as run_inner_loop
 
 
 logger = logging.getLogger(__name__)
@@ -57,26 +56,18 @@ def measure(
     length = task.num_training_steps
     if contender.starts_at_probe:
         task = with_probe(model, task, device)
+    model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
     if contender.build is None:
-        model.load_state_dict(dict(task.initial_state))
         evaluations = {length: evaluate(model, task.evaluation, device=device)}
     else:
-        learner = make_learner(model, contender, task, device)
+        optimizer, scheduler = contender.build(model, length)
+        norm = contender.max_grad_norm
+        learner = contender.learner(model, optimizer, scheduler=scheduler, device=device, max_grad_norm=norm)
         trajectory = run_inner_loop(learner, task, evaluate_at=evaluate_at)
         end = trajectory.num_steps if trajectory.diverged else math.inf
         evaluations = {step: each for step, each in trajectory.evaluations.items() if step < end}
     measured = {step: each for step, each in evaluations.items() if math.isfinite(each.loss)}
     return {step: measured.get(step, DIVERGED) for step in (*evaluate_at, length)}
-
-
-def make_learner(model: nn.Module, contender: Contender, task: Task, device: Device = "cpu") -> ModelLearner:
-    """Returns what trains a model with a contender that takes steps, at the beginning of a task."""
-    if contender.build is None:
-        raise ConfigError(f"{contender.name} trains nothing step by step; name another optimizer.")
-    model.load_state_dict(dict(task.initial_state))  # before the optimizer is made: some copy the weights then
-    optimizer, scheduler = contender.build(model, task.num_training_steps)
-    norm = contender.max_grad_norm
-    return contender.learner(model, optimizer, scheduler=scheduler, device=device, max_grad_norm=norm)
 
 
 def search_runs(baselines: Iterable[Baseline], num_tasks: int, horizons: Iterable[int]) -> list[Run]:

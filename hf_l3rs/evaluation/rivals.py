@@ -20,11 +20,8 @@ from hf_l3rs.tasks.model import State
 from hf_l3rs.tasks.pools import Batch
 
 
-# So many of the last training batches give the statistics of batch norm at the average, as schedule-free's authors do.
-NUM_RECALIBRATION_BATCHES = 50
-
-# Weight of half the squared norm of a probe's weights beside the mean cross entropy. It is not tuned.
-PROBE_L2 = 0.01
+NUM_RECALIBRATION_BATCHES = 50  # that give the statistics of batch norm at the average, as schedule-free's authors do
+PROBE_L2 = 0.01  # weight of half the squared norm of a probe's weights beside the mean cross entropy; not tuned
 
 
 class Combined(torch.optim.Optimizer):
@@ -158,15 +155,14 @@ def with_probe(model: nn.Module, task: Task, device: torch.device | str = "cpu")
 
 def _linear_head(model: nn.Module) -> tuple[str, nn.Linear]:
     named = named_trainable_parameters(model)
-    heads = [name for layer, (name, _) in zip(describe_layers(named), named) if layer.is_head]
-    modules = {name: model.get_submodule(name) for name in dict.fromkeys(name.rpartition(".")[0] for name in heads)}
-    if len(modules) == 1:
-        ((name, module),) = modules.items()
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            return name, module
+    layers = zip(describe_layers(named), named)
+    names = sorted({name.rpartition(".")[0] for layer, (name, _) in layers if layer.is_head})
+    module = model.get_submodule(names[0]) if len(names) == 1 else None
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        return names[0], module
     raise ConfigError(
         "A linear probe needs a model whose head is one linear layer with a bias that is trained, got the layers "
-        f"{', '.join(modules) or 'none'}; leave out the baselines Linear probe and LP-FT."
+        f"{', '.join(names) or 'none'}; leave out the baselines Linear probe and LP-FT."
     )
 
 

@@ -31,8 +31,7 @@ NUM_PROBES = 16  # images of each pool that enter the fingerprint, beside all la
 # Settings of data sets that change no row: what cards call them, and whether images are kept in memory.
 _WITHOUT_EFFECT = ("hub_id", "max_memory_gb")
 
-# What tells one run from another: optimizer, learning rate, task, number of steps.
-RunKey = tuple[str, float | None, int, int]
+RunKey = tuple[str, float | None, int, int]  # optimizer, learning rate, task, number of steps
 
 
 @dataclass(frozen=True)

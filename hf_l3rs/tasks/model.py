@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# θ0, or any other weights of a model, as a state dictionary.
-State = Mapping[str, torch.Tensor]
+State = Mapping[str, torch.Tensor]  # θ0, or any other weights of a model, as a state dictionary
 
 ALL, HEAD = "all", "head"
 _PART = re.compile(r"(last|lora):([1-9][0-9]{0,3})")

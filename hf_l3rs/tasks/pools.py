@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_MEMORY = 4 * 10**9  # bytes of decoded images that a pool may hold: 7,000 images of 224 x 224
-FLOAT32_BYTES = 4
 DECODED_AT_ONCE = 256  # images
 
 # The ways to make more tasks of the same images: other labels for the classes, or a Transform.
@@ -78,7 +77,7 @@ class StreamedImagePool:
     @property
     def num_bytes(self) -> int:
         """What all images would take in memory."""
-        return len(self.rows) * math.prod(self.image_shape) * FLOAT32_BYTES
+        return len(self.rows) * math.prod(self.image_shape) * 4  # bytes of a float32
 
     def fetch(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns what the model takes for the images of these rows, as in [`ImagePool`]."""

@@ -22,8 +22,7 @@ ROLES = ("batches", "evaluation", "validation_batches", "validation_evaluation")
 # How the images of a single split are shared out, where no other splits are named.
 SHARES = dict(zip(ROLES, (0.4, 0.3, 0.15, 0.15)))
 
-# A longer inner loop is a mistake in the settings. Its batches would not fit the memory.
-MAX_STEPS = 10**6
+MAX_STEPS = 10**6  # a longer inner loop is a mistake in the settings; its batches would not fit the memory
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ class UnrolledLearner:
         self.identity = identify_layers(describe_trainable_layers(model), network.config)
         self.params: Tensors
         self.state: LayerState
-        self.fixed: dict[str, torch.Tensor]
         self.k: int
-        self.random_state: torch.Tensor
         self.decider: LayersNetwork
         self.losses: list[torch.Tensor] = []  # of training, each before its step, with their graph
         self.evaluation_losses: list[torch.Tensor] = []  # so far, with their graph

@@ -6,38 +6,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 
-# Public name -> module. Imported on first use, so that `import hf_l3rs` costs nothing and loads no framework.
-_MODULES = {
-    "Contender": "evaluation.baselines",
-    "DatasetArguments": "tasks.task_arguments",
-    "Direction": "optimizer.directions",
-    "EvaluationArguments": "evaluation.job",
-    "EvaluationJob": "evaluation.job",
-    "Fit": "optimizer.fit",
-    "L3RS": "optimizer.optimizer",
-    "L3RSArguments": "meta.meta_arguments",
-    "L3RSArtifact": "hub.artifact",
-    "L3RSCallback": "trainer.callback",
-    "L3RSConfig": "optimizer.config",
-    "L3RSError": "errors",
-    "L3RSFactory": "trainer.l3rs_trainer",
-    "L3RSNetwork": "optimizer.network",
-    "L3RSTrainer": "trainer.l3rs_trainer",
-    "LayerSpec": "optimizer.config",
-    "MetaTrainer": "meta.meta_trainer",
-    "MetaTrainingArguments": "meta.meta_arguments",
-    "ModelArguments": "tasks.task_arguments",
-    "OuterConfig": "meta.outer",
-    "TaskArguments": "tasks.task_arguments",
-    "TaskMixture": "tasks.distribution",
-    "build_network": "meta.meta_arguments",
-    "build_tasks": "tasks.distribution",
-    "describe_layers": "optimizer.layers",
-    "fine_tune": "tasks.inner_loop",
-    "parse_arguments": "settings",
+# Modules and their public names. Imported on first use, so that `import hf_l3rs` costs nothing and loads no framework.
+_PUBLIC = {
+    "errors": ("L3RSError",),
+    "evaluation.baselines": ("Contender",),
+    "evaluation.job": ("EvaluationArguments", "EvaluationJob"),
+    "hub.artifact": ("L3RSArtifact",),
+    "meta.meta_arguments": ("L3RSArguments", "MetaTrainingArguments", "build_network"),
+    "meta.meta_trainer": ("MetaTrainer",),
+    "meta.outer": ("OuterConfig",),
+    "optimizer.config": ("L3RSConfig", "LayerSpec"),
+    "optimizer.directions": ("Direction",),
+    "optimizer.fit": ("Fit",),
+    "optimizer.layers": ("describe_layers",),
+    "optimizer.network": ("L3RSNetwork",),
+    "optimizer.optimizer": ("L3RS",),
+    "settings": ("parse_arguments",),
+    "tasks.distribution": ("TaskMixture", "build_tasks"),
+    "tasks.inner_loop": ("fine_tune",),
+    "tasks.task_arguments": ("DatasetArguments", "ModelArguments", "TaskArguments"),
+    "trainer.callback": ("L3RSCallback",),
+    "trainer.l3rs_trainer": ("L3RSFactory", "L3RSTrainer"),
 }
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = [*_MODULES]
+__all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from hf_l3rs.errors import L3RSError as L3RSError

@@ -44,16 +44,14 @@ def share_out(
 
 def on_main_process(accelerator: Accelerator, execute: Callable[[], Outcome]) -> Outcome:
     """Executes something on the main process alone. Every process returns its outcome, or raises its error."""
-    (outcome,) = _together(accelerator, execute, accelerator.is_main_process)
+    (outcome,) = on_every_process(accelerator, execute, takes_part=accelerator.is_main_process)
     return outcome
 
 
-def on_every_process(accelerator: Accelerator, execute: Callable[[], Outcome]) -> list[Outcome]:
-    """Executes something on every process. All return all outcomes; if one process fails, all raise its error."""
-    return _together(accelerator, execute, True)
-
-
-def _together(accelerator: Accelerator, execute: Callable[[], Outcome], takes_part: bool) -> list[Outcome]:
+def on_every_process(
+    accelerator: Accelerator, execute: Callable[[], Outcome], *, takes_part: bool = True
+) -> list[Outcome]:
+    """Executes something on every process that takes part. All return all outcomes, or raise the error of one."""
     own: list[tuple[Any, L3RSError | None]] = []
     if takes_part:
         try:

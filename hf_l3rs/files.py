@@ -16,10 +16,7 @@ PathLike = str | os.PathLike[str]
 
 
 def write_files(folder: PathLike, contents: Mapping[str, bytes]) -> None:
-    """
-    Writes files into a folder, which is made if absent. All are written in full under temporary names first and only
-    then take their places, in their order; after a failure the old files are as they were.
-    """
+    """Writes files into a folder, made if absent: each whole, and after a failure all old ones are as they were."""
     folder = Path(folder)
     with _one_sentence(folder):
         if folder.exists() and not folder.is_dir():

@@ -44,12 +44,11 @@ def _parser() -> OptionParser:
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs the command with what follows its name."""
     arguments = _parser().parse_args(argv)
     if arguments.search_seeds < 0:
         raise ConfigError(f"--search_seeds must be at least 0, got {arguments.search_seeds}; 0 searches no rate.")
     args = EvaluationArguments(
-        l3rs=str((arguments.source and l3rs_of_run(arguments.source)) or arguments.source),
+        l3rs=str(l3rs_of_run(arguments.source) or arguments.source),
         setting="quick comparison",
         baselines=[*(TUNED if arguments.search_seeds else ()), *UNTUNED],
         horizons=[arguments.steps],

@@ -23,20 +23,18 @@ them, which `hf-l3rs push OUTPUT_DIR user/name` publishes.
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs the command with what follows its name."""
     model_args, task_args, args = parse_arguments(
         (ModelArguments, TaskArguments, EvaluationArguments), argv, description=DESCRIPTION, prog="hf-l3rs evaluate"
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     job = EvaluationJob(model_args, task_args, args, make_accelerator())
     table = job.run(f"hf-l3rs evaluate {shlex.join(argv)}")
-    on_main_process(job.accelerator, lambda: _release(job))
+
+    def release() -> None:
+        save_network(job.network, job.output_dir / L3RS_NAME)
+        gather_release(job.output_dir)
+
+    on_main_process(job.accelerator, release)
     if not job.accelerator.is_main_process:
         return ""
     return f"\n{table}\n\nTables and curves are in {job.output_dir}; `hf-l3rs push` shares them."
-
-
-def _release(job: EvaluationJob) -> None:
-    """Puts the L3RS beside what was measured with it."""
-    save_network(job.network, job.output_dir / L3RS_NAME)
-    gather_release(job.output_dir)

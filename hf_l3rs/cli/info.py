@@ -30,7 +30,6 @@ _RESULTS = ("setting", "steps", "L3RS", "best rival", "which", "wins", "stands")
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs the command with what follows its name."""
     parser = OptionParser(prog="hf-l3rs info", description=DESCRIPTION)
     parser.add_argument("source", nargs="?", metavar="SOURCE",
                         help="name of a released one, folder, or Hub id such as user/name")  # fmt: skip
@@ -60,7 +59,7 @@ def _released() -> tuple[str, list[dict[str, Any]]]:
 
 def _one(name: str, revision: str | None, model: str | None) -> tuple[str, dict[str, Any]]:
     """What there is to say of one, as text and as data."""
-    source = str((name and l3rs_of_run(name)) or name)
+    source = str(l3rs_of_run(name) or name)
     artifact = L3RSArtifact.from_pretrained(source, revision=revision)
     rows, entries = _describe(artifact), _results(artifact, source)
     text = columns(rows.items())

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +97,6 @@ def _parser() -> OptionParser:
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs the command with what follows its name."""
     arguments = _parser().parse_args(argv)
     model = _asked(arguments.model, "--model", "Pretrained model (Hub id or folder): ")
     path = _asked(arguments.data, "--data", "Images (Hub id, folder or parquet file): ")
@@ -122,7 +120,7 @@ def run(argv: Sequence[str]) -> str:
         plan = Plan() if arguments.minutes is None else choose_plan(costs, task_args, arguments.minutes)
         num_bytes = costs.graph_bytes + (high - 1) * costs.step_bytes
         rows["meta-training"] = (
-            f"{duration(_seconds(costs, task_args, plan))} for {plan.num_generations} generations, and "
+            f"{duration(costs.seconds(task_args, plan))} for {plan.num_generations} generations, and "
             f"{num_bytes / 1e9:.2g} GB for the graph of the longest run"
         )
         settings |= {**plan._asdict(), "forecast": rows["meta-training"]}
@@ -262,19 +260,13 @@ def choose_plan(costs: StepCosts, task_args: TaskArguments, minutes: float) -> P
     for plan in _PLANS:
         for count in range(_MOST, _FEWEST - 1, -1):
             chosen = plan._replace(num_generations=count)
-            if _seconds(costs, task_args, chosen) <= 60 * minutes:
+            if costs.seconds(task_args, chosen) <= 60 * minutes:
                 return chosen
-    least = _seconds(costs, task_args, _PLANS[-1]._replace(num_generations=_FEWEST)) / 60
+    least = costs.seconds(task_args, _PLANS[-1]._replace(num_generations=_FEWEST)) / 60
     raise ConfigError(
         f"The shortest meta-training takes {least:.2g} minutes on this machine, got --minutes {minutes:g}; give more, "
         "or shorter --steps or a smaller --batch_size."
     )
-
-
-def _seconds(costs: StepCosts, task_args: TaskArguments, plan: Plan) -> float:
-    task_args = replace(task_args, num_validation_tasks=plan.num_validation_tasks)
-    interval = MetaTrainingArguments().validation_interval
-    return costs.seconds(task_args, plan.num_generations, plan.num_tasks, interval)
 
 
 # Runs of these lengths are measured; what a step more takes is their difference.
@@ -290,15 +282,14 @@ class StepCosts(NamedTuple):
     graph_bytes: int  # of a run of one step
     step_bytes: int  # of every further step
 
-    def seconds(self, task_args: TaskArguments, num_generations: int, num_tasks: int, interval: int) -> float:
+    def seconds(self, task_args: TaskArguments, plan: Plan) -> float:
         """Returns what a meta-training by gradient will take in one process, the first validation included."""
         low, high = task_args.min_steps, task_args.longest_horizon
         steps = low if low == high else (high - low) / math.log(high / low)  # horizons are log-uniform
-        generation = num_tasks * (steps * self.differentiated + self.evaluation)
-        validation = task_args.num_validation_tasks * (steps * self.plain + self.evaluation)
-        capped = capped_interval(interval, num_generations)
-        num_validations = 1 + math.ceil(num_generations / capped) if capped else 0
-        return num_generations * generation + num_validations * validation
+        generation = plan.num_tasks * (steps * self.differentiated + self.evaluation)
+        validation = plan.num_validation_tasks * (steps * self.plain + self.evaluation)
+        interval = capped_interval(MetaTrainingArguments().validation_interval, plan.num_generations)
+        return plan.num_generations * generation + (1 + math.ceil(plan.num_generations / interval)) * validation
 
 
 def measure_steps(

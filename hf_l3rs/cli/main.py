@@ -1,8 +1,4 @@
-"""
-The command `hf-l3rs`: makes, measures, looks at and shares learned optimizers.
-
-In several processes: `accelerate launch --module hf_l3rs.cli meta-train my_l3rs.yaml`, or `torchrun -m` alike.
-"""
+"""The command `hf-l3rs`: makes, measures, looks at and shares learned optimizers."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from hf_l3rs.markdown import one_line
 from hf_l3rs.settings import OptionParser
 
 
-# Each is a module with a function `run`. They take seconds to import, so only the one that is needed is.
+# Each is a module with a function `run` of what follows the name. They take seconds to import, so only one is.
 COMMANDS = {
     "info": "list the released learned optimizers, or describe one",
     "compare": "a learned optimizer and its rivals on your model and your data, paired",

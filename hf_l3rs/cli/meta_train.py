@@ -30,7 +30,6 @@ OUTPUT_DIR/l3rs is the finished artefact; `hf-l3rs push OUTPUT_DIR user/name` pu
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs the command with what follows its name; the log has told everything by its end."""
     settings = parse_arguments(ARGUMENTS, argv, description=DESCRIPTION, prog="hf-l3rs meta-train")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     train(*settings)

@@ -18,7 +18,6 @@ beside the L3RS; they are put beside the L3RS first.
 
 
 def run(argv: Sequence[str]) -> str:
-    """Runs the command with what follows its name; returns the commit's address."""
     parser = OptionParser(prog="hf-l3rs push", description=DESCRIPTION)
     parser.add_argument("folder", metavar="FOLDER", help="an L3RS, or a folder that meta-train or evaluate wrote")
     parser.add_argument("repo_id", metavar="REPO_ID", help="Hub id such as user/name; made if absent")

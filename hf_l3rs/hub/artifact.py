@@ -213,9 +213,8 @@ def load_network(folder: PathLike, source: str | None = None) -> L3RSNetwork:
 
 def _read_config(file: Path, source: str) -> L3RSConfig:
     if not file.is_file():
-        where = "the folder that L3RS.save_pretrained wrote"
-        if l3rs_of_run(file.parent):
-            where = f"{Path(source, L3RS_NAME)}, in which it has one"
+        inner = f"{Path(source, L3RS_NAME)}, in which it has one"
+        where = inner if l3rs_of_run(file.parent) else "the folder that L3RS.save_pretrained wrote"
         raise ArtifactError(f"{source} has no {CONFIG_NAME}; pass {where}.")
     try:
         if file.stat().st_size > _MAX_CONFIG_SIZE:
@@ -325,7 +324,7 @@ class _Upload:
 def l3rs_of_run(folder: PathLike) -> Path | None:
     """Returns the folder of the L3RS in the output folder of a run; `None` for any other folder."""
     inner = Path(folder, L3RS_NAME)
-    return inner if (inner / CONFIG_NAME).is_file() and not Path(folder, CONFIG_NAME).exists() else None
+    return inner if folder and (inner / CONFIG_NAME).is_file() and not Path(folder, CONFIG_NAME).exists() else None
 
 
 def gather_release(folder: PathLike, more: Iterable[PathLike] = ()) -> Path:

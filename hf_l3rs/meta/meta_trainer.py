@@ -59,9 +59,6 @@ class MetaTrainer:
     Trains meta-weights. The result is a function of the settings and the seed: neither the number of processes nor an
     interruption changes a byte.
 
-    Every process works on its share of the estimator's samples; only their results travel, and every process applies
-    the same update.
-
     Args:
         network ([`L3RSNetwork`]): Where the search starts; in the end it holds the trained meta-weights.
         tasks ([`~hf_l3rs.tasks.distribution.Tasks`]): What to train on; every model must fit one device.
@@ -71,9 +68,6 @@ class MetaTrainer:
         accelerator (`Accelerator`, *optional*): Made from the environment by default.
         settings (`dict`, *optional*):
             What else identifies the run, such as the data, as plain JSON values; checked when resuming.
-
-    Raises:
-        ConfigError: If the settings are not plain JSON values.
     """
 
     def __init__(
@@ -245,8 +239,7 @@ class MetaTrainer:
         return interval > 0 and (generation % interval == 0 or generation == self.outer.num_generations)
 
     def _all_agree_to_stop(self) -> bool:
-        requests = on_every_process(self.accelerator, lambda: self._interruption.requested)
-        self._interruption.requested = any(requests)
+        self._interruption.requested = any(on_every_process(self.accelerator, lambda: self._interruption.requested))
         return self._interruption.requested
 
     def _check_agreement(self) -> None:

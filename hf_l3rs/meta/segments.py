@@ -1,8 +1,6 @@
 """
-Meta-gradients of long runs, a segment at a time: a generation takes every run a segment further and differentiates it.
-
-ψ moves long before a run ends, and memory is that of a segment, at 600 steps as at 30. The gradient is truncated: it
-does not see what a segment does to later ones, but for the steps that it looks ahead.
+Meta-gradients of long runs: a generation takes every run a segment further and differentiates it. Memory is that of a
+segment; what a segment does to later ones is not seen, but for the steps that it looks ahead.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from hf_l3rs.cli.init import StepCosts, measure_steps
+from hf_l3rs.cli.init import Plan, StepCosts, measure_steps
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.meta.checkpoint import METRICS_NAME, Progress
 from hf_l3rs.meta.outer import OuterConfig, OuterState
@@ -64,11 +64,9 @@ def test_steps_are_measured_and_the_graph_is_counted():
 
 def test_times_add_up():
     costs = StepCosts(differentiated=3.0, plain=1.0, evaluation=2.0, graph_bytes=100, step_bytes=10)
-    task_args = TaskArguments(datasets=["images"], min_steps=10, num_validation_tasks=4)
+    task_args = TaskArguments(datasets=["images"], min_steps=10)
     # a generation takes 2 * (10 * 3 + 2), a validation 4 * (10 + 2)
-    expected = {(5, 10): 5 * 64 + 6 * 48, (100, 10): 100 * 64 + 11 * 48, (5, 0): 5 * 64}
-    assert expected == {
-        (count, interval): costs.seconds(task_args, count, 2, interval) for count, interval in expected
-    }
-    mean = StepCosts(1.0, 0.0, 0.0, 0, 0).seconds(TaskArguments(["images"], min_steps=10, max_steps=30), 1, 1, 0)
+    for count, expected in ((5, 5 * 64 + 6 * 48), (100, 100 * 64 + 11 * 48)):
+        assert costs.seconds(task_args, Plan(count, num_tasks=2, num_validation_tasks=4)) == expected
+    mean = StepCosts(1.0, 0.0, 0.0, 0, 0).seconds(TaskArguments(["images"], min_steps=10, max_steps=30), Plan(1, 1))
     assert mean == pytest.approx(18.2, abs=0.01)

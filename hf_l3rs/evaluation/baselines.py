@@ -111,16 +111,14 @@ class Baseline:
         """A fresh optimizer, or an error that says whose it is."""
         try:
             optimizer = self.make(model, learning_rate)  # type: ignore[misc, arg-type]
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                raise TypeError(f"it gives {short(optimizer)}")
+            return optimizer
         except TypeError as error:
             raise ConfigError(
-                f"The baseline {self.name} cannot be made of (parameters, lr=...): {reason(error)}; give a class or "
-                "function that takes these, or a Baseline."
+                f"The baseline {self.name} makes no torch.optim.Optimizer of (parameters, lr=...): {reason(error)}; "
+                "give a class or function that does, or a Baseline."
             ) from error
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise ConfigError(
-                f"The baseline {self.name} must make a torch.optim.Optimizer, got {short(optimizer)}; correct it."
-            )
-        return optimizer
 
     @cached_property
     def identity(self) -> dict[str, Any]:

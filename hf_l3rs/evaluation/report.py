@@ -25,8 +25,7 @@ _T_LIMIT = 1.96
 
 _STANDS = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
 
-# Some stored tables have runs of this name, with many passes over their batches. They are compared with nothing.
-_MANY_PASSES = "Data limit"
+_MANY_PASSES = "Data limit"  # in some stored tables: runs with many passes over their batches
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from hf_l3rs.tasks.task_arguments import ModelArguments, TaskArguments
 MANIFEST_NAME = "manifest.json"
 PACKAGES = ("hf_l3rs", "torch", "transformers")
 NUM_PROBES = 16  # images of each pool that enter the fingerprint, beside all labels
-# Settings of data sets that change no row: what cards call them, and whether images are kept in memory.
-_WITHOUT_EFFECT = ("hub_id", "max_memory_gb")
+_WITHOUT_EFFECT = ("hub_id", "max_memory_gb")  # settings of data sets that change no row
 
 RunKey = tuple[str, float | None, int, int]  # optimizer, learning rate, task, number of steps
 

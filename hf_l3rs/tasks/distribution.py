@@ -224,8 +224,7 @@ class TaskMixture:
         return TaskMixture([member.with_horizon(horizon) for member in self.members])
 
 
-# What tasks are drawn from.
-Tasks = TaskDistribution | TaskMixture
+Tasks = TaskDistribution | TaskMixture  # what tasks are drawn from
 
 
 class Setup(NamedTuple):
@@ -234,10 +233,6 @@ class Setup(NamedTuple):
     model: nn.Module  # the first
     tasks: Any  # a mixture if there are several models
     validation_tasks: Any  # of images that meta-training never sees
-
-
-# The pools of data sets, for training and for validation, by the image processor that made them.
-_Sources = dict[str, list[tuple[TaskSource, TaskSource]]]
 
 
 def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int) -> Setup:
@@ -253,7 +248,7 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
         `tuple`: The first `model`; `tasks`, a [`TaskMixture`] if there are several models; `validation_tasks`, on
         images that meta-training never sees.
     """
-    sources: _Sources = {}
+    sources: dict[str, Any] = {}  # of all data sets, by the image processor that made them
     setups = [_build_of_model(each, task_args, seed, sources) for each in model_args.each()]
     if len(setups) == 1:
         return setups[0]
@@ -267,7 +262,7 @@ def build_tasks(model_args: ModelArguments, task_args: TaskArguments, seed: int)
     return Setup(model[0], TaskMixture(tasks), TaskMixture(validation))
 
 
-def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: int, sources: _Sources) -> Setup:
+def _build_of_model(model_args: ModelArguments, task_args: TaskArguments, seed: int, sources: dict[str, Any]) -> Setup:
     model = load_image_classifier(model_args.base_model, task_args.num_classes, model_args.base_model_revision)
     freeze(model, model_args.trainable)
     revision = resolved_commit(model) or model_args.base_model_revision

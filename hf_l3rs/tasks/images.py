@@ -27,7 +27,7 @@ PathLike = str | os.PathLike[str]
 LABEL_COLUMN_NAMES = ("label", "labels", "fine_label", "target", "class")
 IMAGE_COLUMN_NAMES = ("image", "img", "pixel_values")
 MAX_CLASSES = 10**6
-# Names that `datasets` takes for its own loaders. They would read the current folder.
+# Names that `datasets` takes for its own loaders, which would read the current folder.
 _LOADERS = ("arrow", "audiofolder", "csv", "imagefolder", "json", "parquet", "text", "webdataset")
 
 
@@ -53,7 +53,6 @@ def open_image_pool(
     label_column: str | None = None,
     classes: Sequence[str | int] | None = None,
     max_images: int | None = None,
-    seed: int = 0,
 ) -> StreamedImagePool:
     """
     Reads the labels of a split of an image-classification data set, and decodes no image yet. The data set may be
@@ -73,7 +72,7 @@ def open_image_pool(
     if classes is not None:
         kept = np.flatnonzero(np.isin(labels, class_ids(class_names, classes)))
     if max_images is not None and len(kept) > max_images:
-        kept = np.sort(np.random.default_rng(seed).permutation(kept)[:max_images])
+        kept = np.sort(np.random.default_rng(0).permutation(kept)[:max_images])
     if len(kept) == 0:
         of_classes = "" if classes is None else f" of the classes {list(classes)}"
         raise DataError(f"Split {split!r} has no image{of_classes}; choose another split or other classes.")
@@ -117,34 +116,35 @@ def load_image_dataset(
     """
     import datasets
 
-    with _located(path, name, split, revision) as (source, files):
-        if files is not None:
-            return datasets.load_dataset(source, data_files=files, split=split)
-        return datasets.load_dataset(source, name=name, split=split, revision=revision)
+    with _located(path, name, split, revision) as (source, options):
+        return datasets.load_dataset(source, split=split, **options)
 
 
 def split_names(path: PathLike, *, name: str | None = None) -> list[str]:
     """Returns the names of a data set's splits."""
     import datasets
 
-    with _located(path, name, "train", None) as (source, files):
-        return ["train"] if files is not None else list(datasets.get_dataset_split_names(source, name))
+    with _located(path, name, "train", None) as (source, options):
+        return ["train"] if "data_files" in options else list(datasets.get_dataset_split_names(source, name))
 
 
 @contextmanager
-def _located(path: PathLike, name: str | None, split: str, revision: str | None) -> Iterator[tuple[str, str | None]]:
+def _located(
+    path: PathLike, name: str | None, split: str, revision: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    Yields what `datasets` loads, and of which file if it is one. Its errors become one sentence. Where the Hub does
-    not answer, `datasets` looks into its cache at once.
+    Yields what `datasets` loads, and with which options. Its errors become one sentence. Where the Hub does not
+    answer, `datasets` looks into its cache at once.
     """
     import datasets
 
     path = os.fspath(path)
-    source, files, is_out_of_reach = path, None, False
+    source, is_out_of_reach = path, False
+    options: dict[str, Any] = {"name": name, "revision": revision}
     if path.endswith(".parquet"):
         if not os.path.isfile(path):
             raise DataError(f"There is no file {path!r}; give an existing .parquet file, a folder or a Hub id.")
-        source, files = "parquet", path
+        source, options = "parquet", {"data_files": path}
     elif os.path.isdir(path):
         source = os.path.abspath(path)  # else a folder called text would be taken for a loader
     elif is_repo_id(path) and path not in _LOADERS:
@@ -154,7 +154,7 @@ def _located(path: PathLike, name: str | None, split: str, revision: str | None)
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or is_out_of_reach
     try:
-        yield source, files
+        yield source, options
     except Exception as error:  # a damaged data set raises errors of every kind
         raise DataError(_explain(error, path, name, split, revision)) from error
     finally:

@@ -106,9 +106,7 @@ def _check_weights(name: str, model: nn.Module, report: dict[str, Any], new_head
     missing = sorted(set(report["missing_keys"]).intersection(trunk))
     misshapen = sorted({key for key, *_ in report["mismatched_keys"]}.intersection(trunk))
     if misshapen or len(missing) == len(trunk):
-        problem = (
-            f"has a shape that the config rules out in {misshapen[0]}" if misshapen else "has none of its weights"
-        )
+        problem = f"has a misfit shape in {misshapen[0]}" if misshapen else "has none of its weights"
         raise ArtifactError(f"{name!r} {problem}: weights and config are of different models; download both again.")
     if missing:
         counts, names = f"{len(missing)} of {len(trunk)}", ", ".join(missing)

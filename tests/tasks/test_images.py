@@ -130,12 +130,9 @@ class TestLoadImagePool:
         assert torch.equal(whole.pixel_values[whole.labels != 1], pool.pixel_values)
 
     def test_max_images_is_a_reproducible_choice(self, dataset, image_processor):
-        first, again, other = (
-            load_image_pool(dataset, image_processor, max_images=5, seed=seed) for seed in (0, 0, 1)
-        )
+        first, again = (load_image_pool(dataset, image_processor, max_images=5) for _ in range(2))
         assert len(first.labels) == 5
         assert torch.equal(first.pixel_values, again.pixel_values)
-        assert not torch.equal(first.pixel_values, other.pixel_values)
         assert len(load_image_pool(dataset, image_processor, max_images=100).labels) == 12
 
     def test_integer_labels(self, dataset, image_processor):

@@ -1,7 +1,4 @@
-"""
-How fast the statistics that batch norm keeps for evaluation follow the weights: at torch's momentum of 0.1 they are an
-average over some ten steps, which a short run has left behind.
-"""
+"""The momentum of batch norm's statistics: torch's 0.1 averages over some ten steps, too many for a short run."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def set_momentum(norms: Sequence[_BatchNorm], momentum: float | None) -> None:
-    """Has the statistics follow at this momentum; `None` leaves them as they are."""
     if momentum is not None:
         for norm in norms:
             norm.momentum = momentum

@@ -62,7 +62,7 @@ class L3RSConfig:
     Args:
         layers (`tuple[LayerSpec, ...]`): The layers that own an embedding, in the order of its rows.
         directions (`tuple[str, ...]`, *optional*, defaults to `("adam", "sgd")`):
-            What is mixed (paper, figs. 4, 5): `"adam"`, `"sgd"`, `"muon"`, or own (see `optimizer/directions.py`).
+            What is mixed (paper, figs. 4, 5): `"adam"`, `"sgd"`, `"muon"`, or one of your own ([`Direction`]).
         features (`tuple[str, ...]`, *optional*, defaults to FEATURES):
             Inputs of the network beside the embedding (paper, fig. 2); `"structure"` adds fan-in, fan-out and depth.
         embedding_size (`int`, *optional*, defaults to `8`): Size of a layer's embedding.
@@ -150,7 +150,7 @@ class L3RSConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> L3RSConfig:
-        """Builds a configuration from the content of a `config.json`, of this format or an older one."""
+        """Builds a configuration from the content of a `config.json`."""
         version = values.get("format_version") if isinstance(values, Mapping) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise ConfigError(

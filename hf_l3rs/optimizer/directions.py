@@ -1,25 +1,4 @@
-"""
-The base optimizers whose update directions are mixed: each a pure update of a state.
-
-A direction of one's own is a function and an entry in [`DIRECTIONS`], made before configurations or artefacts name it:
-
-```python
-from hf_l3rs import L3RS, Direction, L3RSConfig, describe_layers
-from hf_l3rs.optimizer.directions import DIRECTIONS
-
-
-def lion(config, grads, buffers, steps, arithmetic):  # arXiv 2302.06675
-    beta1, beta2 = config.adam_betas
-    ahead = arithmetic.lerp(buffers["lion_exp_avg"], grads, 1 - beta1)
-    averages = arithmetic.lerp_(buffers["lion_exp_avg"], grads, 1 - beta2)
-    return [x.sign() for x in ahead], {"lion_exp_avg": averages}
-
-
-DIRECTIONS["lion"] = Direction(("lion_exp_avg",), lion)
-config = L3RSConfig(describe_layers(model.named_parameters()), directions=("adam", "lion"))
-optimizer = L3RS(model, config, num_training_steps=100)
-```
-"""
+"""The base optimizers whose update directions are mixed: each a pure update of a state."""
 
 from __future__ import annotations
 
@@ -132,11 +111,8 @@ MIN_SIDE, MAX_ASPECT = 4, 128
 
 
 def is_matrix_for_muon(shape: Sequence[int]) -> bool:
-    """
-    Whether Muon takes a parameter of this shape, by timm's rule: no vectors, depthwise kernels `(channels, 1, ...)`,
-    position embeddings `(1, length, ...)` and thin matrices. A kernel has a row for each output channel.
-    """
-    if len(shape) < 2 or 1 in shape[:2]:
+    """Whether Muon takes a parameter of this shape, by timm's rule; a kernel has a row for each output channel."""
+    if len(shape) < 2 or 1 in shape[:2]:  # vectors, depthwise kernels, position embeddings
         return False
     rows, columns = shape[0], math.prod(shape[1:])
     return min(rows, columns) >= MIN_SIDE and max(rows, columns) <= MAX_ASPECT * min(rows, columns)

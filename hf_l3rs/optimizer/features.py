@@ -50,7 +50,7 @@ def log_measures(loss: torch.Tensor | None, norms: torch.Tensor, sqrt_numel: tor
 
 
 def ema_inputs(measures: torch.Tensor) -> torch.Tensor:
-    """Returns what goes into the EMA banks (ξ of eq. 2), of shape `(num_layers, 4)`, columns as EMA_CHANNELS."""
+    """Returns what goes into the EMA banks (ξ of eq. 2), `(num_layers, 4)`, columns as EMA_CHANNELS."""
     return torch.nn.functional.pad(measures[:, :3], (0, 1), value=1.0)
 
 

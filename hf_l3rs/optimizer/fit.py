@@ -38,14 +38,9 @@ class LayerFit(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """
-    How well an L3RS fits what is trained.
+    """How well an L3RS fits what is trained."""
 
-    Args:
-        layers (`tuple[LayerFit, ...]`): Each [`LayerSpec`] in the model's order, and how it is known.
-    """
-
-    layers: tuple[LayerFit, ...]
+    layers: tuple[LayerFit, ...]  # in the model's order
 
     @property
     def counts(self) -> dict[str, int]:

@@ -135,7 +135,6 @@ def _adapted_shape(path: str, shape: tuple[int, ...], shapes: dict[str, tuple[in
 
 
 def _kind(path: str, weight: tuple[int, ...]) -> str:
-    """What a module does, by its name and the shape of its weight."""
     if path.removeprefix(_OF_TIMM).split(".")[0] in _HEADS:
         return "head"
     if len(weight) < 2:
@@ -161,9 +160,8 @@ def role_layers(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:
 
 def match_layers(layers: Sequence[LayerSpec], known: Sequence[LayerSpec]) -> Matches:
     """
-    Finds for each layer of a model the known layer whose embedding it takes: by canonical name, by known renames, by
-    block, role and shape, or by role if an embedding is for that role and no one layer (see [`role_layers`]). What is
-    left takes the mean embedding of its role (`"role_mean"`), or of all layers (`"mean"`) if the role is new.
+    Finds for each layer of a model the known layer whose embedding it takes, by the first of _RULES that finds one.
+    What is left takes the mean embedding of its role (`"role_mean"`), or of all layers (`"mean"`) if the role is new.
     """
     return _match(tuple(layers), tuple(known))
 
@@ -187,15 +185,12 @@ def _match(layers: tuple[LayerSpec, ...], known: tuple[LayerSpec, ...]) -> Match
     weights = torch.zeros(len(layers), len(known), dtype=torch.float64)
     rules = []
     for row, layer in enumerate(layers):
-        found = next(((rule, index[key(layer)]) for rule, key, index in indices if key(layer) in index), None)
-        if found is not None:
-            rules.append(found[0])
-            weights[row, found[1]] = 1.0
-            continue
+        found = ((rule, [index[key(layer)]]) for rule, key, index in indices if key(layer) in index)
         same_role = [column for column, other in enumerate(known) if other.role == layer.role]
-        rules.append("role_mean" if same_role else "mean")
-        columns = same_role or range(len(known))
-        weights[row, list(columns)] = 1.0 / len(columns)
+        mean = ("role_mean", same_role) if same_role else ("mean", list(range(len(known))))
+        rule, columns = next(found, mean)
+        rules.append(rule)
+        weights[row, columns] = 1.0 / len(columns)
     return Matches(weights, tuple(rules))
 
 

@@ -15,10 +15,7 @@ from hf_l3rs.errors import ConfigError
 
 
 class LossObserver:
-    """
-    Collects the losses of one step's micro-batches. With `synchronize`, the loss is averaged over the processes of
-    `torch.distributed`, where that is initialised; all must then step together.
-    """
+    """Collects the losses of one step's micro-batches; with `synchronize` they are averaged over processes."""
 
     def __init__(self, synchronize: bool = True) -> None:
         self.synchronize = synchronize
@@ -73,10 +70,7 @@ class LossObserver:
         return total * (len(losses) / count) if self._is_sum else total / count  # without a number 0 / 0, which is NaN
 
     def watch(self, model: nn.Module, share_scale: float = 1.0) -> None:
-        """
-        Reads the loss from the output of every training forward pass of `model` alone. `share_scale` multiplies losses
-        that the model has normalised over the whole step, told by `num_items_in_batch`.
-        """
+        """Reads the loss from the model's outputs in training; `share_scale` multiplies shares of a step's loss."""
         self.unwatch()
         hook = _Hook(self, functools.partial(_read_loss, share_scale))
         self._hook = model.register_forward_hook(hook, with_kwargs=True)
@@ -88,7 +82,6 @@ class LossObserver:
         self._probe = model.register_forward_hook(_Hook(self, functools.partial(_look_once, report)), with_kwargs=True)
 
     def unwatch(self) -> None:
-        """Stops reading from the model, and looking at it."""
         for handle in (self._hook, self._probe):
             if handle is not None:
                 handle.remove()
@@ -163,7 +156,9 @@ def _scalar(loss: Any) -> torch.Tensor:
     if not is_tensor and isinstance(loss, SupportsFloat) and not isinstance(loss, bool):
         with contextlib.suppress(TypeError, OverflowError):  # an array of several numbers, a number beyond all floats
             return torch.tensor(float(loss))
-    got = f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}" if is_tensor else type(loss).__name__
+    got = (
+        f"a tensor of shape {tuple(loss.shape)} and type {loss.dtype}" if is_tensor else f"type {type(loss).__name__}"
+    )
     raise ConfigError(
         f"The training loss must be one real number, as a float or a tensor with one element, got {got}; give the "
         "mean loss of the batch."

@@ -42,18 +42,12 @@ def tensor_shapes(config: L3RSConfig) -> dict[str, tuple[int, ...]]:
 def check_shapes(config: L3RSConfig, found: Mapping[str, tuple[int, ...]], source: str) -> None:
     """Raises where names and shapes of tensors from `source` are not those that the configuration asks for."""
     shapes = tensor_shapes(config)
-    missing, surplus = sorted(shapes.keys() - found.keys()), sorted(found.keys() - shapes.keys())
-    if missing or surplus:
-        raise ArtifactError(
-            f"The tensors in {source} do not fit its config: missing {short(missing or None)}, surplus "
-            f"{short(surplus or None)}; config and weights must come from the same save."
-        )
-    other = next((name for name, shape in shapes.items() if found[name] != shape), None)
-    if other is not None:
-        raise ArtifactError(
-            f"Tensor {other!r} in {source} has shape {short(found[other])}, but its config asks for {shapes[other]}; "
-            "config and weights must come from the same save."
-        )
+    for name in sorted(shapes.keys() | found.keys()):
+        if found.get(name) != shapes.get(name):
+            raise ArtifactError(
+                f"Tensor {short(name)} in {source} has shape {short(found.get(name))}, but its config asks for "
+                f"{shapes.get(name)}; config and weights must come from the same save."
+            )
 
 
 # exp(±12) spans ten decades around the reference step: enough for any layer, and finite in float32.

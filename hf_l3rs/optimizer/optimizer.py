@@ -33,6 +33,7 @@ from hf_l3rs.optimizer.parameters import (
     refuse_sparse_modules,
 )
 from hf_l3rs.optimizer.step import Bindings
+from hf_l3rs.validation import short
 
 
 # What loading takes that building does not.
@@ -208,8 +209,8 @@ class L3RS(torch.optim.Optimizer):
         groups = named_groups(model)
         if len(groups) != 1:
             raise BindingError(
-                f"L3RS is bound to a model or its named parameters, got {len(groups) or 'no'} groups; pass one "
-                "of those, or build the optimizer with the groups."
+                f"L3RS is bound to a model or its named parameters, got {len(groups) or 'no'} groups; pass one of "
+                "those, or build the optimizer with the groups."
             )
         names, params = groups[0]["param_names"], groups[0]["params"]
         if not params:
@@ -240,7 +241,7 @@ class L3RS(torch.optim.Optimizer):
         return tuple(layer for layer in layers if layer.name in trained)
 
     def _checked_layers(self, model: nn.Module | None, groups: list[dict[str, Any]]) -> tuple[LayerSpec, ...]:
-        """Describes the layers in the groups; raises, before anything is changed, if they fit too little."""
+        """Describes the layers in the groups, which must fit enough."""
         layers = self._layers_of(model, groups)
         refuse_misfit(measure_fit(layers, self.config), self.minimum_fit)
         return layers
@@ -261,9 +262,7 @@ class L3RS(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, such as `{"params": model.named_parameters()}`, which joins the run where it stands."""
         if not isinstance(param_group, dict):
-            raise BindingError(
-                f"A parameter group must be {{'params': model.named_parameters()}}, got {type(param_group).__name__}."
-            )
+            raise BindingError(f"A group must be {{'params': model.named_parameters()}}, got {short(param_group)}.")
         if self.param_groups:
             run = self.param_groups[0]
             param_group = {"step": run["step"], "num_training_steps": run["num_training_steps"], **param_group}
@@ -279,7 +278,7 @@ class L3RS(torch.optim.Optimizer):
         self._identity, self._layers = {}, ()  # found anew, or refused, when all groups are known
 
     def reset(self) -> None:
-        """Forgets everything about the run: the next step is a first step. Parameters and plan stay."""
+        """Forgets everything about the run but parameters and plan."""
         self.state.clear()
         self._bindings.clear()
         self.loss_observer.clear()
@@ -366,11 +365,10 @@ class L3RS(torch.optim.Optimizer):
         if saved_names == own:
             return
         model = self._current_model()
-        if model is not None:
-            trainable = [canonical_name(name) for name, _ in named_trainable_parameters(model)]
-            if saved_names == [trainable]:
-                self._bind_parameters(model)
-                return
+        trainable = [] if model is None else [canonical_name(name) for name, _ in named_trainable_parameters(model)]
+        if model is not None and saved_names == [trainable]:
+            self._bind_parameters(model)
+            return
         raise BindingError(
             f"The checkpoint is of {sum(len(names or ()) for names in saved_names)} layers, but the optimizer has "
             f"{sum(map(len, own))}, or they have other names; freeze and unfreeze the same layers as in the run that "
@@ -392,9 +390,3 @@ class L3RS(torch.optim.Optimizer):
         self._bindings.clear()
         if is_copy:  # it may be the first L3RS of a fresh process
             self._meet_trainer()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> L3RS:
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return twin

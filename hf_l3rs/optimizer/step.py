@@ -8,16 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hf_l3rs.optimizer import features
 from hf_l3rs.optimizer.config import LONG_RUN, L3RSConfig
 from hf_l3rs.optimizer.directions import DIRECTIONS, IN_PLACE, Arithmetic, Tensors, buffer_names
-from hf_l3rs.optimizer.features import (
-    EMA_CHANNELS,
-    Features,
-    ema_inputs,
-    log_measures,
-    stack_features,
-    time_coefficients,
-)
 from hf_l3rs.optimizer.layers import fan_in
 from hf_l3rs.optimizer.network import L3RSNetwork, LayersNetwork
 from hf_l3rs.optimizer.parameters import FLOAT32, refuse_parameter, refuse_sparse_gradients
@@ -59,7 +52,8 @@ class LayerStack:
     def __init__(self, config: L3RSConfig, layers: Sequence[torch.Tensor], num_trained: int | None = None) -> None:
         self.config = config
         self.device = layers[0].device
-        self.dtypes = [state_dtype(layer) for layer in layers]
+        # of state and update: float64 stays, everything else is float32
+        self.dtypes = [torch.float64 if layer.dtype == torch.float64 else torch.float32 for layer in layers]
         self.dtype = torch.float64 if all(dtype == torch.float64 for dtype in self.dtypes) else torch.float32
         # the largest norm whose square, as Adam's second moment has it, is a number
         self.max_norm = torch.finfo(self.dtype).max ** 0.5
@@ -67,11 +61,10 @@ class LayerStack:
         self.sqrt_numel = numel.sqrt().to(self.device)
         self.reference = config.base_step * self._reference_factors(layers, num_trained)
         gains = 1 - torch.tensor(config.ema_decays, dtype=self.dtype, device=self.device)
-        self.gains = gains.expand(len(layers), len(EMA_CHANNELS), -1)
+        self.gains = gains.expand(len(layers), len(features.EMA_CHANNELS), -1)
         self._time_coefficients: dict[int, torch.Tensor] = {}
 
     def _reference_factors(self, layers: Sequence[torch.Tensor], num_trained: int | None) -> torch.Tensor:
-        """What the base step is multiplied by in the reference step, as far as it is known beforehand."""
         is_relative = self.config.step_reference == "relative"
         factors = torch.ones_like(self.sqrt_numel) if is_relative else self.sqrt_numel
         if self.config.width_exponent:
@@ -131,14 +124,14 @@ class LayerStack:
             buffers.update(own)
 
         measured = torch.stack(norms, dim=1)
-        measures = log_measures(loss, measured, self.sqrt_numel)
+        measures = features.log_measures(loss, measured, self.sqrt_numel)
         if not feature_gradient:
             measures = measures.detach()
         gains = self.gains if is_usable is None else torch.where(is_usable[:, None, None], self.gains, 0.0)
-        inputs = ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
+        inputs = features.ema_inputs(measures)[:, :, None].expand_as(state.ema)  # ξ
         (ema,) = arithmetic.lerp_([state.ema], [inputs], [gains])  # a ← γ a + (1 − γ) ξ (eq. 2)
         times = self._times(num_training_steps)
-        mixture, factor = network(stack_features(self.config, Features(k, times, ema, measures)))
+        mixture, factor = network(features.stack_features(self.config, features.Features(k, times, ema, measures)))
 
         reference = self._reference_steps(measured[:, 1], k, num_training_steps, lr)
         update_norms = (reference if is_usable is None else torch.where(is_usable, reference, 0.0)) * factor
@@ -163,16 +156,10 @@ class LayerStack:
         return reference
 
     def _times(self, num_training_steps: int) -> torch.Tensor:
-        """The coefficients of the time features, made anew only when the plan changes."""
         if num_training_steps not in self._time_coefficients:
-            coefficients = time_coefficients(self.config, num_training_steps, self.sqrt_numel)
+            coefficients = features.time_coefficients(self.config, num_training_steps, self.sqrt_numel)
             self._time_coefficients = {num_training_steps: coefficients}
         return self._time_coefficients[num_training_steps]
-
-
-def state_dtype(parameter: torch.Tensor) -> torch.dtype:
-    """The type that a parameter's state and update are computed in: float64 stays, everything else is float32."""
-    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
 
 
 class Binding:
@@ -220,7 +207,6 @@ class Binding:
         return same and params[0].device == self.stack.device and [p.dtype for p in params] == self.param_dtypes
 
     def step(self, group: Mapping[str, Any], num_training_steps: int, loss: torch.Tensor | None) -> Decision:
-        """Takes one step of all layers, in place; see [`LayerStack.step`]."""
         targets, grads = self.params, [param.grad for param in self.params]
         if self.is_low_precision:
             targets = self._targets()
@@ -299,11 +285,10 @@ class Bindings:
         return bound
 
     def clear(self) -> None:
-        """Drops all bindings, because state or parameters were replaced."""
         self._made.clear()
 
     def notice_new_meta_weights(self) -> bool:
-        """Drops all bindings if the network's weights were changed, and says whether they were."""
+        """Drops all bindings if the network's weights were changed, and returns whether they were."""
         version = self._network_version()
         is_new, self._version = version != self._version, version
         if is_new:

@@ -78,7 +78,7 @@ class L3RSCallback(TrainerCallback):
             return
         refuse_engines(args)
         _refuse_renamed_weights(args, model)
-        if self.reads_loss and _needs_loss(own):
+        if self.reads_loss and "loss" in own.config.features:
             _refuse_hidden_loss(args, model)
         _begin_run(own, model, state)
         self._first_step = state.global_step
@@ -100,8 +100,8 @@ class L3RSCallback(TrainerCallback):
             return
         _clipping.give_back()
         # once, as processes ask each other; a loss that is missing later counts as neutral
-        is_first = state.global_step == self._first_step
-        if is_first and _needs_loss(own) and own.loss_observer.is_blind(args.device):
+        needs_loss = "loss" in own.config.features and state.global_step == self._first_step
+        if needs_loss and own.loss_observer.is_blind(args.device):
             raise BindingError(
                 "L3RS saw no training loss in the model's output, as with compute_loss_func or an own compute_loss; "
                 "use hf_l3rs.L3RSTrainer in place of Trainer, which sees every loss."
@@ -136,10 +136,6 @@ class L3RSCallback(TrainerCallback):
             observer.watch(model, share_scale=float(args.world_size) if averages_items else 1.0)
         if args.gradient_accumulation_steps > 1 or averages_items:
             observer.probe(model, self.report_inflation)
-
-
-def _needs_loss(optimizer: L3RS) -> bool:
-    return "loss" in optimizer.config.features
 
 
 def _bind(optimizer: L3RS, model: Any) -> None:
@@ -216,9 +212,8 @@ def refuse_engines(args: TrainingArguments) -> None:
 def _refuse_hidden_loss(args: TrainingArguments, model: Any) -> None:
     if args.n_gpu > 1:
         raise UnsupportedSetupError(
-            "L3RS cannot read the training loss under nn.DataParallel, which the Trainer uses for "
-            f"{args.n_gpu} GPUs in one process; launch with `torchrun --nproc_per_node`, show one GPU by "
-            "CUDA_VISIBLE_DEVICES=0, or use hf_l3rs.L3RSTrainer."
+            f"L3RS cannot read the training loss under nn.DataParallel, which the Trainer uses for {args.n_gpu} GPUs; "
+            "launch with `torchrun --nproc_per_node`, show one GPU, or use hf_l3rs.L3RSTrainer."
         )
     # the Trainer itself drops label smoothing for multi-label classification
     problem_type = getattr(getattr(model, "config", None), "problem_type", None)
@@ -300,8 +295,7 @@ def _tell_clipping(args: TrainingArguments, trained_with: float | None) -> None:
         return
     logger.log(
         logging.INFO if given == type(args).max_grad_norm else logging.WARNING,
-        "This L3RS was meta-trained with max_grad_norm=%s, which train() uses in place of %s; to change it, set "
-        "max_grad_norm in the L3RS's config.",
+        "L3RS was meta-trained with max_grad_norm=%s, which train() uses, not %s; edit its config to change it.",
         trained_with,
         given,
     )

@@ -154,6 +154,6 @@ class L3RSTrainer(Trainer):
 
 
 def _name_optimizer(card: str, optimizer: str) -> str:
-    """Puts the optimizer that trained in place of the one that `TrainingArguments` names, with its unused settings."""
+    """Puts `optimizer` in place of the one that `TrainingArguments` names, with its settings."""
     card = re.sub(r"^- optimizer: [^\n]*(?:\n(?!- |\n)[^\n]*)*", f"- optimizer: {optimizer}", card, flags=re.MULTILINE)
     return re.sub(r"^- (?:learning_rate|lr_scheduler_\w+): [^\n]*\n", "", card, flags=re.MULTILINE)

@@ -174,10 +174,7 @@ def describe_model(name: str) -> str:
 def survey_data(
     path: str, model: str, *, name: str | None = None, split: str | None = None, test_split: str | None = None
 ) -> DataSurvey:
-    """
-    Looks at a data set as the model's image processor prepares it. Splits go by their names unless given. Of a single
-    one a part is kept apart: rows if all classes are in both parts, else classes.
-    """
+    """Looks at a data set: splits go by their names unless given, and of a single one a part is kept apart."""
     processor = load_image_processor(model)
 
     def opened(dataset: dict[str, Any]) -> StreamedImagePool:

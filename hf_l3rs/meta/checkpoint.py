@@ -79,10 +79,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, fresh: Progress, resume: str | None) -> Iterator[Progress]:
-        """
-        Has the folder to itself inside, and gives the progress from which the run goes on: `fresh`, or that of the
-        checkpoint `resume`, a folder or `"last"` for the last intact one of this folder.
-        """
+        """Has the folder to itself inside; gives `fresh`, or the progress at `resume`, a checkpoint or `"last"`."""
         with ExitStack() as stack:
 
             def prepare() -> Path | None:

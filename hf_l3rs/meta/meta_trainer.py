@@ -188,10 +188,8 @@ class MetaTrainer:
         """Asks the estimator, moves the meta-weights and validates; returns what is logged."""
         start, progress = time.perf_counter(), self.progress
         estimate = self.estimator.estimate(progress.state)
-        if estimate.gradient is None:
-            progress.state = progress.state.retreat()
-        else:
-            progress.state = progress.state.move(self.outer, estimate.gradient)
+        state, gradient = progress.state, estimate.gradient
+        progress.state = state.retreat() if gradient is None else state.move(self.outer, gradient)
         self._check_agreement()
         metrics = self._count(estimate, time.perf_counter() - start)
         if self._is_due(self.selection.interval):

@@ -1,7 +1,4 @@
-"""
-Meta-gradients of long runs: a generation takes every run a segment further and differentiates it. Memory is that of a
-segment; what a segment does to later ones is not seen, but for the steps that it looks ahead.
-"""
+"""Meta-gradients of long runs: a generation takes every run a segment further and differentiates that alone."""
 
 from __future__ import annotations
 

@@ -47,10 +47,7 @@ class Run(NamedTuple):
 
 
 class SegmentedGradient(MetaGradient):
-    """
-    A sample is a whole short run, or a slot: it holds one run after another, and a generation takes it a segment
-    further. First runs are cut short at random, so that slots do not march in step.
-    """
+    """A sample is a whole short run, or a slot of one run after another; first ones are cut short at random."""
 
     def __init__(self, config: OuterConfig, tasks: Tasks, network: L3RSNetwork, accelerator: Accelerator) -> None:
         super().__init__(config, tasks, network, accelerator)

@@ -153,9 +153,9 @@ def recipe(name: str, *argv: str, prepare: Prepare = lambda place: None) -> Door
         monkeypatch.setattr("sys.argv", [str(path), *map(place.fill, argv)])
         with pytest.raises(SystemExit) as exit:
             runpy.run_path(str(path), run_name="__main__")
-        assert isinstance(exit.value.code, str), "anything but text would be a status without a word on it"
-        assert exit.value.code.startswith("error: ")
-        return exit.value.code.removeprefix("error: ")
+        _, err = capsys.readouterr()
+        assert exit.value.code == 1 and err.startswith("error: ") and err.endswith("\n")
+        return err.removeprefix("error: ").removesuffix("\n")
 
     return enter
 

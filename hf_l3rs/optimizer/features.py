@@ -27,7 +27,6 @@ class Features(NamedTuple):
 
 
 def num_features(config: L3RSConfig) -> int:
-    """Returns the number of columns of [`stack_features`]."""
     counts = {
         "relative_time": len(config.relative_times),
         "absolute_time": len(config.absolute_times),

@@ -32,8 +32,7 @@ class StepMonitor:
         self._warned: set[str] = set()
 
     def observe(self, decisions: Sequence[Decision]) -> None:
-        """Takes the decisions of a step; looks into them where that does not wait for a device."""
-        self.decisions = decisions
+        self.decisions = decisions  # looked into now only where that does not wait for a device
         flags = (decision.is_usable for decision in decisions)
         self._count_skipped(flag for flag in flags if flag is not None and flag.device.type == "cpu")
 

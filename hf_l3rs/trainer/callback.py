@@ -289,7 +289,6 @@ def _clip(trainer: Trainer, model: nn.Module, max_norm: float | None) -> torch.T
 
 
 def _tell_clipping(args: TrainingArguments, trained_with: float | None) -> None:
-    """Logs whether the user's `max_grad_norm` is not what is used: a warning if the user chose it."""
     given = args.max_grad_norm
     if given == trained_with or (trained_with is None and (not given or math.isinf(given))):
         return

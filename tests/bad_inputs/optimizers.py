@@ -183,7 +183,7 @@ LOSSES = {
     "a model's output": Output(loss=torch.tensor(1.0)),
     "true": True,
 }
-SAYS = "The training loss must be one real number.*got (an object of type|a tensor of shape)"
+SAYS = "The training loss must be one real number.*got (type|a tensor of shape)"
 
 STEPS = [
     *(Row(f"step: {name}", step(loss), SAYS) for name, loss in LOSSES.items()),

@@ -210,6 +210,7 @@ STATES = [
     Row("state: a buffer is missing", without("state", 0, "adam_exp_avg"),
         "'0.weight'.*load a checkpoint of the same"),
     Row("state: a misshapen buffer", entry(adam_exp_avg=torch.zeros(2)), r"shape \(2,\), but the model has"),
+    Row("state: a surplus buffer", entry(max_exp_avg=torch.zeros(6)), "max_exp_avg"),
     Row("state: a buffer of NaN", entry(ema=torch.full((4, 3), torch.nan)), "not numbers; pass"),
     Row("state: a buffer of text", entry(ema="x"), "'x'"),
     Row("state: a layer's step of -5", entry(step=torch.tensor(-5.0)), "step -5"),

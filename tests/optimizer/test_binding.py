@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_l3rs import L3RS, L3RSConfig, describe_layers
-from hf_l3rs.errors import BindingError, UnsupportedSetupError
+from hf_l3rs.errors import BindingError
 from tests.tiny import assert_same, trained_network
 
 
@@ -117,23 +117,6 @@ def test_low_precision_is_warned_of_once_with_the_way_out(caplog):
             train(model, make_optimizer(model, **options), range(3))
     (record,) = caplog.records
     assert "float32_copy=True" in record.getMessage()
-
-
-def test_sparse_gradients_are_refused_before_anything_moves():
-    """Invariant 10."""
-    model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Linear(4, 3))
-    with pytest.raises(UnsupportedSetupError, match="sparse"):
-        L3RS(network=trained_network(model)).bind(model, num_training_steps=2)
-    model[0].sparse = False
-    optimizer = L3RS([{"params": model[1].named_parameters()}], num_training_steps=2)
-    optimizer.add_param_group({"params": [("embedding.weight", model[0].weight)]})
-    model[0].sparse = True
-    model(torch.tensor([1, 2])).sum().backward()
-    before = [param.detach().clone() for param in model.parameters()]
-    with pytest.raises(UnsupportedSetupError, match="sparse"):
-        optimizer.step(1.0)
-    assert_same(before, [param.detach() for param in model.parameters()])
-    assert {group["step"] for group in optimizer.param_groups} == {0}
 
 
 def test_parameters_on_several_devices_are_stepped_device_by_device():

@@ -15,12 +15,7 @@ from transformers import (
 )
 
 from hf_l3rs import L3RS, L3RSConfig, LayerSpec, describe_layers
-from hf_l3rs.optimizer.layers import (
-    canonical_name,
-    match_layers,
-    renamed,
-    role_layers,
-)
+from hf_l3rs.optimizer.layers import canonical_name, match_layers, renamed, role_layers
 from tests.tiny import tiny_mobilenet, tiny_resnet, tiny_vit, trained_network
 
 
@@ -129,9 +124,13 @@ def test_layers_match_the_names_in_a_saved_checkpoint(name, tmp_path):
         ("vit.layers.0.q_proj.base_layer.weight", "vit.layers.0.q_proj.weight"),
         ("module.base_model.model.classifier.modules_to_save.default.1.weight", "classifier.1.weight"),
         ("base_model.model.classifier.original_module.weight", "classifier.original_module.weight"),
+        ("module._orig_mod.vit.layers.0.q_proj.weight", "vit.layers.0.q_proj.weight"),
+        ("_orig_mod.module.vit.layers.0.q_proj.weight", "vit.layers.0.q_proj.weight"),
+        ("vit.layers.0._checkpoint_wrapped_module.q_proj.base_layer.weight", "vit.layers.0.q_proj.weight"),
+        ("submodule.weight", "submodule.weight"),
     ],
 )
-def test_names_of_peft(name, canonical):
+def test_names_of_wrappers_and_peft(name, canonical):
     assert canonical_name(name) == canonical
     assert canonical_name(canonical) == canonical
 
@@ -165,24 +164,6 @@ def test_a_model_of_timm_matches_its_wrapped_self():
     assert [(layer.role, layer.block) for layer in wrapped] == [(layer.role, layer.block) for layer in plain]
     weights, rules = match_layers(plain, wrapped)
     assert set(rules) == {"rename"} and torch.equal(weights, torch.eye(3, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        "module.{}",
-        "_orig_mod.{}",
-        "module._orig_mod.{}",
-        "_orig_mod.module.{}",
-        "base_model.model.{}",
-        "_checkpoint_wrapped_module.{}",
-    ],
-)
-def test_wrappers_leave_names_alone(wrap):
-    name = "vit.layers.0.attention.q_proj.weight"
-    assert canonical_name(wrap.format(name)) == name
-    assert canonical_name("vit.layers.0._checkpoint_wrapped_module.attention.q_proj.base_layer.weight") == name
-    assert canonical_name("submodule.weight") == "submodule.weight"
 
 
 def layer(name, shape=(4,), role="norm.weight", block="0"):

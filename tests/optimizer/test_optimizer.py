@@ -201,19 +201,6 @@ def test_a_step_that_is_the_identity(direction, dtype):
         assert all(value.isfinite().all() for state in optimizer.state.values() for value in state.values())
 
 
-def test_statistics():
-    model, optimizer = make_optimizer()
-    assert optimizer.statistics() == {}
-    before = snapshot(model.parameters())
-    take_steps(optimizer, list(model.parameters()), 1)
-    values = optimizer.statistics()
-    assert list(values) == ["mixture_adam", "mixture_sgd", "step_size", "step_size_min", "step_size_max"]
-    assert values["mixture_adam"] + values["mixture_sgd"] == pytest.approx(1)
-    assert 0 < values["step_size_min"] < values["step_size"] < values["step_size_max"]
-    sizes = [(param - old).square().mean().sqrt().item() for param, old in zip(model.parameters(), before)]
-    assert max(sizes) <= values["step_size_max"] * 1.0001  # the mixture's norm is at most one
-
-
 def test_tied_weights_are_trained_once():
     model = make_model()
     model.append(nn.Linear(6, 3))

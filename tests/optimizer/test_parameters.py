@@ -8,32 +8,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor, Shard, init_device_mesh
 
 from hf_l3rs import L3RS
-from hf_l3rs.errors import BindingError, UnsupportedSetupError
+from hf_l3rs.errors import UnsupportedSetupError
 from tests.tiny import trained_network
 
 
 def make_model():
     return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3))
-
-
-def make_optimizer(num_training_steps=20):
-    model = make_model()
-    return model, L3RS(model, network=trained_network(model), num_training_steps=num_training_steps)
-
-
-def assert_one_sentence(error, *words):
-    message = str(error.value)
-    assert message.endswith(".") and "\n" not in message
-    assert all(word in message for word in words), message
-
-
-def test_unknown_plan_is_refused_before_anything_changes():
-    model, optimizer = make_optimizer(num_training_steps=None)
-    for param in model.parameters():
-        param.grad = torch.ones_like(param)
-    with pytest.raises(BindingError, match="how many steps"):
-        optimizer.step(1.0)
-    assert optimizer.param_groups[0]["step"] == 0 and not optimizer.state
 
 
 @pytest.fixture
@@ -58,31 +38,29 @@ def test_sharded_parameters_are_refused(mesh):
         lambda: L3RS(network=network).bind(model),
         lambda: L3RS(network=network).add_param_group({"params": model}),
     ):
-        with pytest.raises(UnsupportedSetupError) as caught:
+        with pytest.raises(UnsupportedSetupError, match="0.weight.*DDP"):
             make()
-        assert_one_sentence(caught, "0.weight", "DDP in place of FSDP")
 
 
 def test_sharding_after_binding_is_refused(mesh):
     """Invariant 10: Accelerate swaps the parameters of an optimizer that is prepared together with an FSDP2 model."""
-    model, optimizer = make_optimizer()
+    model = make_model()
+    optimizer = L3RS(model, network=trained_network(model), num_training_steps=20)
     optimizer.param_groups[0]["params"] = [
         nn.Parameter(torch.distributed.tensor.distribute_tensor(param.detach(), mesh, [Shard(0)]))
         for param in model.parameters()
     ]
     for param in optimizer.param_groups[0]["params"]:
         param.grad = torch.ones_like(param)
-    with pytest.raises(UnsupportedSetupError) as caught:
+    with pytest.raises(UnsupportedSetupError, match="DDP"):
         optimizer.step(1.0)
-    assert_one_sentence(caught, "DDP in place of FSDP")
 
 
 @pytest.mark.parametrize("name", ["_fsdp_wrapped_module.0.weight", "0._flat_param"])
 def test_flattened_parameters_are_refused(name):
     """Invariant 10: FSDP1 shows in the names."""
-    with pytest.raises(UnsupportedSetupError) as caught:
+    with pytest.raises(UnsupportedSetupError, match="DDP"):
         L3RS([(name, nn.Parameter(torch.ones(2)))])
-    assert_one_sentence(caught, "DDP in place of FSDP")
 
 
 def make_state(model, num_training_steps):

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from hf_l3rs.optimizer.directions import DIRECTIONS, FUNCTIONAL, IN_PLACE
-from hf_l3rs.optimizer.features import Features, ema_inputs, log_measures, stack_features, time_coefficients
 from hf_l3rs.optimizer.layers import describe_layers, match_layers
 from hf_l3rs.optimizer.step import LayerStack
 from tests.tiny import trained_network
@@ -119,32 +118,3 @@ def test_gradients_of_a_run_are_those_of_finite_differences():
             ends = [end((vector + sign * h * direction).detach()) for sign in (1, -1)]
         difference = (ends[0] - ends[1]).detach() / (2 * h)
         torch.testing.assert_close(gradient @ direction, difference, rtol=1e-5, atol=1e-8)
-
-
-@pytest.mark.parametrize("arithmetic", [IN_PLACE, FUNCTIONAL], ids=["in place", "functional"])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
-def test_a_gradient_that_is_not_a_number_is_left_alone(value, arithmetic):
-    """1e30 is too large to be squared in float32, which would leave Adam's direction dead."""
-    run = Run(arithmetic, torch.float32)
-    run.step(1, make_gradients(run.params, 1))
-    before, ema = [p.clone() for p in run.params], run.state.ema.clone()
-    grads = make_gradients(run.params, 2)
-    grads[3].view(-1)[0] = value
-    run.step(2, grads)
-    assert run.decision.is_usable.tolist() == [index != 3 for index in range(6)]
-    assert torch.equal(run.params[3], before[3]) and torch.equal(run.state.ema[3], ema[3])
-    assert not any(torch.equal(one, two) for i, (one, two) in enumerate(zip(run.params, before)) if i != 3)
-    run.step(3, make_gradients(run.params, 3))
-    assert not torch.equal(run.params[3], before[3]), "Adam's direction is dead"
-    everything = [*run.params, run.state.ema, *(t for own in run.state.buffers.values() for t in own)]
-    assert all(torch.isfinite(tensor).all() for tensor in everything)
-
-
-@pytest.mark.parametrize("value", [0.0, torch.inf, torch.nan])
-def test_no_input_makes_a_feature_infinite(value):
-    config = trained_network(make_layers()[0]).config
-    measures = log_measures(torch.tensor(value), torch.full((4, 4), value), torch.ones(4))
-    ema = ema_inputs(measures)[:, :, None].expand(-1, -1, 3) * 0.1  # as after a first step
-    times = time_coefficients(config, NUM_STEPS, torch.zeros(()))
-    features = stack_features(config, Features(1, times, ema, measures))
-    assert torch.isfinite(features).all() and features.abs().max() < 10

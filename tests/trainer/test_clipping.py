@@ -54,17 +54,6 @@ def test_gradients_are_clipped_as_in_meta_training(given, tmp_path, caplog):
     assert [record.levelname for record in caplog.records if "max_grad_norm=0.25" in record.message] == ["WARNING"]
 
 
-def _raise(error):
-    def hook(*args):
-        raise error
-
-    return hook
-
-
-def _fail_in_backward(model, error):
-    next(model.parameters()).register_hook(_raise(error))
-
-
 class _OneInfinity(TrainerCallback):
     """Makes one element of one layer's gradient infinite in the second step."""
 
@@ -95,9 +84,9 @@ def test_an_infinite_gradient_spoils_no_other_layer(given, tmp_path):
 def test_other_optimizers_are_clipped_as_the_user_says(given, tmp_path):
     """Also after the run of an L3RS that crashed, and so never gave the Trainer's methods back."""
     model = tiny_resnet()
-    _fail_in_backward(model, RuntimeError())
+    next(model.parameters()).register_hook(lambda grad: grad.no_such_attribute)
     crashed = stock_trainer(model, tmp_path)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(AttributeError):
         crashed.train()
     model = tiny_resnet()
     gradients, recorder = _Gradients(model), Recorder()
@@ -124,29 +113,3 @@ def test_two_trainers_clip_as_each_was_meta_trained(tmp_path):
         norms.append(gradients.norms[0])
     assert norms[0] == pytest.approx(0.25, rel=1e-3) and norms[2] == pytest.approx(0.5, rel=1e-3)
     assert norms[1] > 0.5 and args.max_grad_norm == 1.0
-
-
-def test_the_trainer_is_changed_in_steps_only(tmp_path):
-    """A step that fails leaves it changed for other optimizers in nothing, until the next step of an L3RS."""
-    stock_trainer(tiny_resnet(), tmp_path, max_steps=1).train()
-    methods, seen = (Trainer._clip_grad_norm, Trainer._get_grad_norm), []
-
-    class Look(TrainerCallback):
-        def _look(self, args, state, control, **kwargs):
-            seen.append((Trainer._clip_grad_norm, Trainer._get_grad_norm) == methods)
-
-        on_train_begin = on_step_end = _look
-
-        def on_step_begin(self, args, state, control, **kwargs):
-            seen.append((Trainer._clip_grad_norm, Trainer._get_grad_norm) != methods)
-
-    model = tiny_resnet()
-    hook = model.classifier.register_forward_hook(_raise(RuntimeError("out of memory")))
-    trainer = stock_trainer(model, tmp_path, callbacks=[Look()], max_steps=2)
-    with pytest.raises(RuntimeError):
-        trainer.train()
-    hook.remove()
-    stock_trainer(tiny_resnet(), tmp_path, max_steps=1).train()
-    trainer.train()
-    assert seen == [True] * 7
-    assert (Trainer._clip_grad_norm, Trainer._get_grad_norm) == methods

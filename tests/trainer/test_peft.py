@@ -7,13 +7,7 @@ from hf_l3rs import L3RS
 from hf_l3rs.errors import BindingError
 from hf_l3rs.optimizer.layers import describe_trainable_layers, renamed
 from hf_l3rs.tasks.model import freeze
-from tests.tiny import (
-    assert_same,
-    parameters,
-    tiny_resnet,
-    tiny_vit,
-    trained_network,
-)
+from tests.tiny import assert_same, parameters, tiny_resnet, tiny_vit, trained_network
 from tests.trainer.stock import raw, stock_trainer
 
 

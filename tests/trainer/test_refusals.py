@@ -20,11 +20,6 @@ from tests.tiny import (
 from tests.trainer.stock import raw, stock_trainer
 
 
-def assert_one_sentence(error):
-    message = str(error.value)
-    assert message.endswith(".") and "\n" not in message and ". " not in message
-
-
 def test_unsupported_engines_are_refused(tmp_path, monkeypatch):
     model = tiny_resnet()
     optimizer = learned_optimizer(model)
@@ -91,9 +86,8 @@ class WithEmbedding(nn.Module):
 @pytest.mark.parametrize("cls", [nn.Embedding, nn.EmbeddingBag])
 def test_sparse_embeddings_are_refused(cls, tmp_path):
     model = WithEmbedding(cls)
-    with pytest.raises(UnsupportedSetupError, match=r"'table'.*sparse=False") as caught:
+    with pytest.raises(UnsupportedSetupError, match=r"'table'.*sparse=False"):
         stock_trainer(model, tmp_path)
-    assert_one_sentence(caught)
     trainer = L3RSTrainer(
         model, training_arguments(tmp_path), train_dataset=RandomImages(), l3rs=trained_network(model)
     )
@@ -131,9 +125,8 @@ def test_a_best_model_that_would_be_a_mixture_is_refused(tmp_path):
     other models are none of this."""
     trainer = saving_trainer(tiny_vit(), tmp_path / "vit", load_best_model_at_end=True)
     before = parameters(trainer.model)
-    with pytest.raises(UnsupportedSetupError, match="load_best_model_at_end would mix") as caught:
+    with pytest.raises(UnsupportedSetupError, match="load_best_model_at_end would mix"):
         trainer.train()
-    assert_one_sentence(caught)
     assert_same(parameters(trainer.model), before)
     trainer = saving_trainer(tiny_vit(), tmp_path / "best", metric_for_best_model="loss")
     trainer.train()

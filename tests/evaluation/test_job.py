@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_l3rs import L3RSNetwork
-from hf_l3rs.errors import ArtifactError, BindingError, CheckpointError, ConfigError, DataError
+from hf_l3rs.errors import ArtifactError, CheckpointError, ConfigError, DataError
 from hf_l3rs.evaluation import benchmark, job as job_module
 from hf_l3rs.evaluation.store import MANIFEST_NAME, read_rows
 from hf_l3rs.hub.artifact import load_network, save_network
@@ -136,8 +135,6 @@ def test_a_finished_job_measures_nothing_again(copy, inputs, monkeypatch):
     "changes, words",
     [
         ({"tasks": {"batch_size": 5}}, "batch_size was 4, now 5"),
-        ({"tasks": {"num_classes": 2, "evaluation_size": 10}}, "num_classes was 3, now 2; evaluation_size was 12"),
-        ({"seed": 7}, "seed was 1000, now 7"),
         ({"dataset": {"classes": ["ant", "bee", "cow"], "batches_split": "train[:95%]"}}, "batches_split"),
         ({"model": {"trainable": "last:1"}}, 'trainable was "all", now "last:1"'),
     ],
@@ -228,18 +225,6 @@ def test_a_search_that_others_share_grows_and_loses_nothing(copy, inputs, tmp_pa
     section = json.loads((copy / "manifest.json").read_text())["search.csv"]
     assert list(section["optimizers"]) == ["SGD constant", "Adam cosine", "AdamW linear"]
     make_job(inputs, copy).run("measure it")  # the first comparison is as it was
-
-
-def test_an_l3rs_of_other_layers_is_told_or_refused_before_anything_is_measured(inputs, tmp_path, caplog):
-    network = load_network(inputs / "l3rs")
-    head = tuple(layer for layer in network.config.layers if layer.role.startswith("head."))
-    network = L3RSNetwork(network.config.replace(layers=head, meta_training={"data": [], "trainable": "head"}))
-    save_network(network, tmp_path / "l3rs")
-    make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"), model={"trainable": "head"})
-    assert "trainable" not in caplog.text
-    with pytest.raises(BindingError, match="fits 2 of"):
-        make_job(inputs, tmp_path / "out", l3rs=str(tmp_path / "l3rs"))
-    assert "meta-trained with trainable=head, and is now used with trainable=all" in caplog.text
 
 
 def test_every_optimizer_trains_the_same_layers(inputs, tmp_path, monkeypatch):

@@ -141,15 +141,6 @@ def test_an_optimizer_of_the_same_name_must_be_the_same(tmp_path):
         RowStore(tmp_path / "search.csv", {}).open(make_runs(betas=(0.8, 0.99)))
 
 
-def test_a_table_keeps_what_another_comparison_asked_for(tmp_path):
-    few, many = make_runs(), make_runs(["Adam", "SGD"], horizons=(2, 3))
-    finish(RowStore(tmp_path / "rows.csv", {}), many)
-    store = RowStore(tmp_path / "rows.csv", {})
-    assert len(store.open(few)) == len(read_rows(store.file)) == sum(len(rows_of(run)) for run in many)
-    store.close([row for run in few for row in rows_of(run)])
-    assert store.open(many) == [row for run in many for row in rows_of(run)]
-
-
 def test_the_fingerprint_is_of_images_labels_and_weights():
     same = fingerprint(make_tasks(), 7)
     assert same == fingerprint(make_tasks(), 7)
@@ -168,19 +159,6 @@ def test_the_fingerprint_is_of_images_labels_and_weights():
     assert same == fingerprint(make_tasks(sources=[TaskSource("another name", pool, make_pool(seed=1))]), 7)
     assert len({same, *others}) == 1 + len(others)
     assert fingerprint(make_tasks(model=make_model().to(torch.bfloat16)), 7) != same
-
-
-def test_each_file_has_its_entry_in_the_manifest(tmp_path):
-    assert read_manifest(tmp_path) == {}
-    for name, seed in (("search.csv", 1), ("rows.csv", 2)):
-        RowStore(tmp_path / name, {"seed": seed}).open(make_runs())
-    sections, before = read_manifest(tmp_path), (tmp_path / MANIFEST_NAME).stat().st_mtime_ns
-    assert {name: section["settings"]["seed"] for name, section in sections.items()} == {
-        "search.csv": 1,
-        "rows.csv": 2,
-    }
-    RowStore(tmp_path / "rows.csv", {"seed": 2}).open(make_runs())
-    assert (tmp_path / MANIFEST_NAME).stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"3", b'{"rows.csv": 3}', b'{"rows.csv": {}}', b"\xff"])

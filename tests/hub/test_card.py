@@ -1,9 +1,6 @@
 """The card says what config and results say, keeps what a person wrote, and lets no value do anything."""
 
-import contextlib
-import math
 import re
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from hf_l3rs import L3RSConfig, describe_layers
 from hf_l3rs.errors import ArtifactError
-from hf_l3rs.hub.card import combine_cards, generate_model_card, read_card
+from hf_l3rs.hub.card import generate_model_card, read_card
 from hf_l3rs.hub.results import UNTRAINED, Result, Results
 
 
@@ -86,12 +83,6 @@ def test_text_says_what_config_and_results_say(config):
     assert "curves.png" not in generate_model_card(config, RESULTS).text
 
 
-def test_diverged_runs_are_shown(config):
-    card = card_of(config, loss=math.inf, loss_stderr=None, baseline_loss=math.inf, verdict="level")
-    assert "| diverged, Adam, tuned | diverged |" in card.text
-    assert [each.metric_type for each in card.data.eval_results] == ["accuracy"]
-
-
 def test_nothing_is_invented(config):
     card = generate_model_card(config.replace(base_model=None, num_training_steps=None, meta_training={}))
     assert "Nothing was measured" in card.text and "unknown" in card.text and "|" not in card.text
@@ -149,18 +140,6 @@ def test_no_value_does_anything(config, base):
     (row,) = [line for line in lines if line.startswith("| x # Injected")]
     assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 7
     assert str(generate_model_card(config, results, existing=ModelCard(str(first)))) == str(first)
-
-
-@pytest.mark.parametrize(
-    "part", ["<!-- hf_l3rs:begin a -->", "<!-- hf_l3rs:begin a --><!-- hf_l3rs:end a -->", "<!-- hf_l3rs:begin ", "\n"]
-)
-def test_time_is_linear_in_the_text(config, part):
-    card = ModelCard(f"---\n{{}}\n---\n{part * (96_000 // len(part))}")
-    start = time.perf_counter()
-    for call in (lambda: generate_model_card(config, existing=card), lambda: combine_cards(card, card)):
-        with contextlib.suppress(ArtifactError):  # of a marker without its counterpart
-            call()
-    assert time.perf_counter() - start < 3  # a tenth of a second, where nothing else is running
 
 
 def test_removed_section_stays_removed(config):

@@ -80,16 +80,6 @@ def test_moves_are_those_of_one_adam():
     assert torch.equal(state.mean, vector.detach()) and state.generation == 4
 
 
-def test_a_retreat_goes_back_to_the_average_and_forgets_the_way():
-    state, config = OuterState.start(torch.zeros(2)), OuterConfig(learning_rate=0.5, averaging=0.9)
-    for _ in range(3):
-        state = state.move(config, torch.ones(2))
-    back = state.retreat()
-    assert torch.equal(back.mean, state.average) and torch.equal(back.average, state.average)
-    assert back.generation == 4 and not back.exp_avg.any() and not back.step.any()
-    assert torch.isfinite(back.move(config, torch.ones(2)).mean).all()
-
-
 @pytest.mark.parametrize("gradient", [torch.tensor([torch.nan, 0.0]), torch.tensor([torch.inf, 0.0])])
 def test_weights_that_would_not_be_finite_are_refused(gradient):
     with pytest.raises(NothingToKeepError, match="generation 5"):

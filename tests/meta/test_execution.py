@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from hf_l3rs.meta.checkpoint import TENSORS_NAME
 from hf_l3rs.meta.meta_trainer import MetaTrainer
 from tests.meta.meta_train_tiny import make_trainer
-from tests.meta.problems import TinyClassifier
 
 
 SEGMENTS = {"estimator": "segments", "num_tasks": 3, "segment_steps": 2}
@@ -125,11 +124,3 @@ def test_every_estimator_trains_every_model(tmp_path, estimator):
     assert not torch.equal(trainer.train().to_vector(), before)
     assert len(called) == 3 and min(called.values()) > 0
     assert trainer.progress.cost["num_diverged"] == 0
-
-
-def test_models_of_all_tasks_are_on_the_device(tmp_path, monkeypatch):
-    moved = []
-    monkeypatch.setattr(TinyClassifier, "to", lambda model, device: moved.append(model))
-    trainer = make_trainer(str(tmp_path), mixture=True)
-    assert len(moved) == 6  # those of the validation tasks are others
-    assert {*trainer.tasks.models, *(task.model for task in trainer.selection.tasks)} == set(moved)

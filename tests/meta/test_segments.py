@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from hf_l3rs.errors import CheckpointError, ConfigError
+from hf_l3rs.errors import CheckpointError
 from hf_l3rs.meta.gradient import differentiate
-from hf_l3rs.meta.outer import OuterConfig, OuterState
+from hf_l3rs.meta.outer import OuterState
 from hf_l3rs.tasks.distribution import Horizon
 from hf_l3rs.tasks.inner_loop import run
 from tests.meta.meta_train_tiny import make_trainer, whole_and_resumed
@@ -77,13 +77,6 @@ def test_whole_short_runs_are_mixed_in(tmp_path):
     assert list(estimator._runs) == [1]
 
 
-def test_first_runs_do_not_march_in_step(tmp_path):
-    estimator = make_segments(tmp_path, steps=20, num_tasks=8)
-    ends = [estimator._begin(0, slot).end for slot in range(8)]
-    assert len(set(ends)) > 3 and all(2 <= end <= 20 and end % 2 == 0 for end in ends)
-    assert {estimator._begin(1, slot).end for slot in range(8)} == {20}
-
-
 def test_a_run_that_diverges_is_counted_and_ends(tmp_path, monkeypatch):
     """Invariant 7."""
     estimator, state = make_segments(tmp_path, num_tasks=3), state_at()
@@ -134,8 +127,3 @@ def test_runs_of_other_models_are_refused(tmp_path):
     estimator._runs.clear()
     estimator.load_state(state)
     assert steps_of(estimator) == before
-
-
-def test_segments_need_a_length():
-    with pytest.raises(ConfigError, match="segment_steps of at least 1"):
-        OuterConfig(estimator="segments")

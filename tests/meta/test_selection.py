@@ -12,7 +12,7 @@ from hf_l3rs.cli.init import Plan, StepCosts, measure_steps
 from hf_l3rs.distributed import make_accelerator
 from hf_l3rs.meta.checkpoint import METRICS_NAME, Progress
 from hf_l3rs.meta.outer import OuterConfig, OuterState
-from hf_l3rs.meta.selection import CURVE_NAME, Selection, draw_curve
+from hf_l3rs.meta.selection import CURVE_NAME, Selection
 from hf_l3rs.tasks.task_arguments import TaskArguments
 from tests.meta.meta_train_tiny import make_trainer
 from tests.meta.problems import make_network, make_tasks
@@ -41,14 +41,6 @@ def test_the_curve_of_a_short_run_has_several_points_all_the_same(tmp_path):
     assert all(line["validation_loss"] > 0 for line in lines) and len(lines) == 5
     with Image.open(tmp_path / CURVE_NAME) as image:
         assert image.width > 400
-
-
-@pytest.mark.parametrize("losses", [[None], [0.5, None, 0.4], [0.0]])
-def test_what_is_no_number_is_not_drawn(losses, tmp_path):
-    lines = [{"generation": index + 1, "validation_loss": loss} for index, loss in enumerate(losses)]
-    lines = [{**line, "validation_loss_untrained": None} for line in lines]
-    (tmp_path / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert draw_curve(tmp_path) == (tmp_path / CURVE_NAME).exists() == any(each is not None for each in losses)
 
 
 def test_steps_are_measured_and_the_graph_is_counted():

@@ -151,12 +151,3 @@ def test_several_models_share_images_and_become_a_mixture(images, base_model, tm
     for pair in range(2):
         result = rollout(setup.tasks.draw(0, 0, pair).model, network, setup.tasks.draw(0, 0, pair))
         assert result.num_steps == 2
-
-
-def test_models_without_a_validation_task_are_counted(images, base_model, caplog):
-    for count, warns in ((0, False), (1, True), (2, False)):
-        caplog.clear()
-        build_tasks(
-            *make_arguments(images, base_model, {"num_validation_tasks": count}, more_base_models=[base_model]), 0
-        )
-        assert ("1 of 2 models have no say" in caplog.text) == warns

@@ -44,9 +44,11 @@ def check_shapes(config: L3RSConfig, found: Mapping[str, tuple[int, ...]], sourc
     shapes = tensor_shapes(config)
     for name in sorted(shapes.keys() | found.keys()):
         if found.get(name) != shapes.get(name):
+            got = f"has shape {short(found[name])}" if name in found else "is missing"
+            wanted = f"one of shape {shapes[name]}" if name in shapes else "none of that name"
             raise ArtifactError(
-                f"Tensor {short(name)} in {source} has shape {short(found.get(name))}, but its config asks for "
-                f"{shapes.get(name)}; config and weights must come from the same save."
+                f"Tensor {short(name)} in {source} {got}, but its config asks for {wanted}; config and weights must "
+                "come from the same save."
             )
 
 

@@ -106,7 +106,9 @@ def _check_weights(name: str, model: nn.Module, report: dict[str, Any], new_head
     missing = sorted(set(report["missing_keys"]).intersection(trunk))
     misshapen = sorted({key for key, *_ in report["mismatched_keys"]}.intersection(trunk))
     if misshapen or len(missing) == len(trunk):
-        problem = f"has a misfit shape in {misshapen[0]}" if misshapen else "has none of its weights"
+        problem = "has none of its weights"
+        if misshapen:
+            problem = f"has {misshapen[0]} in a shape that its config rules out"
         raise ArtifactError(f"{name!r} {problem}: weights and config are of different models; download both again.")
     if missing:
         counts, names = f"{len(missing)} of {len(trunk)}", ", ".join(missing)

@@ -60,7 +60,7 @@ DAMAGES = {
     "with weights of NaN": (lambda folder: damage_tensors(folder / "model.safetensors", fill_with_nan),
                             "values that are not numbers"),
     "with a tensor of another shape": (lambda folder: damage_tensors(folder / "model.safetensors", misshape),
-                                       "has a shape that the config rules out"),
+                                       "a shape that its config rules out"),
     "with tensors of other names": (lambda folder: damage_tensors(folder / "model.safetensors", rename),
                                     "has none of its weights"),
     "without a preprocessor": (lambda folder: (folder / "preprocessor_config.json").unlink(),
